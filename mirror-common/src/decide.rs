@@ -1,0 +1,178 @@
+//! The pure decisions of the programs: is a connect looked at, is a worker alive, where is its
+//! socket. The programs call these very functions; the host tests them.
+
+use crate::{Heartbeat, MAX_WORKERS, PodEntry, PodFlags, Reason};
+
+/// A heartbeat older than this is stale, in ns.
+pub const STALE_NS: u64 = 1_000_000_000;
+/// How far ahead of the reader's clock a heartbeat may lie, in ns: the programs read the fast
+/// monotonic clock, which may lag behind the writer's by an update (`ktime_get_mono_fast_ns`).
+pub const FUTURE_NS: u64 = 50_000_000;
+/// The users whose connections are a mesh's own: Istio's proxy and Linkerd's.
+pub const MESH_UIDS: [u32; 2] = [1337, 2102];
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+/// What the connect hook knows of a connection before it asks the frontends.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect {
+    /// `SOCK_*`.
+    pub kind: u32,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// Destination, network byte order.
+    pub address: u32,
+    /// Of the calling process.
+    pub uid: u32,
+    /// Interface that the socket is bound to; 0 for none.
+    pub bound_dev_if: u32,
+}
+
+/// Whether the frontends are asked for this connection; `pod` is called only for TCP. Returns the
+/// pod's entry, or the reason for letting the connection go direct.
+///
+/// # Errors
+/// The first reason that holds, in the order of the design.
+#[inline(always)]
+pub fn consider(
+    connect: &Connect,
+    pod: impl FnOnce() -> Option<PodEntry>,
+) -> Result<PodEntry, Reason> {
+    if connect.kind != SOCK_STREAM || connect.protocol != IPPROTO_TCP {
+        return Err(Reason::NotTcp);
+    }
+    let Some(pod) = pod() else { return Err(Reason::PodUnknown) };
+    if !pod.flags.contains(PodFlags::CAPTURE_V4) {
+        return Err(Reason::PodOff);
+    }
+    if connect.uid == MESH_UIDS[0] || connect.uid == MESH_UIDS[1] {
+        return Err(Reason::MeshUid);
+    }
+    if is_loopback(connect.address) {
+        return Err(Reason::Loopback);
+    }
+    if connect.bound_dev_if != 0 {
+        return Err(Reason::BoundDevice);
+    }
+    Ok(pod)
+}
+
+/// Whether an address (network byte order) is in 127.0.0.0/8.
+#[inline(always)]
+#[must_use]
+pub const fn is_loopback(address: u32) -> bool {
+    u32::from_be(address) >> 24 == 127
+}
+
+/// The state of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// Takes connections.
+    Fresh,
+    /// Alive, with an accept queue over half full.
+    Full,
+    /// Silent for longer than [`STALE_NS`], or never heard of.
+    Stale,
+}
+
+/// Judges a heartbeat at the time `now` (CLOCK_MONOTONIC, ns). All arithmetic is unsigned and
+/// wraps: a beat slightly ahead of `now` is fresh, one far ahead is stale.
+#[inline(always)]
+#[must_use]
+pub const fn pulse(beat: &Heartbeat, now: u64) -> Pulse {
+    let alive =
+        beat.ns != 0 && now.wrapping_sub(beat.ns).wrapping_add(FUTURE_NS) < STALE_NS + FUTURE_NS;
+    match (alive, beat.full != 0) {
+        (false, _) => Pulse::Stale,
+        (true, true) => Pulse::Full,
+        (true, false) => Pulse::Fresh,
+    }
+}
+
+/// Where the listener of a worker in a slot lies in the map of sockets; `worker` is below
+/// [`MAX_WORKERS`].
+#[inline(always)]
+#[must_use]
+pub const fn socket_index(slot: u32, worker: u32) -> u32 {
+    slot * MAX_WORKERS + worker
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ON: PodEntry =
+        PodEntry { own_address: 0, slot: 3, port: 0, flags: PodFlags::CAPTURE_V4, zero: 0 };
+
+    fn tcp(address: [u8; 4]) -> Connect {
+        let address = Ipv4Addr::from(address).to_bits().to_be();
+        Connect { kind: 1, protocol: 6, address, uid: 1000, bound_dev_if: 0 }
+    }
+
+    #[test]
+    fn an_ordinary_connection_is_looked_at() {
+        assert_eq!(consider(&tcp([10, 96, 0, 1]), || Some(ON)), Ok(ON));
+    }
+
+    #[test]
+    fn each_reason_is_given() {
+        let off = PodEntry { flags: PodFlags::default(), ..ON };
+        let to = tcp([10, 96, 0, 1]);
+        let asked = |c: Connect, p: Option<PodEntry>| consider(&c, || p).unwrap_err();
+        assert_eq!(asked(Connect { kind: 2, protocol: 17, ..to }, Some(ON)), Reason::NotTcp);
+        assert_eq!(asked(Connect { protocol: 132, ..to }, Some(ON)), Reason::NotTcp);
+        assert_eq!(asked(to, None), Reason::PodUnknown);
+        assert_eq!(asked(to, Some(off)), Reason::PodOff);
+        assert_eq!(asked(Connect { uid: 1337, ..to }, Some(ON)), Reason::MeshUid);
+        assert_eq!(asked(Connect { uid: 2102, ..to }, Some(ON)), Reason::MeshUid);
+        assert_eq!(asked(tcp([127, 0, 0, 1]), Some(ON)), Reason::Loopback);
+        assert_eq!(asked(tcp([127, 64, 0, 9]), Some(ON)), Reason::Loopback);
+        assert_eq!(asked(Connect { bound_dev_if: 2, ..to }, Some(ON)), Reason::BoundDevice);
+    }
+
+    #[test]
+    fn the_pod_is_not_asked_for_when_it_is_not_tcp() {
+        let udp = Connect { kind: 2, protocol: 17, ..tcp([10, 0, 0, 1]) };
+        assert_eq!(consider(&udp, || panic!("asked")), Err(Reason::NotTcp));
+    }
+
+    #[test]
+    fn a_worker_that_never_beat_is_stale_even_just_after_boot() {
+        assert_eq!(pulse(&Heartbeat::default(), 5), Pulse::Stale);
+    }
+
+    #[test]
+    fn the_age_decides_to_the_nanosecond() {
+        let beat = Heartbeat { ns: 10 * STALE_NS, full: 0, zero: 0 };
+        assert_eq!(pulse(&beat, beat.ns + STALE_NS - 1), Pulse::Fresh);
+        assert_eq!(pulse(&beat, beat.ns + STALE_NS), Pulse::Stale);
+        assert_eq!(pulse(&beat, beat.ns - FUTURE_NS), Pulse::Fresh);
+        assert_eq!(pulse(&beat, beat.ns - FUTURE_NS - 1), Pulse::Stale);
+        assert_eq!(pulse(&Heartbeat { full: 1, ..beat }, beat.ns), Pulse::Full);
+        assert_eq!(pulse(&Heartbeat { full: 1, ..beat }, beat.ns + STALE_NS), Pulse::Stale);
+    }
+
+    proptest! {
+        #[test]
+        fn alive_means_within_the_window(ns in 1..=u64::MAX, now: u64) {
+            let alive = pulse(&Heartbeat { ns, full: 0, zero: 0 }, now) == Pulse::Fresh;
+            // The window as signed distance, wide enough not to wrap.
+            let age = i128::from(now.wrapping_sub(ns).cast_signed());
+            let inside = -i128::from(FUTURE_NS) <= age && age < i128::from(STALE_NS);
+            prop_assert_eq!(alive, inside);
+        }
+
+        #[test]
+        fn sockets_of_different_pods_never_meet(
+            a in 0..crate::MAX_PODS, b in 0..crate::MAX_PODS,
+            v in 0..MAX_WORKERS, w in 0..MAX_WORKERS,
+        ) {
+            prop_assert_eq!(socket_index(a, v) == socket_index(b, w), (a, v) == (b, w));
+        }
+    }
+}

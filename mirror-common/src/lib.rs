@@ -1,0 +1,18 @@
+//! What mirror's programs in the kernel and its agent share: map types, the id codec, and every
+//! decision that can be a pure function.
+//!
+//! Nothing here allocates, blocks or calls the kernel, so that the tests on the host cover what
+//! the verifier runs.
+#![no_std]
+
+mod codec;
+mod decide;
+mod maps;
+mod reason;
+
+pub use codec::FrontendId;
+pub use decide::{
+    Connect, FUTURE_NS, MESH_UIDS, Pulse, STALE_NS, consider, is_loopback, pulse, socket_index,
+};
+pub use maps::{FrontendKey, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags};
+pub use reason::Reason;
