@@ -1,0 +1,114 @@
+//! connect(2) of a captured pod: a connection to a frontend goes to 127.64.0.0 + id on the
+//! agent's port, when a worker is there to take it. Anything else passes untouched.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
+    helpers::{
+        bpf_get_current_uid_gid,
+        generated::{bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_release},
+    },
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use aya_log_ebpf::debug;
+use mirror_common::{Connect, FrontendId, FrontendKey, PodEntry, Reason, consider};
+
+use crate::{
+    count::count,
+    maps::{FRONTENDS, PODS},
+    workers::why_none,
+};
+
+/// Lets the call go on; 0 would make it fail with EPERM.
+const GO_ON: i32 = 1;
+/// Length of the IPv4 part of a `bpf_sock_tuple`.
+const TUPLE_V4: u32 = 12;
+
+/// Attached to the pod's own cgroup, so that it runs before programs on ancestors.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    let reason = match redirect(&ctx) {
+        Ok(()) => Reason::Captured,
+        Err(reason) => reason,
+    };
+    count(reason);
+    GO_ON
+}
+
+#[inline(always)]
+fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
+    let addr = ctx.sock_addr;
+    // SAFETY: the kernel passes a valid context with a socket; the verifier checks every field.
+    let (address, port, connect) = unsafe {
+        let sk = (*addr).__bindgen_anon_1.sk;
+        let connect = Connect {
+            kind: (*addr).type_,
+            protocol: (*addr).protocol,
+            address: (*addr).user_ip4,
+            uid: bpf_get_current_uid_gid() as u32,
+            bound_dev_if: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
+        };
+        (connect.address, (*addr).user_port as u16, connect)
+    };
+    let pod = consider(&connect, || pod(ctx))?;
+    let key = FrontendKey { address, port, zero: 0 };
+    // SAFETY: the value is copied at once, and it is one word.
+    let Some(id) = (unsafe { FRONTENDS.get(&key) }).copied() else {
+        return Err(Reason::NotAFrontend);
+    };
+    if !worker_takes(ctx, id, &pod) {
+        let reason = why_none();
+        debug!(
+            ctx,
+            "connect to {:i}:{} goes direct: no worker",
+            u32::from_be(address),
+            u16::from_be(port)
+        );
+        return Err(reason);
+    }
+    // SAFETY: both fields are writable in this hook.
+    unsafe {
+        (*addr).user_ip4 = id.to_net();
+        (*addr).user_port = u32::from(pod.port);
+    }
+    debug!(
+        ctx,
+        "connect to {:i}:{} captured with id {}",
+        u32::from_be(address),
+        u16::from_be(port),
+        id.0
+    );
+    Ok(())
+}
+
+/// The entry of the network namespace that the socket is in.
+#[inline(always)]
+pub(crate) fn pod(ctx: &SockAddrContext) -> Option<PodEntry> {
+    // SAFETY: the context is the one that the kernel passed; the value is copied at once.
+    unsafe { PODS.get(&bpf_get_netns_cookie(ctx.as_ptr())).copied() }
+}
+
+/// Asks the pod's own sk_lookup for a worker. Only a socket on the listeners' address counts: a
+/// wildcard listener of the application on the same port is not ours.
+#[inline(always)]
+fn worker_takes(ctx: &SockAddrContext, id: FrontendId, pod: &PodEntry) -> bool {
+    // SAFETY: all zeroes is a valid tuple, and what the verifier wants of every byte.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    // A source of 0 marks the question; see steer.rs.
+    tuple.__bindgen_anon_1.ipv4.daddr = id.to_net();
+    tuple.__bindgen_anon_1.ipv4.dport = pod.port;
+    // SAFETY: the tuple outlives the call, and the reference is released below.
+    let found: *mut bpf_sock = unsafe {
+        bpf_sk_lookup_tcp(ctx.as_ptr(), &mut tuple, TUPLE_V4, BPF_F_CURRENT_NETNS as u64, 0)
+    };
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and referenced until the release.
+    unsafe {
+        let ours = (*found).src_ip4 == FrontendId::LISTENER.to_net();
+        bpf_sk_release(found.cast());
+        ours
+    }
+}
