@@ -1,0 +1,9 @@
+//! The agent of mirror, as a library: what `mirror agent` composes.
+//!
+//! The modules follow the flow. Control path: [`control`] (objects -> resolve -> snapshot ->
+//! publish) makes [`route`]s. Capture: [`capture`] takes the connections of a workload, with
+//! sockets that [`sockets`] makes inside its network namespace. Data path: [`worker`] runs
+//! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
+//! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
+
+pub mod route;

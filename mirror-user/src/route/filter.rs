@@ -1,0 +1,85 @@
+//! Filters of a rule, in the order of the route: header modifiers and mirrors.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Backend, InvalidBackend};
+
+/// One entry of a rule's `filters`.
+#[derive(Debug)]
+pub enum Filter {
+    /// `RequestHeaderModifier`.
+    RequestHeaders(HeaderModifier),
+    /// `ResponseHeaderModifier`.
+    ResponseHeaders(HeaderModifier),
+    /// `RequestMirror`.
+    Mirror(Mirror),
+}
+
+/// `set`, `add` and `remove` of an HTTPHeaderFilter, applied in that order.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderModifier {
+    /// Replaces all values of the name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Appends a value to the name.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Removes all values of the name.
+    pub remove: Vec<HeaderName>,
+}
+
+impl HeaderModifier {
+    /// Changes `headers` in place. The order of the names that stay is kept
+    /// (`HeaderMap::remove` would move the last one into the gap).
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name.clone(), value.clone());
+        }
+        if self.remove.iter().any(|name| headers.contains_key(name)) {
+            retain(headers, |name| !self.remove.contains(name));
+        }
+    }
+}
+
+/// Keeps the fields whose name `keep` accepts, in their order.
+pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter() {
+        if keep(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    *headers = kept;
+}
+
+/// A `RequestMirror` filter.
+#[derive(Debug)]
+pub struct Mirror {
+    /// The shadow backend.
+    pub target: Result<Arc<Backend>, InvalidBackend>,
+    /// Which share of the requests it copies.
+    pub share: Share,
+}
+
+/// `percent` or `fraction` of a RequestMirror: `numerator` of `denominator` requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// 0 to `denominator`.
+    pub numerator: u32,
+    /// At least 1.
+    pub denominator: u32,
+}
+
+impl Share {
+    /// Every request: what a filter without `percent` and `fraction` means.
+    pub const ALL: Self = Self { numerator: 1, denominator: 1 };
+
+    /// Whether a request with this draw (uniform over all of u64) is copied.
+    #[must_use]
+    pub fn selects(self, draw: u64) -> bool {
+        ((u128::from(draw) * u128::from(self.denominator)) >> 64) < u128::from(self.numerator)
+    }
+}

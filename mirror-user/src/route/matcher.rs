@@ -1,0 +1,151 @@
+//! One `matches` entry of a rule: a pure predicate over the request's head. In: the head as it
+//! was parsed. Out: yes or no. It allocates nothing, except where a repeated header or an escaped
+//! query value meets a regular expression.
+//!
+//! Where the Gateway API leaves the choice to the implementation:
+//! - Paths are compared as sent: no percent-decoding, no removal of `.` or double slashes.
+//! - A prefix of `/` holds for every request, `*` (OPTIONS) and CONNECT included.
+//! - A header that occurs more than once is compared as one value, joined by `,` (RFC 9110 5.2).
+//! - Query parameters are form-decoded (`%20` and `+` are a space) before they are compared, name
+//!   and value; the first of a name counts; one without `=` has the empty value.
+//! - Expressions must match the whole value.
+
+use http::{HeaderMap, HeaderName, Method};
+
+pub use self::pattern::Pattern;
+
+mod pattern;
+mod query;
+#[cfg(test)]
+mod tests;
+
+/// `HTTPRouteMatch`: all of its parts must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// Condition on the path.
+    pub path: PathMatch,
+    /// The method, any when None.
+    pub method: Option<Method>,
+    /// Conditions on headers.
+    pub headers: Vec<HeaderMatch>,
+    /// Conditions on query parameters.
+    pub query: Vec<QueryMatch>,
+}
+
+/// `HTTPPathMatch`.
+#[derive(Clone, Debug)]
+pub enum PathMatch {
+    /// The whole path, byte for byte.
+    Exact(String),
+    /// Whole elements of the path from its start; a trailing slash is ignored.
+    Prefix(String),
+    /// The whole path against an expression.
+    Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".into())
+    }
+}
+
+/// `HTTPHeaderMatch`.
+#[derive(Clone, Debug)]
+pub struct HeaderMatch {
+    /// Compared without case.
+    pub name: HeaderName,
+    /// What the value must be.
+    pub value: ValueMatch,
+}
+
+/// `HTTPQueryParamMatch`.
+#[derive(Clone, Debug)]
+pub struct QueryMatch {
+    /// Compared exactly; the first parameter of that name counts.
+    pub name: String,
+    /// What the value must be.
+    pub value: ValueMatch,
+}
+
+/// `type` and `value` of a header or query match.
+#[derive(Clone, Debug)]
+pub enum ValueMatch {
+    /// Equal, byte for byte.
+    Exact(String),
+    /// The whole value against an expression.
+    Regex(Pattern),
+}
+
+impl Matcher {
+    /// Whether the request of this head is meant.
+    #[must_use]
+    pub fn matches(&self, head: &http::request::Parts) -> bool {
+        self.method.as_ref().is_none_or(|method| *method == head.method)
+            && self.path.matches(head.uri.path())
+            && self.headers.iter().all(|header| header.matches(&head.headers))
+            && self.query.iter().all(|param| param.matches(head.uri.query().unwrap_or_default()))
+    }
+}
+
+impl PathMatch {
+    /// Whether `path` (no query; `*` and the empty path of CONNECT are possible) is meant.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => {
+                let prefix = elements(prefix);
+                path.strip_prefix(prefix).is_some_and(|rest| {
+                    prefix.is_empty() || rest.is_empty() || rest.starts_with('/')
+                })
+            }
+            Self::Regex(pattern) => pattern.matches(path.as_bytes()),
+        }
+    }
+}
+
+/// A prefix without its trailing slash, so that `/` becomes the empty one.
+pub(super) fn elements(prefix: &str) -> &str {
+    prefix.strip_suffix('/').unwrap_or(prefix)
+}
+
+impl HeaderMatch {
+    fn matches(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(&self.name).iter().map(http::HeaderValue::as_bytes);
+        let Some(first) = values.next() else { return false };
+        let Some(second) = values.next() else {
+            return match &self.value {
+                ValueMatch::Exact(exact) => first == exact.as_bytes(),
+                ValueMatch::Regex(pattern) => pattern.matches(first),
+            };
+        };
+        let rest = std::iter::once(second).chain(values);
+        match &self.value {
+            ValueMatch::Exact(exact) => equals_joined(exact.as_bytes(), first, rest),
+            ValueMatch::Regex(pattern) => {
+                let mut joined = first.to_vec();
+                rest.for_each(|value| {
+                    joined.push(b',');
+                    joined.extend_from_slice(value);
+                });
+                pattern.matches(&joined)
+            }
+        }
+    }
+}
+
+/// Whether `whole` is `first` and the others with a comma before each.
+fn equals_joined<'a>(whole: &[u8], first: &[u8], mut rest: impl Iterator<Item = &'a [u8]>) -> bool {
+    let Some(left) = whole.strip_prefix(first) else { return false };
+    rest.try_fold(left, |left, value| left.strip_prefix(b",")?.strip_prefix(value))
+        .is_some_and(<[u8]>::is_empty)
+}
+
+impl QueryMatch {
+    fn matches(&self, query: &str) -> bool {
+        query::first(query, &self.name).is_some_and(|value| match &self.value {
+            ValueMatch::Exact(exact) => query::equals(value, exact),
+            ValueMatch::Regex(pattern) => pattern.matches(&query::decode(value)),
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Each kind of match, by tables and by properties.
+
+use http::Request;
+use proptest::prelude::*;
+
+use super::*;
+
+fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> http::request::Parts {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn regex(source: &str) -> Pattern {
+    Pattern::new(source).unwrap()
+}
+
+fn header(name: &'static str, value: ValueMatch) -> Matcher {
+    let headers = vec![HeaderMatch { name: HeaderName::from_static(name), value }];
+    Matcher { headers, ..Matcher::default() }
+}
+
+fn query(name: &str, value: ValueMatch) -> Matcher {
+    Matcher { query: vec![QueryMatch { name: name.into(), value }], ..Matcher::default() }
+}
+
+#[test]
+fn paths() {
+    let exact = |p: &str| PathMatch::Exact(p.into());
+    let prefix = |p: &str| PathMatch::Prefix(p.into());
+    let cases = [
+        (exact("/foo"), "/foo", true),
+        (exact("/foo"), "/foo/", false),
+        (exact("/foo"), "/Foo", false),
+        (exact("/a%20b"), "/a%20b", true),
+        (exact("/a b"), "/a%20b", false),
+        (prefix("/foo"), "/foo", true),
+        (prefix("/foo"), "/foo/", true),
+        (prefix("/foo"), "/foo/bar", true),
+        (prefix("/foo"), "/foobar", false),
+        (prefix("/foo"), "/fo", false),
+        (prefix("/foo/"), "/foo", true),
+        (prefix("/foo/"), "/foo/bar", true),
+        (prefix("/foo/"), "/foobar", false),
+        (prefix("/"), "/", true),
+        (prefix("/"), "/anything", true),
+        (prefix("/"), "*", true),
+        (prefix("/"), "", true),
+        (prefix("/foo"), "*", false),
+        (PathMatch::Regex(regex("/v[0-9]+")), "/v12", true),
+        (PathMatch::Regex(regex("/v[0-9]+")), "/v12/x", false),
+        (PathMatch::Regex(regex("/v[0-9]+")), "/x/v12", false),
+        (PathMatch::Regex(regex("a|/b")), "/b", true),
+        (PathMatch::Regex(regex("/b|a")), "/bc", false),
+    ];
+    for (path, value, expected) in cases {
+        assert_eq!(path.matches(value), expected, "{path:?} on {value}");
+    }
+}
+
+#[test]
+fn targets_in_every_form() {
+    let prefix = Matcher { path: PathMatch::Prefix("/foo".into()), ..Matcher::default() };
+    assert!(prefix.matches(&head("GET", "http://host:80/foo/bar?x=1", &[])));
+    assert!(!prefix.matches(&head("GET", "http://foo/", &[])));
+    assert!(Matcher::default().matches(&head("OPTIONS", "*", &[])));
+    assert!(Matcher::default().matches(&head("GET", "http://host", &[])));
+    assert!(Matcher::default().matches(&head("CONNECT", "host:443", &[])));
+}
+
+#[test]
+fn methods() {
+    let post = Matcher { method: Some(Method::POST), ..Matcher::default() };
+    assert!(post.matches(&head("POST", "/", &[])));
+    assert!(!post.matches(&head("GET", "/", &[])));
+}
+
+#[test]
+fn headers() {
+    let exact = |v: &str| header("x-env", ValueMatch::Exact(v.into()));
+    let matching = |v: &str| header("x-env", ValueMatch::Regex(regex(v)));
+    let cases: &[(Matcher, &[&str], bool)] = &[
+        (exact("a"), &["a"], true),
+        (exact("a"), &["A"], false),
+        (exact("a"), &[], false),
+        (exact(""), &[""], true),
+        (exact("a"), &["a", "b"], false),
+        (exact("a,b"), &["a", "b"], true),
+        (exact("a,b,"), &["a", "b"], false),
+        (exact("a,b,"), &["a", "b", ""], true),
+        (exact("a,b"), &["b", "a"], false),
+        (matching("a.*"), &["abc"], true),
+        (matching("a"), &["abc"], false),
+        (matching("a,b"), &["a", "b"], true),
+        (matching("b"), &["a", "b"], false),
+    ];
+    for (matcher, values, expected) in cases {
+        let fields: Vec<_> = values.iter().map(|value| ("X-Env", *value)).collect();
+        assert_eq!(
+            matcher.matches(&head("GET", "/", &fields)),
+            *expected,
+            "{matcher:?} {values:?}"
+        );
+    }
+}
+
+#[test]
+fn query_parameters() {
+    let exact = |v: &str| query("q", ValueMatch::Exact(v.into()));
+    let matching = |v: &str| query("q", ValueMatch::Regex(regex(v)));
+    let cases = [
+        (exact("1"), "/?q=1", true),
+        (exact("1"), "/?a=2&q=1", true),
+        (exact("2"), "/?q=1&q=2", false),
+        (exact("1"), "/?Q=1", false),
+        (exact("1"), "/", false),
+        (exact(""), "/?q", true),
+        (exact(""), "/?q=", true),
+        (exact("a b"), "/?q=a%20b", true),
+        (exact("a b"), "/?q=a+b", true),
+        (exact("1"), "/?%71=1", true),
+        (exact("50%"), "/?q=50%", true),
+        (exact("a=b"), "/?q=a=b", true),
+        (matching("a b"), "/?q=a%20b", true),
+        (matching("[0-9]+"), "/?q=12", true),
+        (matching("[0-9]+"), "/?q=12x", false),
+    ];
+    for (matcher, uri, expected) in cases {
+        assert_eq!(matcher.matches(&head("GET", uri, &[])), expected, "{matcher:?} on {uri}");
+    }
+}
+
+#[test]
+fn all_parts_must_hold() {
+    let matcher = Matcher {
+        method: Some(Method::GET),
+        path: PathMatch::Prefix("/a".into()),
+        ..header("x-env", ValueMatch::Exact("1".into()))
+    };
+    assert!(matcher.matches(&head("GET", "/a", &[("x-env", "1")])));
+    assert!(!matcher.matches(&head("PUT", "/a", &[("x-env", "1")])));
+    assert!(!matcher.matches(&head("GET", "/b", &[("x-env", "1")])));
+    assert!(!matcher.matches(&head("GET", "/a", &[("x-env", "2")])));
+}
+
+#[test]
+fn expressions_that_break_out_of_the_anchors_are_refused() {
+    for source in ["a)|(b", "(", "(?x) a # comment", r"(?=a)"] {
+        assert!(Pattern::new(source).is_err(), "{source}");
+    }
+    assert!(Pattern::new("(a{1000}){1000}").is_err(), "size limit");
+}
+
+proptest! {
+    /// Element by element, as the Gateway API words it.
+    #[test]
+    fn a_prefix_is_a_prefix_of_elements(prefix in "(/[ab]{1,2}){0,3}/?", path in "(/[ab]{1,2}){0,4}/?") {
+        let parts = |s: &str| s.split('/').filter(|p| !p.is_empty()).map(String::from).collect::<Vec<_>>();
+        let prefix = if prefix.is_empty() { "/".to_owned() } else { prefix };
+        prop_assert_eq!(
+            PathMatch::Prefix(prefix.clone()).matches(&path),
+            parts(&path).starts_with(&parts(&prefix))
+        );
+    }
+
+    /// The comparison without a copy agrees with the plain join.
+    #[test]
+    fn joined_headers(values in prop::collection::vec("[a,]{0,3}", 1..4), exact in "[a,]{0,8}") {
+        let fields: Vec<_> = values.iter().map(|v| ("x-env", v.as_str())).collect();
+        for exact in [exact, values.join(",")] {
+            let matcher = header("x-env", ValueMatch::Exact(exact.clone()));
+            prop_assert_eq!(matcher.matches(&head("GET", "/", &fields)), exact == values.join(","));
+        }
+    }
+
+    #[test]
+    fn escaping_does_not_change_a_query_value(value in "\\PC{0,12}") {
+        let escaped: String = value.bytes().map(|b| format!("%{b:02x}")).collect();
+        prop_assert!(query::equals(&escaped, &value));
+        let decoded = query::decode(&escaped);
+        prop_assert_eq!(decoded.as_ref(), value.as_bytes());
+    }
+}

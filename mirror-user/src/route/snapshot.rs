@@ -1,0 +1,69 @@
+//! The snapshot: which frontends exist, and the routes of each.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+pub use mirror_common::FrontendId;
+
+use super::{RouteTable, ServicePort};
+
+/// Everything that the data path knows of routes at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts upward with each publication.
+    pub generation: u64,
+    /// Every id that was issued and not yet forgotten.
+    pub frontends: HashMap<FrontendId, Lookup>,
+}
+
+/// What an issued id stands for.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// A frontend with routes.
+    Live(Arc<Frontend>),
+    /// A frontend that was removed: late connections pass through.
+    Tombstone(Arc<Frontend>),
+}
+
+/// Held by each connection of a frontend: its id is not issued anew while one is out
+/// (`Arc::strong_count`).
+pub type Token = Arc<()>;
+
+/// An address and port that clients may connect to, with the routes attached to it.
+#[derive(Debug)]
+pub struct Frontend {
+    /// The id in the loopback address.
+    pub id: FrontendId,
+    /// What the application connects to: the ClusterIP and port.
+    pub address: SocketAddr,
+    /// The Service port behind that address.
+    pub service: Arc<ServicePort>,
+    /// Routes of the Service's own namespace: they hold for all clients (GAMMA producer routes).
+    pub producer: Option<RouteTable>,
+    /// Routes of other namespaces, by namespace: for clients there they replace the
+    /// producer's (GAMMA consumer routes).
+    pub consumers: HashMap<String, RouteTable>,
+    /// Counts the connections that carry the id.
+    pub token: Token,
+}
+
+impl Frontend {
+    /// The routes for a client of `namespace`; None when no route holds for it, and the bytes
+    /// pass through to the original destination.
+    #[must_use]
+    pub fn routes(&self, namespace: &str) -> Option<&RouteTable> {
+        self.consumers.get(namespace).or(self.producer.as_ref())
+    }
+
+    /// The same frontend once nothing is attached to it any more.
+    #[must_use]
+    pub fn without_routes(&self) -> Self {
+        Self {
+            id: self.id,
+            address: self.address,
+            service: Arc::clone(&self.service),
+            producer: None,
+            consumers: HashMap::new(),
+            token: Arc::clone(&self.token),
+        }
+    }
+}

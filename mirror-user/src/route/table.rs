@@ -1,0 +1,149 @@
+//! The route table of a frontend: rules in the order of the Gateway API's precedence. In: the
+//! rules attached to it. Out: the one rule that a request belongs to.
+
+use std::{cmp::Reverse, fmt, sync::Arc};
+
+use super::{Backends, Filter, Matcher, PathMatch, matcher::elements};
+
+#[cfg(test)]
+mod tests;
+
+/// `namespace/name` of an HTTPRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteName {
+    /// Namespace of the HTTPRoute.
+    pub namespace: String,
+    /// Name of the HTTPRoute.
+    pub name: String,
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A rule of an HTTPRoute, compiled.
+#[derive(Debug)]
+pub struct Rule {
+    /// The route it comes from.
+    pub route: RouteName,
+    /// Its place in the route's `rules`, from 0.
+    pub index: usize,
+    /// In the order of the route.
+    pub filters: Vec<Filter>,
+    /// Where matching requests go.
+    pub backends: Backends,
+}
+
+/// A rule on its way into a table, with what decides its place there.
+#[derive(Clone, Debug)]
+pub struct RuleEntry {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Its matches; a rule without any gets one that holds for every request.
+    pub matches: Vec<Matcher>,
+    /// `creationTimestamp` of its route, seconds since 1970; None (a file) counts as the newest.
+    pub created: Option<i64>,
+}
+
+/// What decides between two matches that both hold; greater wins. The fields stand in the order
+/// in which the Gateway API lists them (HTTPRouteRule, `matches`), and the derived `Ord` is that
+/// list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Precedence {
+    path: PathRank,
+    method: bool,
+    headers: usize,
+    query: usize,
+    /// The oldest route wins.
+    created: Reverse<i64>,
+    /// Then the first in alphabetical order of `namespace/name`.
+    route: Reverse<String>,
+    /// Then the first rule of the route, and its first match.
+    place: Reverse<(usize, usize)>,
+}
+
+/// Exact paths win over expressions, expressions over prefixes. (The Gateway API leaves the place
+/// of expressions to the implementation: they are written to be more specific than the prefixes
+/// that they stand beside.) Longer wins within a kind, counted in characters; a prefix without
+/// its trailing slash, which does not matter to what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PathRank {
+    Prefix(usize),
+    Regex(usize),
+    Exact,
+}
+
+impl Precedence {
+    /// Summary of the match at `place` (rule, match) of `route`.
+    #[must_use]
+    pub fn new(
+        matcher: &Matcher,
+        created: Option<i64>,
+        route: &RouteName,
+        place: (usize, usize),
+    ) -> Self {
+        Self {
+            path: match &matcher.path {
+                PathMatch::Exact(_) => PathRank::Exact,
+                PathMatch::Regex(pattern) => PathRank::Regex(pattern.as_str().chars().count()),
+                PathMatch::Prefix(prefix) => PathRank::Prefix(elements(prefix).chars().count()),
+            },
+            method: matcher.method.is_some(),
+            headers: matcher.headers.len(),
+            query: matcher.query.len(),
+            created: Reverse(created.unwrap_or(i64::MAX)),
+            route: Reverse(route.to_string()),
+            place: Reverse(place),
+        }
+    }
+}
+
+/// All matches of all rules attached to one frontend, best first. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    entries: Arc<[Entry]>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    precedence: Precedence,
+    matcher: Matcher,
+    rule: Arc<Rule>,
+}
+
+impl RouteTable {
+    /// Takes the rules in any order.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = RuleEntry>) -> Self {
+        let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
+        entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
+        Self { entries: entries.into() }
+    }
+
+    /// The rule that the request of this head belongs to; None is answered with 404.
+    #[must_use]
+    pub fn find(&self, head: &http::request::Parts) -> Option<&Arc<Rule>> {
+        self.entries.iter().find(|entry| entry.matcher.matches(head)).map(|entry| &entry.rule)
+    }
+
+    /// All matches and their rules, best first, for `/config`.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&Matcher, &Arc<Rule>)> {
+        self.entries.iter().map(|entry| (&entry.matcher, &entry.rule))
+    }
+}
+
+impl RuleEntry {
+    fn entries(mut self) -> impl Iterator<Item = Entry> {
+        if self.matches.is_empty() {
+            self.matches.push(Matcher::default());
+        }
+        let Self { rule, matches, created } = self;
+        matches.into_iter().enumerate().map(move |(at, matcher)| Entry {
+            precedence: Precedence::new(&matcher, created, &rule.route, (rule.index, at)),
+            matcher,
+            rule: Arc::clone(&rule),
+        })
+    }
+}
