@@ -6,4 +6,5 @@
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
 
+pub mod control;
 pub mod route;

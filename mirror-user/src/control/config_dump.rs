@@ -1,0 +1,250 @@
+//! The dump for `/config`: what is in force, as a view that serializes. In: a snapshot, the
+//! conditions and the problems. Out: a tree of its own, so that what the endpoint promises does
+//! not change with the types of the data path.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+
+use super::{
+    files::State,
+    resolve::{Condition, Resolved, RouteStatus},
+};
+use crate::route::{
+    Backend, BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher,
+    PathMatch, RouteTable, Rule, Snapshot, ValueMatch,
+};
+
+/// What the control path last did, beside the snapshot itself.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Conditions of each route and parent.
+    pub routes: Vec<RouteDump>,
+    /// What to know, and what is not in force because it was refused.
+    pub problems: Vec<String>,
+    /// What to know, though all of it is in force.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// Gathers what the stages said. `unpublished`: errors of the publication.
+    #[must_use]
+    pub fn new(state: &State, resolved: &Resolved, unpublished: Vec<String>) -> Self {
+        let warnings = resolved.warnings.iter().map(|w| format!("{}: {}", w.object, w.message));
+        let problems = state.problems.iter().map(ToString::to_string);
+        Self {
+            routes: resolved.conditions.iter().map(RouteDump::new).collect(),
+            problems: problems.chain(unpublished).collect(),
+            warnings: warnings.chain(state.passed_over.iter().cloned()).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// Conditions that do not hold, one line each.
+    pub(super) fn unmet(&self) -> impl Iterator<Item = String> {
+        self.routes.iter().flat_map(|route| {
+            let conditions =
+                [("Accepted", &route.accepted), ("ResolvedRefs", &route.resolved_refs)];
+            let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
+            unmet.map(|(kind, condition)| {
+                let ConditionDump { reason, message, .. } = condition;
+                format!(
+                    "HTTPRoute {} at {}: {kind} is False, {reason}: {message}",
+                    route.route, route.parent
+                )
+            })
+        })
+    }
+}
+
+/// Everything that `/config` shows.
+#[derive(Debug, Serialize)]
+pub struct ConfigDump<'a> {
+    /// Of the snapshot.
+    pub generation: u64,
+    /// Live frontends, by address.
+    pub frontends: BTreeMap<String, FrontendDump>,
+    /// Removed frontends whose id is still known: address by id.
+    pub tombstones: BTreeMap<u32, String>,
+    /// What the control path said last.
+    #[serde(flatten)]
+    pub report: &'a Report,
+}
+
+impl<'a> ConfigDump<'a> {
+    /// A view of this moment.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, report: &'a Report) -> Self {
+        let mut frontends = BTreeMap::new();
+        let mut tombstones = BTreeMap::new();
+        for (id, lookup) in &snapshot.frontends {
+            match lookup {
+                Lookup::Live(frontend) => {
+                    frontends.insert(frontend.address.to_string(), FrontendDump::new(frontend));
+                }
+                Lookup::Tombstone(frontend) => {
+                    tombstones.insert(id.0, frontend.address.to_string());
+                }
+            }
+        }
+        Self { generation: snapshot.generation, frontends, tombstones, report }
+    }
+}
+
+/// A frontend.
+#[derive(Debug, Serialize)]
+pub struct FrontendDump {
+    id: u32,
+    service: String,
+    /// Connections that carry the id now.
+    connections: usize,
+    producer: Option<Vec<MatchDump>>,
+    consumers: BTreeMap<String, Vec<MatchDump>>,
+}
+
+/// One match and its rule, in the order in which they are tried.
+#[derive(Debug, Serialize)]
+struct MatchDump {
+    matches: String,
+    route: String,
+    rule: usize,
+    filters: Vec<String>,
+    backends: Vec<BackendDump>,
+}
+
+/// A backend reference.
+#[derive(Debug, Serialize)]
+struct BackendDump {
+    weight: u32,
+    filters: Vec<String>,
+    target: String,
+    endpoints: Vec<String>,
+}
+
+/// The conditions of a route at a parent.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteDump {
+    route: String,
+    parent: String,
+    accepted: ConditionDump,
+    resolved_refs: ConditionDump,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ConditionDump {
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl FrontendDump {
+    fn new(frontend: &Frontend) -> Self {
+        let consumers = frontend.consumers.iter();
+        Self {
+            id: frontend.id.0,
+            service: frontend.service.to_string(),
+            // The publisher and the frontend itself hold one each.
+            connections: Arc::strong_count(&frontend.token).saturating_sub(1),
+            producer: frontend.producer.as_ref().map(table),
+            consumers: consumers.map(|(ns, routes)| (ns.clone(), table(routes))).collect(),
+        }
+    }
+}
+
+fn table(table: &RouteTable) -> Vec<MatchDump> {
+    table.entries().map(|(matcher, rule)| MatchDump::new(matcher, rule)).collect()
+}
+
+impl MatchDump {
+    fn new(matcher: &Matcher, rule: &Rule) -> Self {
+        Self {
+            matches: condition(matcher),
+            route: rule.route.to_string(),
+            rule: rule.index,
+            filters: rule.filters.iter().map(filter).collect(),
+            backends: rule.backends.refs().iter().map(BackendDump::new).collect(),
+        }
+    }
+}
+
+impl BackendDump {
+    fn new(backend: &BackendRef) -> Self {
+        let endpoints = backend.target.iter().flat_map(|backend| &backend.endpoints);
+        Self {
+            weight: backend.weight,
+            filters: backend.filters.iter().map(filter).collect(),
+            target: target(&backend.target),
+            endpoints: endpoints.map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl RouteDump {
+    fn new(status: &RouteStatus) -> Self {
+        let parent = &status.parent;
+        let port = parent.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let section = parent.section.as_ref().map(|s| format!("#{s}")).unwrap_or_default();
+        Self {
+            route: status.route.to_string(),
+            parent: format!("{}{port}{section}", parent.service),
+            accepted: ConditionDump::new(&status.accepted),
+            resolved_refs: ConditionDump::new(&status.resolved_refs),
+        }
+    }
+}
+
+impl ConditionDump {
+    fn new(condition: &Condition) -> Self {
+        let Condition { holds, reason, message } = condition;
+        Self { status: *holds, reason, message: message.clone() }
+    }
+}
+
+fn condition(matcher: &Matcher) -> String {
+    let path = match &matcher.path {
+        PathMatch::Exact(path) => format!("path = {path}"),
+        PathMatch::Prefix(path) => format!("path starts with {path}"),
+        PathMatch::Regex(pattern) => format!("path ~ {}", pattern.as_str()),
+    };
+    let method = matcher.method.iter().map(|method| format!("method = {method}"));
+    let headers = matcher.headers.iter().map(|h| format!("header {} {}", h.name, value(&h.value)));
+    let query = matcher.query.iter().map(|q| format!("query {} {}", q.name, value(&q.value)));
+    let parts: Vec<_> = [path].into_iter().chain(method).chain(headers).chain(query).collect();
+    parts.join(", ")
+}
+
+fn value(value: &ValueMatch) -> String {
+    match value {
+        ValueMatch::Exact(exact) => format!("= {exact}"),
+        ValueMatch::Regex(pattern) => format!("~ {}", pattern.as_str()),
+    }
+}
+
+fn filter(filter: &Filter) -> String {
+    match filter {
+        Filter::RequestHeaders(modifier) => format!("request headers: {}", changes(modifier)),
+        Filter::ResponseHeaders(modifier) => format!("response headers: {}", changes(modifier)),
+        Filter::Mirror(mirror) => {
+            let share = mirror.share;
+            let target = target(&mirror.target);
+            format!("mirror {} of {} to {target}", share.numerator, share.denominator)
+        }
+    }
+}
+
+/// Names alone: values may be secrets.
+fn changes(modifier: &HeaderModifier) -> String {
+    let set = modifier.set.iter().map(|(name, _)| format!("set {name}"));
+    let add = modifier.add.iter().map(|(name, _)| format!("add {name}"));
+    let remove = modifier.remove.iter().map(|name| format!("remove {name}"));
+    let parts: Vec<_> = set.chain(add).chain(remove).collect();
+    parts.join(", ")
+}
+
+fn target(target: &Result<Arc<Backend>, InvalidBackend>) -> String {
+    match target {
+        Ok(backend) => backend.service.to_string(),
+        Err(invalid) => format!("nowhere: {invalid}"),
+    }
+}

@@ -1,0 +1,187 @@
+//! Decoding: one document in, one checked [`Object`] out, or an error that names the object, the
+//! field and what is wrong with it. A field that mirror does not know, or knows and cannot honour,
+//! is refused by name: a route that is half in force is worse than one that is not.
+//!
+//! Any source of JSON values can use it: files, and a watch of dynamic objects.
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use self::fault::{Fault, Path, fail};
+use super::objects::{Object, ObjectName};
+
+mod fault;
+mod filter;
+mod matching;
+mod metadata;
+mod route;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use self::fault::{DecodeError, Fault as DecodeFault};
+pub use self::service::{endpoint_slice, service};
+
+/// The `metadata` of an object; `kube` and `files` read it alike.
+pub type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+/// Of HTTPRoute and ReferenceGrant alike: their v1 is their v1beta1.
+const GATEWAY_VERSIONS: [&str; 2] =
+    ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+
+/// Decodes one object (not a list: see [`expand`]). `status` is not read.
+///
+/// # Errors
+/// With the object's kind and name, the field's path and the reason.
+pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
+    let (version, kind) = type_of(&document)?;
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+    if !is_read(&group, &kind) {
+        // Some of them have no name (a Kustomization).
+        let nameless = || ObjectName { namespace: "default".into(), name: String::new() };
+        let name = name_of(&document).unwrap_or_else(|_| nameless());
+        return Ok(Object::Unread { kind: format!("{version} {kind}"), name });
+    }
+    let name = name_of(&document).map_err(|fault| DecodeError::new(&kind, "metadata", fault))?;
+    let identity = format!("{kind} {name}");
+    if let Value::Object(fields) = &mut document {
+        // Written by others, and not part of what the user asks for.
+        for field in ["status", "apiVersion", "kind"] {
+            fields.remove(field);
+        }
+    }
+    let decoded = match (group.as_str(), kind.as_str()) {
+        ("", "Service") => in_version(&version, &["v1"]).and_then(|()| service::decode(document)),
+        ("", "Namespace") => {
+            in_version(&version, &["v1"]).and_then(|()| metadata::namespace(document))
+        }
+        ("discovery.k8s.io", "EndpointSlice") => {
+            in_version(&version, &["discovery.k8s.io/v1"]).and_then(|()| service::slice(document))
+        }
+        (GATEWAY, "HTTPRoute") if !names_a_service(&document) => {
+            return Ok(Object::GatewayRoute(name));
+        }
+        (GATEWAY, "HTTPRoute") => {
+            in_version(&version, &GATEWAY_VERSIONS).and_then(|()| route::decode(document))
+        }
+        _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(document)),
+    };
+    decoded.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault))
+}
+
+fn is_read(group: &str, kind: &str) -> bool {
+    matches!(
+        (group, kind),
+        ("", "Service" | "Namespace")
+            | ("discovery.k8s.io", "EndpointSlice")
+            | (GATEWAY, "HTTPRoute" | "ReferenceGrant")
+    )
+}
+
+/// The members of a `List`, an `HTTPRouteList` and so on; the object itself if it is none.
+#[must_use]
+pub fn expand(document: Value) -> Vec<Value> {
+    let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if !kind.ends_with("List") || !document.get("items").is_some_and(Value::is_array) {
+        return vec![document];
+    }
+    // Members of a typed list need not repeat what the list says.
+    let member = kind.strip_suffix("List").filter(|kind| !kind.is_empty()).map(String::from);
+    let version = document.get("apiVersion").cloned();
+    let Value::Object(mut fields) = document else { return Vec::new() };
+    let Some(Value::Array(mut items)) = fields.remove("items") else { return Vec::new() };
+    if let (Some(kind), Some(version)) = (member, version) {
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
+            item.entry("kind").or_insert_with(|| kind.clone().into());
+            item.entry("apiVersion").or_insert_with(|| version.clone());
+        }
+    }
+    items
+}
+
+/// What the decoders of the kinds return.
+type Decoded<T> = Result<T, (Path, Fault)>;
+
+/// Deserializes the whole of `value`: unknown fields are errors.
+fn strict<T: DeserializeOwned>(value: Value) -> Decoded<T> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let decoded = serde_ignored::deserialize(
+        serde_path_to_error::Deserializer::new(value, &mut track),
+        |path| unknown.push(fault::render(&path)),
+    );
+    let decoded = decoded.map_err(|error: serde_json::Error| {
+        (Path(track.path().to_string()), Fault::Malformed(error.to_string()))
+    })?;
+    match unknown.split_first() {
+        None => Ok(decoded),
+        Some((first, others)) => {
+            fail(first.clone(), Fault::UnknownField { others: others.to_vec() })
+        }
+    }
+}
+
+/// An object of which `spec` is all that matters.
+#[derive(Deserialize)]
+struct WithSpec<S> {
+    metadata: Metadata,
+    spec: S,
+}
+
+fn in_version(version: &str, supported: &[&str]) -> Decoded<()> {
+    if supported.contains(&version) {
+        return Ok(());
+    }
+    let fault = Fault::Version { found: version.into(), supported: supported.join(" or ") };
+    fail("apiVersion", fault)
+}
+
+fn type_of(document: &Value) -> Result<(String, String), DecodeError> {
+    let field = |name| match document.get(name).and_then(Value::as_str) {
+        Some(value) => Ok(value.to_owned()),
+        None => Err(DecodeError::new("document", name, Fault::Missing("every Kubernetes object"))),
+    };
+    Ok((field("apiVersion")?, field("kind")?))
+}
+
+fn name_of(document: &Value) -> Result<ObjectName, Fault> {
+    let metadata = document.get("metadata");
+    let field = |name| metadata.and_then(|m| m.get(name)).and_then(Value::as_str);
+    let name = field("name").filter(|name| !name.is_empty()).ok_or(Fault::NoName)?;
+    let namespace = field("namespace").filter(|namespace| !namespace.is_empty());
+    Ok(ObjectName { namespace: namespace.unwrap_or("default").into(), name: name.into() })
+}
+
+/// Name of an object whose metadata were decoded.
+fn object_name(metadata: &Metadata) -> Decoded<ObjectName> {
+    let name = metadata.name.clone().filter(|name| !name.is_empty());
+    let namespace = metadata.namespace.clone().filter(|namespace| !namespace.is_empty());
+    match name {
+        Some(name) => {
+            Ok(ObjectName { namespace: namespace.unwrap_or_else(|| "default".into()), name })
+        }
+        None => fail("metadata.name", Fault::NoName),
+    }
+}
+
+/// Whether any `parentRefs` entry is a Service; if it has none that are, the route is not ours,
+/// and what it says is not ours to judge.
+fn names_a_service(document: &Value) -> bool {
+    let parents = document.pointer("/spec/parentRefs").and_then(Value::as_array);
+    parents.is_some_and(|parents| {
+        parents.iter().any(|parent| {
+            let field = |name| parent.get(name).and_then(Value::as_str);
+            route::is_service(field("group").unwrap_or(GATEWAY), field("kind").unwrap_or("Gateway"))
+        })
+    })
+}
+
+/// A port number.
+fn port(path: &str, number: i32) -> Decoded<u16> {
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => fail(path, Fault::Invalid(format!("{number} is no port: 1 to 65535"))),
+    }
+}

@@ -1,0 +1,208 @@
+//! `filters` of a rule and of its `backendRefs`.
+
+use gateway_api::httproutes::{
+    HttpRouteRulesFilters as Typed, HttpRouteRulesFiltersRequestHeaderModifier as TypedModifier,
+    HttpRouteRulesFiltersRequestMirror as TypedMirror, HttpRouteRulesFiltersType as Type,
+};
+use http::{HeaderName, HeaderValue};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Decoded, Fault,
+    fault::fail,
+    route::{Reference, target},
+};
+use crate::{
+    control::objects::RouteFilter,
+    route::{HeaderModifier, Share},
+};
+
+/// Fields that say how a message is framed or how long a connection lives: they belong to each
+/// leg, and a route that changed them would break the message.
+const FRAMING: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// `namespace` is the route's own.
+pub(super) fn filter(path: &str, typed: Typed, namespace: &str) -> Decoded<RouteFilter> {
+    only_its_own_field(path, &typed)?;
+    let missing = |field| fail(format!("{path}.{field}"), Fault::Missing("a filter of this type"));
+    match typed.r#type {
+        Type::RequestHeaderModifier => match typed.request_header_modifier {
+            None => missing("requestHeaderModifier"),
+            Some(typed) => modifier(&format!("{path}.requestHeaderModifier"), typed)
+                .map(RouteFilter::RequestHeaders),
+        },
+        Type::ResponseHeaderModifier => match typed.response_header_modifier {
+            None => missing("responseHeaderModifier"),
+            Some(typed) => modifier(&format!("{path}.responseHeaderModifier"), same(path, &typed)?)
+                .map(RouteFilter::ResponseHeaders),
+        },
+        Type::RequestMirror => match typed.request_mirror {
+            None => missing("requestMirror"),
+            Some(typed) => mirror(&format!("{path}.requestMirror"), typed, namespace),
+        },
+        Type::RequestRedirect => unsupported(path, "RequestRedirect"),
+        Type::UrlRewrite => unsupported(path, "URLRewrite"),
+        Type::ExtensionRef => unsupported(path, "ExtensionRef"),
+        Type::Cors => unsupported(path, "CORS"),
+    }
+}
+
+/// A filter of a `backendRefs` entry: header modifiers alone.
+pub(super) fn backend_filter(
+    path: &str,
+    typed: &impl Serialize,
+    namespace: &str,
+) -> Decoded<RouteFilter> {
+    match filter(path, same(path, typed)?, namespace)? {
+        RouteFilter::Mirror(..) => {
+            let what = "RequestMirror within backendRefs";
+            fail(format!("{path}.type"), Fault::Unsupported(what.into()))
+        }
+        modifier => Ok(modifier),
+    }
+}
+
+/// Turns a generated type into its twin: the generator makes one of each place where the API has
+/// one type in several.
+pub(super) fn same<T: DeserializeOwned>(path: &str, typed: &impl Serialize) -> Decoded<T> {
+    serde_json::to_value(typed)
+        .and_then(serde_json::from_value)
+        .or_else(|error| fail(path, Fault::Malformed(error.to_string())))
+}
+
+fn unsupported<T>(path: &str, what: &str) -> Decoded<T> {
+    fail(format!("{path}.type"), Fault::Unsupported(format!("the filter {what}")))
+}
+
+/// The field of another type's filter would be ignored.
+fn only_its_own_field(path: &str, typed: &Typed) -> Decoded<()> {
+    let fields = [
+        (
+            "requestHeaderModifier",
+            typed.request_header_modifier.is_some(),
+            Type::RequestHeaderModifier,
+        ),
+        (
+            "responseHeaderModifier",
+            typed.response_header_modifier.is_some(),
+            Type::ResponseHeaderModifier,
+        ),
+        ("requestMirror", typed.request_mirror.is_some(), Type::RequestMirror),
+        ("requestRedirect", typed.request_redirect.is_some(), Type::RequestRedirect),
+        ("urlRewrite", typed.url_rewrite.is_some(), Type::UrlRewrite),
+        ("extensionRef", typed.extension_ref.is_some(), Type::ExtensionRef),
+        ("cors", typed.cors.is_some(), Type::Cors),
+    ];
+    match fields.iter().find(|(_, there, of)| *there && *of != typed.r#type) {
+        None => Ok(()),
+        Some((field, ..)) => {
+            let reason = format!("does not belong to a filter of type {:?}", typed.r#type);
+            fail(format!("{path}.{field}"), Fault::Invalid(reason))
+        }
+    }
+}
+
+fn modifier(path: &str, typed: TypedModifier) -> Decoded<HeaderModifier> {
+    let set = typed
+        .set
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(at, field)| pair(&format!("{path}.set[{at}]"), &field.name, &field.value));
+    let add = typed.add.into_iter().flatten().enumerate().map(|(at, field)| {
+        let path = format!("{path}.add[{at}]");
+        not_host(&path, &field.name)?;
+        pair(&path, &field.name, &field.value)
+    });
+    let remove = typed.remove.into_iter().flatten().enumerate().map(|(at, field)| {
+        let path = format!("{path}.remove[{at}]");
+        not_host(&path, &field)?;
+        name(&path, &field)
+    });
+    Ok(HeaderModifier {
+        set: set.collect::<Decoded<_>>()?,
+        add: add.collect::<Decoded<_>>()?,
+        remove: remove.collect::<Decoded<_>>()?,
+    })
+}
+
+fn pair(path: &str, field: &str, value: &str) -> Decoded<(HeaderName, HeaderValue)> {
+    let name = name(&format!("{path}.name"), field)?;
+    match HeaderValue::from_str(value) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => {
+            let reason = format!("{value:?} cannot be sent as a header's value");
+            fail(format!("{path}.value"), Fault::Invalid(reason))
+        }
+    }
+}
+
+fn name(path: &str, field: &str) -> Decoded<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(field.as_bytes()) else {
+        return fail(path, Fault::Invalid(format!("{field:?} is not a header name")));
+    };
+    if FRAMING.contains(&name.as_str()) {
+        let reason = format!("{name} is about framing or the connection, and not a route's to set");
+        return fail(path, Fault::Invalid(reason));
+    }
+    Ok(name)
+}
+
+/// Every request has exactly one Host: it can be set, not added to or removed.
+fn not_host(path: &str, field: &str) -> Decoded<()> {
+    if field.eq_ignore_ascii_case("host") {
+        let reason = "a request has exactly one Host: use set";
+        return fail(path, Fault::Invalid(reason.into()));
+    }
+    Ok(())
+}
+
+fn mirror(path: &str, typed: TypedMirror, namespace: &str) -> Decoded<RouteFilter> {
+    let share = share(path, &typed)?;
+    let backend = typed.backend_ref;
+    let reference = Reference {
+        group: backend.group,
+        kind: backend.kind,
+        namespace: backend.namespace,
+        name: backend.name,
+        port: backend.port,
+    };
+    let target = target(&format!("{path}.backendRef"), reference, namespace)?;
+    Ok(RouteFilter::Mirror(target, share))
+}
+
+/// HTTPRequestMirrorFilter: `percent` 0 to 100, or `fraction` with 0 <= numerator <= denominator
+/// and a denominator of at least 1 (100 when there is none); not both.
+fn share(path: &str, typed: &TypedMirror) -> Decoded<Share> {
+    let invalid =
+        |field: &str, reason: String| fail(format!("{path}.{field}"), Fault::Invalid(reason));
+    match (typed.percent, &typed.fraction) {
+        (None, None) => Ok(Share::ALL),
+        (Some(_), Some(_)) => invalid("percent", "percent and fraction exclude each other".into()),
+        (Some(percent), None) => match u32::try_from(percent) {
+            Ok(numerator @ 0..=100) => Ok(Share { numerator, denominator: 100 }),
+            _ => invalid("percent", format!("{percent} is not within 0 to 100")),
+        },
+        (None, Some(fraction)) => {
+            let (top, bottom) = (fraction.numerator, fraction.denominator.unwrap_or(100));
+            match (u32::try_from(top), u32::try_from(bottom)) {
+                (_, Err(_) | Ok(0)) => {
+                    invalid("fraction.denominator", format!("{bottom} is less than 1"))
+                }
+                (Ok(numerator), Ok(denominator)) if numerator <= denominator => {
+                    Ok(Share { numerator, denominator })
+                }
+                _ => invalid("fraction.numerator", format!("{top} is not within 0 to {bottom}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! HTTPRoutes.
+
+use gateway_api::httproutes::{
+    HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteSpec,
+};
+use serde_json::Value;
+
+use super::{
+    Decoded, Fault, GATEWAY, WithSpec,
+    fault::fail,
+    filter::{backend_filter, filter},
+    matching::matcher,
+    object_name, port, strict,
+};
+use crate::control::objects::{
+    HttpRoute, Object, ObjectName, ParentRef, RouteRule, TargetRef, WeightedRef,
+};
+
+/// Bound of the API (HTTPBackendRef, `weight`).
+const MAX_WEIGHT: i32 = 1_000_000;
+
+pub(super) fn decode(document: Value) -> Decoded<Object> {
+    let WithSpec::<HttpRouteSpec> { metadata, spec } = strict(document)?;
+    let name = object_name(&metadata)?;
+    let parents = spec.parent_refs.into_iter().flatten().enumerate();
+    let parents = parents
+        .filter(|(_, parent)| {
+            let group = parent.group.as_deref().unwrap_or(GATEWAY);
+            is_service(group, parent.kind.as_deref().unwrap_or("Gateway"))
+        })
+        .map(|(at, typed)| parent(&format!("spec.parentRefs[{at}]"), typed, &name.namespace));
+    let parents = parents.collect::<Decoded<_>>()?;
+    // The API's default for `rules` is one rule that matches everything.
+    let rules = spec.rules.unwrap_or_else(|| vec![HttpRouteRules::default()]);
+    let rules = rules.into_iter().enumerate();
+    let rules = rules.map(|(at, typed)| rule(&format!("spec.rules[{at}]"), typed, &name.namespace));
+    let rules = rules.collect::<Decoded<_>>()?;
+    Ok(Object::Route(HttpRoute {
+        name,
+        created: metadata.creation_timestamp.map(|time| time.0.as_second()),
+        hostnames: spec.hostnames.unwrap_or_default(),
+        parents,
+        rules,
+    }))
+}
+
+/// Whether a reference's group and kind name a Service. (`core` is how some write the empty
+/// group; the API server's own default for `group` differs between parents and backends.)
+pub(super) fn is_service(group: &str, kind: &str) -> bool {
+    matches!(group, "" | "core") && kind == "Service"
+}
+
+fn parent(path: &str, typed: HttpRouteParentRefs, namespace: &str) -> Decoded<ParentRef> {
+    let namespace = typed.namespace.unwrap_or_else(|| namespace.into());
+    Ok(ParentRef {
+        service: ObjectName { namespace, name: typed.name },
+        port: typed.port.map(|number| port(&format!("{path}.port"), number)).transpose()?,
+        section: typed.section_name.filter(|section| !section.is_empty()),
+    })
+}
+
+fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule> {
+    if typed.timeouts.is_some() {
+        return fail(format!("{path}.timeouts"), Fault::Unsupported("a timeout".into()));
+    }
+    let matches = typed.matches.into_iter().flatten().enumerate();
+    let filters = typed.filters.into_iter().flatten().enumerate();
+    let backends = typed.backend_refs.into_iter().flatten().enumerate();
+    Ok(RouteRule {
+        matches: matches
+            .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed))
+            .collect::<Decoded<_>>()?,
+        filters: filters
+            .map(|(at, typed)| filter(&format!("{path}.filters[{at}]"), typed, namespace))
+            .collect::<Decoded<_>>()?,
+        backends: backends
+            .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
+            .collect::<Decoded<_>>()?,
+    })
+}
+
+fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Decoded<WeightedRef> {
+    let weight = typed.weight.unwrap_or(1);
+    let weight = match u32::try_from(weight) {
+        Ok(unsigned) if weight <= MAX_WEIGHT => unsigned,
+        _ => {
+            let reason = format!("{weight} is not within 0 to {MAX_WEIGHT}");
+            return fail(format!("{path}.weight"), Fault::Invalid(reason));
+        }
+    };
+    let filters = typed.filters.into_iter().flatten().enumerate();
+    let filters = filters
+        .map(|(at, typed)| backend_filter(&format!("{path}.filters[{at}]"), &typed, namespace))
+        .collect::<Decoded<_>>()?;
+    let reference = Reference {
+        group: typed.group,
+        kind: typed.kind,
+        namespace: typed.namespace,
+        name: typed.name,
+        port: typed.port,
+    };
+    Ok(WeightedRef { target: target(path, reference, namespace)?, weight, filters })
+}
+
+/// What the references to backends have in common.
+pub(super) struct Reference {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) port: Option<i32>,
+}
+
+/// Another kind than Service is no error of the document: its share is answered with 500
+/// (HTTPRouteRule, `backendRefs`, reason InvalidKind).
+pub(super) fn target(path: &str, reference: Reference, namespace: &str) -> Decoded<TargetRef> {
+    let group = reference.group.as_deref().unwrap_or_default();
+    let kind = reference.kind.as_deref().unwrap_or("Service");
+    if !is_service(group, kind) {
+        return Ok(TargetRef::Other(format!("{group}/{kind}")));
+    }
+    let path = format!("{path}.port");
+    let Some(number) = reference.port else {
+        return fail(path, Fault::Missing("a reference to a Service"));
+    };
+    let namespace = reference.namespace.unwrap_or_else(|| namespace.into());
+    let service = ObjectName { namespace, name: reference.name };
+    Ok(TargetRef::Service(service, port(&path, number)?))
+}

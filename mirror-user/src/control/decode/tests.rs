@@ -1,0 +1,300 @@
+//! What decodes, and what is refused by the name of its field.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    control::objects::{HttpRoute, RouteFilter, ServiceAddress, TargetRef},
+    route::{PathMatch, Share},
+};
+
+fn route_with(rule: &Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "r"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "s"}], "rules": [rule]},
+    })
+}
+
+fn route(rule: &Value) -> Result<HttpRoute, DecodeError> {
+    match decode(route_with(rule))? {
+        Object::Route(route) => Ok(route),
+        other => panic!("not a route: {other:?}"),
+    }
+}
+
+fn share(mirror: &Value) -> Result<Share, DecodeError> {
+    let mut mirror = mirror.clone();
+    mirror["backendRef"] = json!({"name": "v2", "port": 80});
+    let route = route(&json!({"filters": [{"type": "RequestMirror", "requestMirror": mirror}]}))?;
+    match &route.rules[0].filters[0] {
+        RouteFilter::Mirror(_, share) => Ok(*share),
+        other => panic!("not a mirror: {other:?}"),
+    }
+}
+
+/// Rule, the path that the error must name, and a part of the message.
+fn refused() -> Vec<(Value, &'static str, &'static str)> {
+    let filter = |filter: Value| json!({ "filters": [filter] });
+    let backend = |backend: Value| json!({ "backendRefs": [backend] });
+    let first = "spec.rules[0].filters[0]";
+    let of = |field: &str| -> &'static str { format!("{first}.{field}").leak() };
+    vec![
+        (json!({"retry": {"attempts": 2}}), "spec.rules[0].retry", "unknown field"),
+        (json!({"sessionPersistence": {}}), "spec.rules[0].sessionPersistence", "unknown field"),
+        (json!({"timeouts": {"request": "1s"}}), "spec.rules[0].timeouts", "not supported"),
+        (json!({"backendRef": []}), "spec.rules[0].backendRef", "unknown field"),
+        (
+            filter(json!({"type": "RequestRedirect", "requestRedirect": {"port": 80}})),
+            of("type"),
+            "RequestRedirect is not supported",
+        ),
+        (
+            filter(json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}})),
+            of("type"),
+            "URLRewrite is not supported",
+        ),
+        (
+            filter(
+                json!({"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "k", "name": "n"}}),
+            ),
+            of("type"),
+            "ExtensionRef is not supported",
+        ),
+        (filter(json!({"type": "CORS", "cors": {}})), of("type"), "CORS is not supported"),
+        (filter(json!({"type": "ExternalAuth"})), of("type"), "ExternalAuth"),
+        (filter(json!({"type": "RequestMirror"})), of("requestMirror"), "is missing"),
+        (
+            filter(
+                json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a"}}}),
+            ),
+            of("requestMirror.backendRef.port"),
+            "is missing",
+        ),
+        (
+            filter(
+                json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 80}, "percentage": 5}}),
+            ),
+            of("requestMirror.percentage"),
+            "unknown field",
+        ),
+        (
+            filter(
+                json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {}, "cors": {}}),
+            ),
+            of("cors"),
+            "does not belong",
+        ),
+        (
+            filter(
+                json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "a b", "value": "1"}]}}),
+            ),
+            of("requestHeaderModifier.set[0].name"),
+            "not a header name",
+        ),
+        (
+            filter(
+                json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Content-Length"]}}),
+            ),
+            of("requestHeaderModifier.remove[0]"),
+            "framing",
+        ),
+        (
+            filter(
+                json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [{"name": "Host", "value": "a"}]}}),
+            ),
+            of("requestHeaderModifier.add[0]"),
+            "exactly one Host",
+        ),
+        (
+            backend(json!({"name": "a", "port": 80, "filters": [
+                {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}}]})),
+            "spec.rules[0].backendRefs[0].filters[0].type",
+            "RequestMirror within backendRefs",
+        ),
+        (backend(json!({"name": "a"})), "spec.rules[0].backendRefs[0].port", "is missing"),
+        (backend(json!({"name": "a", "port": 0})), "spec.rules[0].backendRefs[0].port", "no port"),
+        (
+            backend(json!({"name": "a", "port": 80, "weight": -1})),
+            "spec.rules[0].backendRefs[0].weight",
+            "not within",
+        ),
+        (
+            backend(json!({"name": "a", "port": "http"})),
+            "spec.rules[0].backendRefs[0].port",
+            "invalid type",
+        ),
+        (
+            json!({"matches": [{"path": {"type": "RegularExpression", "value": "("}}]}),
+            "spec.rules[0].matches[0].path.value",
+            "not a regular expression",
+        ),
+        (
+            json!({"matches": [{"path": {"value": "foo"}}]}),
+            "spec.rules[0].matches[0].path.value",
+            "slash",
+        ),
+        (
+            json!({"matches": [{"method": "get"}]}),
+            "spec.rules[0].matches[0].method",
+            "unknown variant `get`",
+        ),
+    ]
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    for (rule, path, message) in refused() {
+        let error = route(&rule).expect_err(&rule.to_string());
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.to_string().starts_with("HTTPRoute default/r: "), "{error}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_all_named() {
+    let mut document = route_with(&json!({"retry": {}}));
+    document["metadata"]["namspace"] = json!("x");
+    document["data"] = json!({});
+    let text = decode(document).unwrap_err().to_string();
+    for field in ["data", "metadata.namspace", "spec.rules[0].retry"] {
+        assert!(text.contains(field), "{text}");
+    }
+}
+
+#[test]
+fn documents_that_are_no_objects_or_of_another_version() {
+    for (document, message) in [
+        (json!(null), "apiVersion"),
+        (json!([1]), "apiVersion"),
+        (json!({"apiVersion": "v1"}), "kind"),
+        (json!({"apiVersion": "v1", "kind": "Service"}), "has no name that is a string"),
+        (json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}), "spec"),
+        (
+            json!({"apiVersion": "discovery.k8s.io/v1beta1", "kind": "EndpointSlice", "metadata": {"name": "a"}}),
+            "discovery.k8s.io/v1beta1 is not supported, only discovery.k8s.io/v1",
+        ),
+    ] {
+        let error = decode(document).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn other_kinds_and_gateway_routes_are_told_apart() {
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"x": 1}});
+    assert_eq!(decode(deployment).unwrap().identity(), "apps/v1 Deployment default/d");
+    let knative = json!({"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "s"}});
+    assert!(matches!(decode(knative).unwrap(), Object::Unread { .. }));
+    let mut route = route_with(&json!({"filters": [{"type": "URLRewrite"}]}));
+    route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
+    assert!(matches!(decode(route).unwrap(), Object::GatewayRoute(_)));
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    assert!(matches!(decode(namespace).unwrap(), Object::Namespace(name) if name == "n"));
+}
+
+#[test]
+fn gateway_versions() {
+    for (version, read) in [("v1", true), ("v1beta1", true), ("v1alpha2", false)] {
+        let mut document = route_with(&json!({}));
+        document["apiVersion"] = json!(format!("gateway.networking.k8s.io/{version}"));
+        assert_eq!(decode(document).is_ok(), read, "{version}");
+    }
+}
+
+#[test]
+fn shares() {
+    let ratio = |numerator, denominator| Ok(Share { numerator, denominator });
+    assert_eq!(share(&json!({})), Ok(Share::ALL));
+    assert_eq!(share(&json!({"percent": 0})), ratio(0, 100));
+    assert_eq!(share(&json!({"percent": 100})), ratio(100, 100));
+    assert_eq!(share(&json!({"fraction": {"numerator": 5}})), ratio(5, 100));
+    assert_eq!(share(&json!({"fraction": {"numerator": 5, "denominator": 1000}})), ratio(5, 1000));
+    for (mirror, field) in [
+        (json!({"percent": 101}), "percent"),
+        (json!({"percent": -1}), "percent"),
+        (json!({"percent": 1, "fraction": {"numerator": 1}}), "percent"),
+        (json!({"fraction": {"numerator": 1, "denominator": 0}}), "fraction.denominator"),
+        (json!({"fraction": {"numerator": 101}}), "fraction.numerator"),
+        (json!({"fraction": {"numerator": -1}}), "fraction.numerator"),
+    ] {
+        let error = share(&mirror).expect_err(&mirror.to_string());
+        assert!(error.path.ends_with(field), "{error}");
+    }
+}
+
+#[test]
+fn what_a_cluster_prints_is_read() {
+    let text = include_str!("../../../tests/fixtures/from-cluster.yaml");
+    let members = expand(serde_saphyr::from_str(text).unwrap());
+    let objects: Vec<_> = members.into_iter().map(|member| decode(member).unwrap()).collect();
+    let [Object::Route(route), Object::Service(service), Object::Slice(slice)] = &objects[..]
+    else {
+        panic!("{objects:?}")
+    };
+    assert_eq!(route.created, Some(1_730_192_356));
+    assert_eq!(route.hostnames, ["shop.example"]);
+    assert_eq!(route.parents[0].port, Some(8000));
+    let rule = &route.rules[0];
+    assert!(matches!(&rule.matches[0].path, PathMatch::Prefix(prefix) if prefix == "/"));
+    assert!(matches!(&rule.filters[0], RouteFilter::Mirror(
+        TargetRef::Service(name, 80), Share { numerator: 5, denominator: 1000 },
+    ) if name.to_string() == "shop/httpbin-v2"));
+    assert_eq!(service.address, ServiceAddress::ClusterIp([10, 96, 0, 20].into()));
+    assert_eq!(slice.ready, [std::net::Ipv4Addr::new(10, 244, 3, 4)]);
+    assert_eq!(slice.ports, [("http".to_owned(), 80)]);
+}
+
+#[test]
+fn members_of_a_typed_list_inherit_its_type() {
+    let list = json!({"apiVersion": "v1", "kind": "ServiceList", "items": [
+        {"metadata": {"name": "a"}, "spec": {"clusterIP": "None"}}]});
+    let members = expand(list);
+    assert!(matches!(decode(members[0].clone()).unwrap(),
+        Object::Service(service) if service.address == ServiceAddress::Headless));
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[a-zA-Z/.0-9]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        let key = prop::sample::select(vec![
+            "matches",
+            "filters",
+            "backendRefs",
+            "type",
+            "name",
+            "port",
+            "path",
+            "value",
+            "weight",
+            "requestMirror",
+            "backendRef",
+            "percent",
+            "set",
+            "headers",
+        ]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..4)
+                .prop_map(|pairs| pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever a document holds, decoding returns, and an error names the object.
+    #[test]
+    fn bad_input_never_panics(rule in any_value()) {
+        if let Err(error) = decode(route_with(&rule)) {
+            prop_assert!(error.to_string().starts_with("HTTPRoute default/r: spec"), "{}", error);
+        }
+    }
+}

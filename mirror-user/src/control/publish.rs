@@ -1,0 +1,253 @@
+//! Publish: resolved frontends in; a snapshot for the data path and the kernel's map out, in the
+//! order that never leaves an address captured without a route behind it. Adding: snapshot, then
+//! map. Removing: map, then snapshot.
+//!
+//! Every address has an id for as long as it is known. A removed one becomes a tombstone, whose
+//! late connections pass through, and which gives the id back to the same address. A tombstone is
+//! forgotten only when too many are known, it is old, and no connection carries its id.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{SocketAddr, SocketAddrV4},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+
+use super::resolve::ResolvedFrontend;
+use crate::route::{Frontend, FrontendId, Lookup, Snapshot, Token};
+
+pub use self::map::{FrontendMap, PublishError};
+
+mod map;
+#[cfg(test)]
+mod tests;
+
+/// Live frontends and tombstones that are kept: what the kernel's maps are made for.
+pub const MAX_KNOWN: usize = mirror_common::MAX_FRONTENDS as usize;
+
+/// Age below which a tombstone is never forgotten: far above the time that a connection spends
+/// between the hook and accept.
+pub const MIN_TOMBSTONE_AGE: Duration = Duration::from_secs(60);
+
+/// Owns the ids, the snapshot's place and the map.
+#[derive(Debug)]
+pub struct Publisher<M> {
+    map: M,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    known: BTreeMap<SocketAddrV4, Known>,
+    issued: HashSet<FrontendId>,
+    next: FrontendId,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: FrontendId,
+    /// Whether the map may have it.
+    captured: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Live(Arc<Frontend>),
+    /// Without its routes, and since when.
+    Removed(Arc<Frontend>, Instant),
+}
+
+impl<M: FrontendMap> Publisher<M> {
+    /// Publishes to `snapshot`, which the data path shares, and to `map`, which is empty.
+    pub fn new(map: M, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+        Self {
+            map,
+            snapshot,
+            known: BTreeMap::new(),
+            issued: HashSet::new(),
+            next: FrontendId::FIRST,
+            capacity: MAX_KNOWN,
+        }
+    }
+
+    /// Puts exactly these frontends in force. `now` ages tombstones. Errors concern one address
+    /// each; all others are in force.
+    pub fn publish(
+        &mut self,
+        frontends: Vec<ResolvedFrontend>,
+        now: Instant,
+    ) -> Vec<PublishError<M::Error>> {
+        let mut errors = Vec::new();
+        let mut wanted: HashMap<_, _> = frontends.into_iter().map(|f| (f.address, f)).collect();
+        let gone: HashSet<_> =
+            self.live().filter(|address| !wanted.contains_key(address)).collect();
+        self.make_room(&wanted.keys().copied().collect(), now, &mut errors);
+        // Sorted, so that ids do not depend on the order of a hash map.
+        let mut addresses: Vec<_> = wanted.keys().copied().collect();
+        addresses.sort();
+        for address in addresses {
+            let Some(frontend) = wanted.remove(&address) else { continue };
+            if !self.go_live(frontend) {
+                errors.push(PublishError::Full(address));
+            }
+        }
+        self.store();
+        self.capture(&mut errors);
+        self.retire(&gone, now, &mut errors);
+        errors
+    }
+
+    /// The map, for what else its owner does with it.
+    pub fn map(&self) -> &M {
+        &self.map
+    }
+
+    fn live(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.known.iter().filter(|(_, k)| matches!(k.state, State::Live(_))).map(|(a, _)| *a)
+    }
+
+    /// Gives the frontend the id of its address, a new one if it has none. False when no more
+    /// may be known.
+    fn go_live(&mut self, resolved: ResolvedFrontend) -> bool {
+        let address = resolved.address;
+        let (id, token, captured) = match self.known.get(&address) {
+            Some(known) => (known.id, Arc::clone(&known.frontend().token), known.captured),
+            None if self.known.len() >= self.capacity => return false,
+            None => (self.issue(), Token::default(), false),
+        };
+        let frontend = Frontend {
+            id,
+            address: SocketAddr::V4(address),
+            service: resolved.service,
+            producer: resolved.producer,
+            consumers: resolved.consumers,
+            token,
+        };
+        let state = State::Live(Arc::new(frontend));
+        self.known.insert(address, Known { id, captured, state });
+        true
+    }
+
+    /// The next id upward that nothing known has. (Fewer are known than there are ids.)
+    fn issue(&mut self) -> FrontendId {
+        loop {
+            let id = self.next;
+            let last = id == FrontendId::MAX;
+            self.next = if last { FrontendId::FIRST } else { FrontendId(id.0 + 1) };
+            if self.issued.insert(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Publishes what is known as the next generation.
+    fn store(&self) {
+        let frontends = self.known.values().map(|known| {
+            let lookup = match &known.state {
+                State::Live(frontend) => Lookup::Live(Arc::clone(frontend)),
+                State::Removed(frontend, _) => Lookup::Tombstone(Arc::clone(frontend)),
+            };
+            (known.id, lookup)
+        });
+        let generation = self.snapshot.load().generation + 1;
+        self.snapshot.store(Arc::new(Snapshot { generation, frontends: frontends.collect() }));
+    }
+
+    /// Enters all live frontends into the map that are not there yet.
+    fn capture(&mut self, errors: &mut Vec<PublishError<M::Error>>) {
+        for (address, known) in &mut self.known {
+            if known.captured || matches!(known.state, State::Removed(..)) {
+                continue;
+            }
+            match self.map.insert(known.id, *address) {
+                Ok(()) => known.captured = true,
+                Err(source) => errors.push(PublishError::Insert { address: *address, source }),
+            }
+        }
+    }
+
+    /// Takes the frontends that are gone out of the map, then out of the snapshot; those as well
+    /// that the map would not let go of before.
+    fn retire(
+        &mut self,
+        gone: &HashSet<SocketAddrV4>,
+        now: Instant,
+        errors: &mut Vec<PublishError<M::Error>>,
+    ) {
+        for (address, known) in &mut self.known {
+            let going = gone.contains(address);
+            if !known.captured || !(going || matches!(known.state, State::Removed(..))) {
+                continue;
+            }
+            match self.map.remove(*address) {
+                Ok(()) => known.captured = false,
+                Err(source) => errors.push(PublishError::Remove { address: *address, source }),
+            }
+        }
+        for address in gone {
+            if let Some(known) = self.known.get_mut(address) {
+                known.state = State::Removed(Arc::new(known.frontend().without_routes()), now);
+            }
+        }
+        if !gone.is_empty() {
+            self.store();
+        }
+    }
+
+    /// Forgets as many tombstones as the new addresses among `wanted` need room for, the oldest
+    /// first: from the map, then from the snapshot.
+    fn make_room(
+        &mut self,
+        wanted: &HashSet<SocketAddrV4>,
+        now: Instant,
+        errors: &mut Vec<PublishError<M::Error>>,
+    ) {
+        let new = wanted.iter().filter(|address| !self.known.contains_key(address)).count();
+        let excess = (self.known.len() + new).saturating_sub(self.capacity);
+        if excess == 0 {
+            return;
+        }
+        let mut old: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(address, known)| !wanted.contains(address) && known.is_forgettable(now))
+            .map(|(address, known)| (known.removed_at(), *address))
+            .collect();
+        old.sort();
+        for (_, address) in old.into_iter().take(excess) {
+            let Some(known) = self.known.get(&address) else { continue };
+            let id = known.id;
+            match self.map.forget(id) {
+                Ok(()) => {
+                    self.known.remove(&address);
+                    self.issued.remove(&id);
+                }
+                Err(source) => errors.push(PublishError::Forget { address, source }),
+            }
+        }
+        self.store();
+    }
+}
+
+impl Known {
+    fn frontend(&self) -> &Frontend {
+        match &self.state {
+            State::Live(frontend) | State::Removed(frontend, _) => frontend,
+        }
+    }
+
+    fn removed_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Live(_) => None,
+            State::Removed(_, at) => Some(at),
+        }
+    }
+
+    /// The token's own count is one: more are connections, or a snapshot still in use.
+    fn is_forgettable(&self, now: Instant) -> bool {
+        let old = self
+            .removed_at()
+            .is_some_and(|at| now.saturating_duration_since(at) >= MIN_TOMBSTONE_AGE);
+        old && !self.captured && Arc::strong_count(&self.frontend().token) == 1
+    }
+}

@@ -1,0 +1,76 @@
+//! The map that the connect hook reads, as [`super::Publisher`] sees it, and what can go wrong.
+
+use std::net::SocketAddrV4;
+
+use super::MAX_KNOWN;
+use crate::route::FrontendId;
+
+/// The kernel's maps of frontends, by address and by id.
+pub trait FrontendMap {
+    /// Why the kernel refused.
+    type Error: std::error::Error;
+
+    /// Starts the capture of connections to `address`. Repeating it is no error.
+    ///
+    /// # Errors
+    /// What `bpf(2)` says.
+    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Self::Error>;
+
+    /// Ends the capture; what the id stands for stays known. An address that is not there is no
+    /// error.
+    ///
+    /// # Errors
+    /// What `bpf(2)` says.
+    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Self::Error>;
+
+    /// Forgets what a removed id stood for.
+    ///
+    /// # Errors
+    /// What `bpf(2)` says.
+    fn forget(&mut self, id: FrontendId) -> Result<(), Self::Error>;
+}
+
+/// Why an address is not in force as resolved. Tried again at the next publication.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError<E: std::error::Error> {
+    /// The map took no entry: connections go direct.
+    #[error("cannot capture {address}: {source}")]
+    Insert {
+        /// The frontend.
+        address: SocketAddrV4,
+        /// The map's own error.
+        source: E,
+    },
+    /// The map kept an entry: connections are still captured, and pass through.
+    #[error("cannot end the capture of {address}: {source}")]
+    Remove {
+        /// The frontend.
+        address: SocketAddrV4,
+        /// The map's own error.
+        source: E,
+    },
+    /// The map kept a tombstone.
+    #[error("cannot forget the removed frontend {address}: {source}")]
+    Forget {
+        /// The frontend.
+        address: SocketAddrV4,
+        /// The map's own error.
+        source: E,
+    },
+    /// More frontends than there may be: connections go direct.
+    #[error("cannot capture {0}: {MAX_KNOWN} frontends are known already")]
+    Full(SocketAddrV4),
+}
+
+impl<E: std::error::Error> PublishError<E> {
+    /// Stable name, for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Insert { .. } => "insert",
+            Self::Remove { .. } => "remove",
+            Self::Forget { .. } => "forget",
+            Self::Full(_) => "full",
+        }
+    }
+}

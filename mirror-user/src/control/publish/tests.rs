@@ -1,0 +1,210 @@
+//! Ids, tombstones, and that nothing is captured that the snapshot does not know.
+
+use std::{cell::RefCell, collections::HashMap, fmt, net::Ipv4Addr, rc::Rc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{RouteTable, ServicePort};
+
+/// A map that checks the promise at every step, from inside.
+struct Fake {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    forward: Rc<RefCell<HashMap<SocketAddrV4, FrontendId>>>,
+    /// Refuses the calls whose turn it is.
+    refuse: Vec<bool>,
+    calls: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Fake {
+    fn new(snapshot: &Arc<ArcSwap<Snapshot>>, refuse: Vec<bool>) -> Self {
+        Self { snapshot: Arc::clone(snapshot), forward: Rc::default(), refuse, calls: 0 }
+    }
+
+    fn step(&mut self) -> Result<(), Refused> {
+        self.check();
+        let refused = !self.refuse.is_empty() && self.refuse[self.calls % self.refuse.len()];
+        self.calls += 1;
+        if refused { Err(Refused) } else { Ok(()) }
+    }
+
+    /// Each entry that a connect could hit has its id in the snapshot, with its address.
+    fn check(&self) {
+        let snapshot = self.snapshot.load();
+        for (address, id) in self.forward.borrow().iter() {
+            let known = match snapshot.frontends.get(id).expect("captured and unknown") {
+                Lookup::Live(frontend) => frontend.address,
+                Lookup::Tombstone(frontend) => frontend.address,
+            };
+            assert_eq!(known, SocketAddr::V4(*address));
+        }
+    }
+}
+
+impl FrontendMap for Fake {
+    type Error = Refused;
+
+    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Refused> {
+        self.step()?;
+        assert!(matches!(self.snapshot.load().frontends.get(&id), Some(Lookup::Live(_))));
+        self.forward.borrow_mut().insert(address, id);
+        Ok(())
+    }
+
+    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Refused> {
+        self.step()?;
+        self.forward.borrow_mut().remove(&address);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: FrontendId) -> Result<(), Refused> {
+        self.step()?;
+        assert!(self.forward.borrow().values().all(|known| *known != id), "still captured");
+        Ok(())
+    }
+}
+
+fn address(host: u8) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host), 80)
+}
+
+fn frontends(hosts: &[u8]) -> Vec<ResolvedFrontend> {
+    let service = ServicePort { namespace: "d".into(), name: "s".into(), port: 80 };
+    let service = Arc::new(service);
+    let frontend = |host: &u8| ResolvedFrontend {
+        address: address(*host),
+        service: Arc::clone(&service),
+        producer: Some(RouteTable::default()),
+        consumers: HashMap::new(),
+    };
+    hosts.iter().map(frontend).collect()
+}
+
+fn publisher(refuse: Vec<bool>) -> Publisher<Fake> {
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    Publisher::new(Fake::new(&snapshot, refuse), snapshot)
+}
+
+fn id_of(publisher: &Publisher<Fake>, host: u8) -> Option<u32> {
+    publisher.known.get(&address(host)).map(|known| known.id.0)
+}
+
+fn lookup(publisher: &Publisher<Fake>, id: u32) -> Option<Lookup> {
+    publisher.snapshot.load().frontends.get(&FrontendId(id)).cloned()
+}
+
+#[test]
+fn ids_count_upward_and_stay() {
+    let mut publisher = publisher(Vec::new());
+    let now = Instant::now();
+    assert!(publisher.publish(frontends(&[1, 2]), now).is_empty());
+    assert_eq!((id_of(&publisher, 1), id_of(&publisher, 2)), (Some(2), Some(3)));
+    publisher.publish(frontends(&[2, 3]), now);
+    assert_eq!((id_of(&publisher, 2), id_of(&publisher, 3)), (Some(3), Some(4)));
+    assert!(matches!(lookup(&publisher, 2), Some(Lookup::Tombstone(_))));
+    publisher.publish(frontends(&[1]), now);
+    assert_eq!(id_of(&publisher, 1), Some(2), "revived");
+    assert!(matches!(lookup(&publisher, 2), Some(Lookup::Live(_))));
+    assert_eq!(publisher.map().forward.borrow().len(), 1);
+}
+
+#[test]
+fn a_tombstone_is_forgotten_only_for_room_and_when_nothing_carries_it() {
+    let mut publisher = publisher(Vec::new());
+    publisher.capacity = 2;
+    let start = Instant::now();
+    let later = start + MIN_TOMBSTONE_AGE;
+    publisher.publish(frontends(&[1, 2]), start);
+    let Some(Lookup::Live(frontend)) = lookup(&publisher, 2) else { panic!() };
+    let connection = Arc::clone(&frontend.token);
+    drop(frontend);
+    publisher.publish(frontends(&[]), start);
+
+    let errors = publisher.publish(frontends(&[3]), start);
+    assert!(matches!(errors[..], [PublishError::Full(_)]), "too young: {errors:?}");
+    assert!(publisher.publish(frontends(&[3]), later).is_empty());
+    assert_eq!(id_of(&publisher, 1), Some(2), "a connection carries it");
+    assert_eq!(id_of(&publisher, 2), None, "forgotten");
+    assert_eq!(id_of(&publisher, 3), Some(4));
+    assert!(matches!(publisher.publish(frontends(&[3, 4]), later)[..], [PublishError::Full(_)]));
+    drop(connection);
+    assert!(publisher.publish(frontends(&[3, 4]), later).is_empty());
+    assert_eq!(id_of(&publisher, 1), None);
+}
+
+#[test]
+fn after_the_last_id_only_forgotten_ones_are_issued() {
+    let mut publisher = publisher(Vec::new());
+    let now = Instant::now();
+    publisher.publish(frontends(&[1]), now);
+    publisher.next = FrontendId::MAX;
+    publisher.publish(frontends(&[1, 2, 3]), now);
+    assert_eq!((id_of(&publisher, 2), id_of(&publisher, 3)), (Some(FrontendId::MAX.0), Some(3)));
+}
+
+#[test]
+fn what_the_map_refused_is_tried_again() {
+    let mut publisher = publisher(vec![true, false, true, false]);
+    let now = Instant::now();
+    assert!(matches!(publisher.publish(frontends(&[1]), now)[..], [PublishError::Insert { .. }]));
+    assert!(publisher.publish(frontends(&[1]), now).is_empty());
+    assert!(matches!(publisher.publish(frontends(&[]), now)[..], [PublishError::Remove { .. }]));
+    assert_eq!(publisher.map().forward.borrow().len(), 1);
+    assert!(publisher.publish(frontends(&[]), now).is_empty());
+    assert_eq!(publisher.map().forward.borrow().len(), 0);
+}
+
+proptest! {
+    #[test]
+    fn make_before_break(
+        steps in prop::collection::vec((prop::collection::btree_set(0_u8..12, 0..6), 0_u64..50), 1..20),
+        refuse in prop::collection::vec(prop::bool::weighted(0.2), 0..7),
+        holds in prop::collection::vec(any::<bool>(), 20),
+    ) {
+        let mut publisher = publisher(refuse);
+        publisher.capacity = 8;
+        let mut now = Instant::now();
+        let mut held: Vec<(u32, SocketAddr, Token)> = Vec::new();
+        for ((hosts, seconds), hold) in steps.into_iter().zip(holds) {
+            now += Duration::from_secs(seconds);
+            let hosts: Vec<_> = hosts.into_iter().collect();
+            let failed: Vec<_> = publisher.publish(frontends(&hosts), now);
+            publisher.map().check();
+            let snapshot = publisher.snapshot.load_full();
+            prop_assert!(snapshot.frontends.len() <= 8);
+            // All that was asked for is in force, or an error names it.
+            let live = |host: &u8| snapshot.frontends.values().any(
+                |lookup| matches!(lookup, Lookup::Live(f) if f.address == SocketAddr::V4(address(*host))));
+            let full = failed.iter().filter(|e| matches!(e, PublishError::Full(_))).count();
+            prop_assert_eq!(hosts.iter().filter(|host| !live(host)).count(), full);
+            // An id that a connection carries stands for the address that it stood for.
+            for (id, address, _) in &held {
+                let known = match snapshot.frontends.get(&FrontendId(*id)) {
+                    Some(Lookup::Live(frontend)) => frontend.address,
+                    Some(Lookup::Tombstone(frontend)) => frontend.address,
+                    None => panic!("forgot an id in use"),
+                };
+                prop_assert_eq!(known, *address);
+            }
+            if hold {
+                held.extend(snapshot.frontends.iter().filter_map(|(id, lookup)| match lookup {
+                    Lookup::Live(f) => Some((id.0, f.address, Arc::clone(&f.token))),
+                    Lookup::Tombstone(_) => None,
+                }).take(1));
+            } else {
+                held.pop();
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Which frontends, rules and conditions follow from which objects.
+
+use http::Request;
+
+use super::*;
+use crate::{
+    control::decode::{decode, expand},
+    route::{Backend, Filter, InvalidBackend, Share},
+};
+
+const SERVICES: &str = include_str!("../../../tests/fixtures/services.yaml");
+const DEFAULT: &str = include_str!("../../../tests/fixtures/route-default.yaml");
+const MIRROR: &str = include_str!("../../../tests/fixtures/route-mirror.yaml");
+
+fn objects(texts: &[&str]) -> Objects {
+    let mut objects = Objects::default();
+    for text in texts {
+        for document in serde_saphyr::from_multiple(text).unwrap() {
+            for member in expand(document) {
+                objects.insert(decode(member).unwrap());
+            }
+        }
+    }
+    objects
+}
+
+fn resolved(texts: &[&str]) -> Resolved {
+    resolve(&objects(texts))
+}
+
+/// A Service `ns/name` with one port 80 called http, and one ready endpoint.
+fn service(namespace: &str, name: &str, address: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{namespace: {namespace}, name: {name}}}, \
+         spec: {{clusterIP: {address}, ports: [{{name: http, port: 80}}]}}}}\n---\n\
+         {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{namespace: \
+         {namespace}, name: {name}, labels: {{kubernetes.io/service-name: {name}}}}}, \
+         addressType: IPv4, ports: [{{name: http, port: 8080}}], \
+         endpoints: [{{addresses: [10.244.0.9]}}]}}\n---\n"
+    )
+}
+
+/// A route `ns/name` at the parent, with one rule.
+fn route(namespace: &str, name: &str, parent: &str, rule: &str) -> String {
+    format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{namespace: \
+         {namespace}, name: {name}}}, spec: {{parentRefs: [{{group: '', kind: Service, \
+         {parent}}}], rules: [{rule}]}}}}\n---\n"
+    )
+}
+
+fn found<'t>(table: &'t RouteTable, uri: &str) -> Option<&'t Arc<crate::route::Rule>> {
+    table.find(&Request::builder().uri(uri).body(()).unwrap().into_parts().0)
+}
+
+fn backend(table: &RouteTable, uri: &str) -> Result<Arc<Backend>, InvalidBackend> {
+    found(table, uri).unwrap().backends.choose(0).unwrap().target.clone()
+}
+
+fn producer(resolved: &Resolved) -> &RouteTable {
+    resolved.frontends[0].producer.as_ref().unwrap()
+}
+
+#[test]
+fn the_walkthrough_without_a_route_has_no_frontend() {
+    let resolved = resolved(&[SERVICES]);
+    assert!(resolved.frontends.is_empty() && resolved.conditions.is_empty());
+    assert_eq!(resolved.warnings, []);
+}
+
+#[test]
+fn the_walkthroughs_default_route() {
+    let resolved = resolved(&[SERVICES, DEFAULT]);
+    assert_eq!(resolved.warnings, []);
+    let [frontend] = &resolved.frontends[..] else { panic!("{:?}", resolved.frontends) };
+    assert_eq!(frontend.address, "10.96.0.10:8000".parse().unwrap());
+    assert_eq!(frontend.service.to_string(), "default/httpbin:8000");
+    assert!(frontend.consumers.is_empty());
+    let backend = backend(producer(&resolved), "/headers").unwrap();
+    assert_eq!(backend.service.to_string(), "default/httpbin-v1:80");
+    assert_eq!(backend.endpoints, ["10.244.1.11:80".parse().unwrap()]);
+    let [status] = &resolved.conditions[..] else { panic!("{:?}", resolved.conditions) };
+    assert_eq!((status.accepted.holds, status.accepted.reason), (true, "Accepted"));
+    assert_eq!((status.resolved_refs.holds, status.resolved_refs.reason), (true, "ResolvedRefs"));
+}
+
+#[test]
+fn the_walkthroughs_mirror_leads_to_the_ready_endpoint_alone() {
+    let resolved = resolved(&[SERVICES, MIRROR]);
+    let rule = found(producer(&resolved), "/headers").unwrap();
+    let [Filter::Mirror(mirror)] = &rule.filters[..] else { panic!("{:?}", rule.filters) };
+    assert_eq!(mirror.share, Share::ALL);
+    let shadow = mirror.target.as_ref().unwrap();
+    assert_eq!(shadow.service.to_string(), "default/httpbin-v2:80");
+    assert_eq!(shadow.endpoints, ["10.244.1.12:80".parse().unwrap()]);
+}
+
+#[test]
+fn what_a_cluster_prints_resolves_with_its_warnings() {
+    let resolved = resolved(&[include_str!("../../../tests/fixtures/from-cluster.yaml")]);
+    assert_eq!(resolved.frontends[0].address, "10.96.0.20:8000".parse().unwrap());
+    assert_eq!(resolved.conditions[0].resolved_refs.reason, "BackendNotFound");
+    assert!(resolved.conditions[0].accepted.message.contains("hostnames do not select"));
+    assert!(resolved.warnings[0].message.contains("hostnames"), "{:?}", resolved.warnings);
+}
+
+#[test]
+fn consumer_routes_replace_producer_routes_for_their_own_namespace() {
+    let text = service("shop", "a", "10.0.0.1")
+        + &service("client", "b", "10.0.0.2")
+        + &route("shop", "p", "name: a", "{backendRefs: [{name: a, port: 80}]}")
+        + &route("client", "c", "name: a, namespace: shop", "{backendRefs: [{name: b, port: 80}]}");
+    let resolved = resolved(&[&text]);
+    let frontend = &resolved.frontends[0];
+    let consumer = &frontend.consumers["client"];
+    assert_eq!(backend(consumer, "/").unwrap().service.to_string(), "client/b:80");
+    assert_eq!(backend(producer(&resolved), "/").unwrap().service.to_string(), "shop/a:80");
+    assert_eq!(resolved.frontends.len(), 1);
+}
+
+#[test]
+fn routes_of_one_service_merge_by_precedence() {
+    let text = service("default", "a", "10.0.0.1")
+        + &route("default", "z", "name: a", "{matches: [{path: {value: /foo}}]}")
+        + &route(
+            "default",
+            "x",
+            "name: a",
+            "{matches: [{path: {value: /foo}}, {path: {value: /}}]}",
+        );
+    let resolved = resolved(&[&text]);
+    assert_eq!(found(producer(&resolved), "/foo/x").unwrap().route.name, "x", "alphabetical");
+    assert_eq!(found(producer(&resolved), "/").unwrap().route.name, "x");
+    assert!(resolved.warnings.iter().all(|w| w.message.contains("no backendRefs")));
+    assert_eq!(resolved.warnings.len(), 2);
+}
+
+#[test]
+fn parents_choose_ports() {
+    let services = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.0.0.1, \
+         ports: [{name: one, port: 1}, {name: two, port: 2}, {name: udp, port: 3, protocol: UDP}]}}\n---\n";
+    let ports = |parent: &str| {
+        let rule = "{backendRefs: [{name: a, port: 1}]}";
+        let resolved = resolved(&[services, &route("default", "r", parent, rule)]);
+        let accepted = &resolved.conditions[0].accepted;
+        let ports: Vec<_> = resolved.frontends.iter().map(|f| f.address.port()).collect();
+        assert_eq!(accepted.holds, !ports.is_empty(), "{accepted:?}");
+        (ports, accepted.message.clone())
+    };
+    assert_eq!(ports("name: a").0, [1, 2]);
+    assert_eq!(ports("name: a, port: 2").0, [2]);
+    assert_eq!(ports("name: a, sectionName: one").0, [1]);
+    assert!(ports("name: a, port: 3").1.contains("no TCP port 3"));
+    assert!(ports("name: a, port: 1, sectionName: two").1.contains("no TCP port 1 called two"));
+    assert!(ports("name: nobody").1.contains("default/nobody does not exist"));
+}
+
+#[test]
+fn a_route_with_two_parents_that_mean_one_port_attaches_once() {
+    let parents = "name: a}, {group: '', kind: Service, name: a, port: 80";
+    let text = service("default", "a", "10.0.0.1")
+        + &route("default", "r", parents, "{backendRefs: [{name: a, port: 80}]}");
+    let resolved = resolved(&[&text]);
+    assert_eq!(resolved.conditions.len(), 2);
+    assert_eq!(producer(&resolved).entries().len(), 1);
+}
+
+#[test]
+fn a_service_without_an_address_says_what_to_add() {
+    let rule = "{backendRefs: [{name: a, port: 80}]}";
+    let text = service("default", "a", "''") + &route("default", "r", "name: a", rule);
+    let resolved = resolved(&[&text]);
+    assert!(resolved.frontends.is_empty());
+    assert!(resolved.conditions[0].accepted.message.contains("add spec.clusterIP"));
+}
+
+#[test]
+fn a_headless_services_frontends_are_its_endpoints() {
+    let rule = "{backendRefs: [{name: a, port: 80}]}";
+    let text = service("default", "a", "None")
+        + &service("default", "b", "None")
+        + &route("default", "r", "name: a", rule)
+        + &route("default", "s", "name: b", rule);
+    let resolved = resolved(&[&text]);
+    let [frontend] = &resolved.frontends[..] else { panic!("{:?}", resolved.frontends) };
+    assert_eq!(frontend.address, "10.244.0.9:8080".parse().unwrap());
+    assert_eq!(frontend.service.to_string(), "default/a:80");
+    assert!(resolved.warnings[0].message.contains("already belongs to default/a:80"));
+}
+
+#[test]
+fn references_that_lead_nowhere_say_why() {
+    let grant = "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, \
+         metadata: {namespace: other, name: g}, spec: {from: [{group: gateway.networking.k8s.io, \
+         kind: HTTPRoute, namespace: default}], to: [{group: '', kind: Service, name: granted}]}}\n---\n";
+    let tls = "{apiVersion: v1, kind: Service, metadata: {name: tls}, spec: {clusterIP: 10.0.0.5, \
+         ports: [{port: 443, appProtocol: https}]}}\n---\n";
+    let services = service("default", "a", "10.0.0.1")
+        + &service("other", "granted", "10.0.0.2")
+        + &service("other", "secret", "10.0.0.3")
+        + grant
+        + tls;
+    for (reference, reason) in [
+        ("name: a, port: 80", "ResolvedRefs"),
+        ("name: a, port: 81", "BackendNotFound"),
+        ("name: nobody, port: 80", "BackendNotFound"),
+        ("name: granted, namespace: other, port: 80", "ResolvedRefs"),
+        ("name: secret, namespace: other, port: 80", "RefNotPermitted"),
+        ("name: nobody, namespace: other, port: 80", "RefNotPermitted"),
+        ("name: a, kind: Bucket, group: x, port: 80", "InvalidKind"),
+        ("name: tls, port: 443", "UnsupportedProtocol"),
+    ] {
+        for rule in [
+            format!("{{backendRefs: [{{{reference}}}]}}"),
+            format!(
+                "{{filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{{reference}}}}}}}], \
+                 backendRefs: [{{name: a, port: 80}}]}}"
+            ),
+        ] {
+            let resolved = resolved(&[&services, &route("default", "r", "name: a", &rule)]);
+            let refs = &resolved.conditions[0].resolved_refs;
+            assert_eq!(refs.reason, reason, "{reference}: {}", refs.message);
+            assert_eq!(refs.holds, reason == "ResolvedRefs");
+            assert_eq!(resolved.frontends.len(), 1, "the route holds all the same");
+        }
+    }
+}
+
+#[test]
+fn weights_and_header_filters_reach_the_rule() {
+    let rule = "{backendRefs: [{name: a, port: 80, weight: 0}, {name: a, port: 80, weight: 3, \
+                filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-A, value: '1'}]}}]}]}";
+    let text = service("default", "a", "10.0.0.1") + &route("default", "r", "name: a", rule);
+    let resolved = resolved(&[&text]);
+    let rule = found(producer(&resolved), "/").unwrap();
+    let chosen = rule.backends.choose(0).unwrap();
+    assert_eq!(chosen.weight, 3);
+    assert!(matches!(&chosen.filters[..], [Filter::RequestHeaders(m)] if m.set[0].0 == "x-a"));
+}
+
+#[test]
+fn slices_without_a_label_and_backends_without_slices_are_told() {
+    let slice = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: lost}, \
+                 addressType: IPv4, ports: [], endpoints: []}\n---\n";
+    let lonely = "{apiVersion: v1, kind: Service, metadata: {name: lonely}, spec: {clusterIP: 10.0.0.1, \
+                  ports: [{port: 80}]}}\n---\n";
+    let rule = "{backendRefs: [{name: lonely, port: 80}]}";
+    let resolved = resolved(&[slice, lonely, &route("default", "r", "name: lonely", rule)]);
+    let messages: Vec<_> = resolved.warnings.iter().map(|w| w.message.as_str()).collect();
+    assert!(messages[0].contains("kubernetes.io/service-name"), "{messages:?}");
+    assert!(messages[1].contains("no EndpointSlice"), "{messages:?}");
+}

@@ -1,0 +1,73 @@
+//! The walkthrough through all stages: folder, decoding, resolving, publishing, dump.
+
+use std::{collections::HashMap, convert::Infallible, fs, net::SocketAddrV4, time::Duration};
+
+use super::*;
+use crate::{control::config_dump::ConfigDump, route::FrontendId};
+
+#[derive(Debug, Default)]
+struct Map(HashMap<SocketAddrV4, FrontendId>);
+
+impl FrontendMap for Map {
+    type Error = Infallible;
+
+    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Infallible> {
+        self.0.insert(address, id);
+        Ok(())
+    }
+
+    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Infallible> {
+        self.0.remove(&address);
+        Ok(())
+    }
+
+    fn forget(&mut self, _: FrontendId) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_walkthrough_from_folder_to_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let report = Arc::new(ArcSwap::from_pointee(Report::default()));
+    let mut control = Control::new(Map::default(), Arc::clone(&snapshot), Arc::clone(&report));
+    write("services.yaml", include_str!("../../tests/fixtures/services.yaml"));
+    let mut states = files::watch(folder.path()).unwrap();
+    let mut next = |control: &mut Control<Map>| {
+        let start = Instant::now();
+        while !states.has_changed().unwrap() {
+            assert!(start.elapsed() < Duration::from_secs(1), "not in force within a second");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        control.apply(&states.borrow_and_update(), Instant::now());
+        let report = report.load();
+        serde_json::to_value(ConfigDump::new(&snapshot.load(), &report)).unwrap()
+    };
+    let address: SocketAddrV4 = "10.96.0.10:8000".parse().unwrap();
+
+    write("route.yaml", include_str!("../../tests/fixtures/route-default.yaml"));
+    let dump = next(&mut control);
+    assert_eq!(control.publisher.map().0.get(&address), Some(&FrontendId(2)));
+    let rule = &dump["frontends"]["10.96.0.10:8000"]["producer"][0];
+    assert_eq!(rule["backends"][0]["endpoints"][0], "10.244.1.11:80");
+    assert_eq!(rule["filters"].as_array().unwrap().len(), 0);
+
+    write("route.yaml", include_str!("../../tests/fixtures/route-mirror.yaml"));
+    let dump = next(&mut control);
+    let rule = &dump["frontends"]["10.96.0.10:8000"]["producer"][0];
+    assert_eq!(rule["filters"][0], "mirror 1 of 1 to default/httpbin-v2:80");
+    assert_eq!(dump["routes"][0]["accepted"]["reason"], "Accepted");
+
+    write("route.yaml", "kind: HTTPRoute");
+    let dump = next(&mut control);
+    assert!(dump["problems"][0].as_str().unwrap().contains("route.yaml: document 1 (line 1)"));
+    assert_eq!(dump["frontends"].as_object().unwrap().len(), 1, "the last good state stays");
+
+    fs::remove_file(folder.path().join("route.yaml")).unwrap();
+    let dump = next(&mut control);
+    assert!(control.publisher.map().0.is_empty());
+    assert_eq!(dump["tombstones"]["2"], "10.96.0.10:8000");
+    assert_eq!(dump["problems"].as_array().unwrap().len(), 0);
+}
