@@ -8,3 +8,4 @@
 
 pub mod control;
 pub mod route;
+pub mod sockets;

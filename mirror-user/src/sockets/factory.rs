@@ -1,0 +1,113 @@
+//! The real socket factory: enters the network namespace, makes the socket, and goes back, all
+//! in one synchronous call, so that no other task of the thread ever runs inside.
+
+use std::{
+    fs::File,
+    io,
+    net::SocketAddrV4,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    process,
+};
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Netns, Place, SocketFactory, sys};
+
+/// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Makes sockets in any network namespace that it is given. Needs CAP_SYS_ADMIN.
+#[derive(Debug)]
+pub struct NetnsSockets {
+    own: OwnedFd,
+}
+
+impl NetnsSockets {
+    /// The namespace of the calling thread is the agent's own from now on.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { own: File::open("/proc/thread-self/ns/net")?.into() })
+    }
+
+    /// Runs `work` with the calling thread in `place`. `work` is synchronous by its type.
+    ///
+    /// # Errors
+    /// What `setns(2)` says on the way in.
+    pub(crate) fn run<T>(&self, place: &Place, work: impl FnOnce() -> T) -> io::Result<T> {
+        let Place::Netns(netns) = place else { return Ok(work()) };
+        setns(netns.fd.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        let _back = Back(&self.own);
+        Ok(work())
+    }
+}
+
+/// Leads the thread back, also when the work panicked.
+struct Back<'a>(&'a OwnedFd);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
+            // A thread left behind in a pod's namespace would send the agent's own connections
+            // from there. The kernel gives no reason why this could fail.
+            tracing::error!(%error, "cannot return to the agent's own network namespace");
+            process::abort();
+        }
+    }
+}
+
+impl SocketFactory for NetnsSockets {
+    fn stream(&self, place: &Place, v6: bool) -> io::Result<tokio::net::TcpSocket> {
+        self.run(place, || {
+            if v6 { tokio::net::TcpSocket::new_v6() } else { tokio::net::TcpSocket::new_v4() }
+        })?
+    }
+
+    fn listener(&self, place: &Place, address: SocketAddrV4) -> io::Result<std::net::TcpListener> {
+        let socket = self.run(place, || {
+            Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+        })??;
+        // Every worker has a listener on the same address; sk_lookup chooses.
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    }
+}
+
+impl Netns {
+    /// Takes hold of the namespace behind an open `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// What `setns(2)`, `socket(2)` or `SO_NETNS_COOKIE` (Linux 5.14) says.
+    pub fn new(fd: OwnedFd, factory: &NetnsSockets) -> io::Result<Self> {
+        let mut netns = Self { fd, cookie: 0 };
+        let copy = netns.fd.try_clone()?;
+        let place = Place::Netns(std::sync::Arc::new(Self { fd: copy, cookie: 0 }));
+        let socket = factory.run(&place, || Socket::new(Domain::IPV4, Type::STREAM, None))??;
+        netns.cookie = sys::netns_cookie(&socket)?;
+        Ok(netns)
+    }
+}
+
+/// Whether nobody listens on `address` in `place`: two agents of one user could otherwise share a
+/// port by SO_REUSEPORT.
+pub(crate) fn is_free(
+    factory: &NetnsSockets,
+    place: &Place,
+    address: SocketAddrV4,
+) -> io::Result<bool> {
+    let socket = factory.run(place, || Socket::new(Domain::IPV4, Type::STREAM, None))??;
+    match socket.bind(&address.into()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The descriptor's number, for a path below `/proc/self/fd`.
+pub(crate) fn fd_path(fd: &OwnedFd) -> std::path::PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}
