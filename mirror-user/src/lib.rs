@@ -7,5 +7,6 @@
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
 
 pub mod control;
+pub mod outcome;
 pub mod route;
 pub mod sockets;

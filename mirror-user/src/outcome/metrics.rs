@@ -1,0 +1,311 @@
+//! Metrics: the merged report and the agent's own facts go in, OpenMetrics text comes out. Names,
+//! labels and units follow <https://prometheus.io/docs/practices/naming/>; label values come from
+//! fixed lists or from Service names, never from what a client sent.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use super::{
+    Answer, ConnectionKind, CopyOutcome, Ending, Histogram, Report, RetryReason,
+    labels::{CLASSES, service},
+};
+
+/// What an answer with [`encode`]'s text declares itself as.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the agent knows of itself beside the workers' reports.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// connect() calls of captured workloads by what the hook decided.
+    pub capture_connects: Vec<(&'static str, u64)>,
+    /// Workloads by state.
+    pub workloads: Vec<(&'static str, u64)>,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// Bytes held for each shadow.
+    pub shadow_held: Vec<(String, u64)>,
+    /// Lines of the access log that were dropped.
+    pub access_log_dropped: u64,
+}
+
+/// Writes everything as OpenMetrics text. `heartbeats`: the age of each worker's last one.
+///
+/// # Errors
+/// Never in practice: writing to a `String` does not fail.
+pub fn encode(
+    report: Report,
+    facts: Facts,
+    heartbeats: Vec<Duration>,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape { report, facts, heartbeats }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// One scrape's content.
+#[derive(Debug)]
+struct Scrape {
+    report: Report,
+    facts: Facts,
+    heartbeats: Vec<Duration>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families { encoder };
+        families.exchanges(&self.report)?;
+        families.bytes(&self.report)?;
+        families.copies(&self.report)?;
+        families.shadows(&self.report, &self.facts)?;
+        families.connections(&self.report)?;
+        families.agent(&self.facts)?;
+        families.heartbeats(&self.heartbeats)
+    }
+}
+
+struct Families<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Families<'_> {
+    fn exchanges(&mut self, report: &Report) -> fmt::Result {
+        self.counter("mirror_requests", None, "Requests of clients, by how they ended.", |to| {
+            for ((frontend, backend), counts) in &report.exchanges {
+                let (frontend, backend) = (service(frontend), backend.as_deref().map(service));
+                let backend = backend.unwrap_or_default();
+                for (class, answer, ending) in ways() {
+                    let labels = [
+                        ("frontend", &*frontend),
+                        ("backend", &*backend),
+                        ("code", CLASSES[class]),
+                        ("answer", answer.label()),
+                        ("ending", ending.label()),
+                    ];
+                    let count = counts.requests[class][answer as usize][ending as usize];
+                    if count > 0 {
+                        add(to, &labels, count)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let help = "From the end of a request's head to the end of its answer.";
+        self.histogram("mirror_request_duration", help, |to| {
+            for ((frontend, backend), counts) in &report.exchanges {
+                let (frontend, backend) = (service(frontend), backend.as_deref().map(service));
+                let backend = backend.unwrap_or_default();
+                for (code, histogram) in CLASSES.iter().zip(&counts.durations) {
+                    let labels = [("frontend", &*frontend), ("backend", &*backend), ("code", code)];
+                    if histogram.count() > 0 {
+                        distribution(to, &labels, histogram)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let help = "Requests that were sent to the primary once more.";
+        self.counter("mirror_retries", None, help, |to| {
+            each(to, "reason", RetryReason::ALL.map(RetryReason::label), report.retries)
+        })
+    }
+
+    fn bytes(&mut self, report: &Report) -> fmt::Result {
+        let help = "Bytes of bodies (primary, shadow), and of connections passed through unread.";
+        self.counter("mirror", Some(&Unit::Bytes), help, |to| {
+            let mut leg = |leg, frontend: &str, backend: &str, direction, bytes| {
+                let labels = [
+                    ("leg", leg),
+                    ("direction", direction),
+                    ("frontend", frontend),
+                    ("backend", backend),
+                ];
+                add(to, &labels, bytes)
+            };
+            for ((frontend, backend), counts) in &report.exchanges {
+                let (frontend, backend) = (service(frontend), backend.as_deref().map(service));
+                let backend = backend.unwrap_or_default();
+                leg("primary", &frontend, &backend, "sent", counts.sent)?;
+                leg("primary", &frontend, &backend, "received", counts.received)?;
+            }
+            for (shadow, counts) in &report.copies {
+                leg("shadow", "", &service(shadow), "sent", counts.sent)?;
+            }
+            leg("passed", "", "", "sent", report.passed[0])?;
+            leg("passed", "", "", "received", report.passed[1])
+        })
+    }
+
+    fn copies(&mut self, report: &Report) -> fmt::Result {
+        let help = "Copies that a mirror selected.";
+        self.counter("mirror_copies_selected", None, help, |to| {
+            for (shadow, counts) in &report.copies {
+                add(to, &[("shadow", &service(shadow))], counts.selected)?;
+            }
+            Ok(())
+        })?;
+        self.counter("mirror_copies", None, "Copies that ended, by outcome.", |to| {
+            for (shadow, counts) in &report.copies {
+                let shadow = service(shadow);
+                for outcome in CopyOutcome::all() {
+                    let labels = [
+                        ("shadow", &*shadow),
+                        ("outcome", outcome.label()),
+                        ("reason", outcome.reason()),
+                    ];
+                    let count = counts.ended[outcome.index()];
+                    // A delivered count of zero is news; the other outcomes appear when they occur.
+                    if count > 0 || outcome == CopyOutcome::Delivered {
+                        add(to, &labels, count)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn shadows(&mut self, report: &Report, facts: &Facts) -> fmt::Result {
+        let shadows = || report.copies.iter().map(|(shadow, counts)| (service(shadow), counts));
+        let help = "Copies selected and not ended: selected - delivered - dropped - unknown.";
+        self.gauge("mirror_copies_in_flight", None, help, |to| {
+            shadows().try_for_each(|(s, counts)| set(to, &[("shadow", &s)], counts.in_flight()))
+        })?;
+        let help = "From a copy's selection to its end.";
+        self.histogram("mirror_copy_duration", help, |to| {
+            shadows().try_for_each(|(s, c)| distribution(to, &[("shadow", &s)], &c.durations))
+        })?;
+        let help = "Bytes held in memory for a shadow that has not taken them yet.";
+        self.gauge("mirror_shadow_held", Some(&Unit::Bytes), help, |to| {
+            facts.shadow_held.iter().try_for_each(|(s, held)| set(to, &[("shadow", s)], *held))
+        })?;
+        self.gauge("mirror_shadow_connections", None, "Open connections to a shadow.", |to| {
+            shadows().try_for_each(|(s, counts)| set(to, &[("shadow", &s)], counts.connections))
+        })
+    }
+
+    fn connections(&mut self, report: &Report) -> fmt::Result {
+        let kinds = ConnectionKind::ALL.map(ConnectionKind::label);
+        // OpenMetrics forbids a gauge of a counter's name; the Prometheus names stay distinct.
+        self.counter("mirror_connections", None, "Connections accepted, by kind.", |to| {
+            each(to, "kind", kinds, report.connections)
+        })?;
+        let help = "Connections of clients that are open, by kind.";
+        self.gauge("mirror_open_connections", None, help, |to| {
+            kinds.iter().zip(report.open).try_for_each(|(k, open)| set(to, &[("kind", k)], open))
+        })
+    }
+
+    fn agent(&mut self, facts: &Facts) -> fmt::Result {
+        let help = "connect() calls of captured workloads, by what the hook decided.";
+        self.counter("mirror_capture_connects", None, help, |to| {
+            facts.capture_connects.iter().try_for_each(|(r, n)| add(to, &[("reason", r)], *n))
+        })?;
+        self.gauge("mirror_workloads", None, "Workloads by state.", |to| {
+            facts.workloads.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
+        })?;
+        let help = "Generation of the routes in force; counts up with each change.";
+        self.gauge("mirror_snapshot_generation", None, help, |to| set(to, &[], facts.generation))?;
+        let help = "Lines of the access log that were dropped because its reader fell behind.";
+        self.counter("mirror_access_log_dropped", None, help, |to| {
+            add(to, &[], facts.access_log_dropped)
+        })?;
+        self.gauge("mirror_build_info", None, "Always 1; the labels say what runs.", |to| {
+            set(to, &[("version", env!("CARGO_PKG_VERSION"))], 1)
+        })
+    }
+
+    fn heartbeats(&mut self, ages: &[Duration]) -> fmt::Result {
+        let help = "Time since a worker's loop last told that it is alive.";
+        self.gauge("mirror_worker_heartbeat_age", Some(&Unit::Seconds), help, |to| {
+            ages.iter().enumerate().try_for_each(|(worker, age)| {
+                let worker = worker.to_string();
+                let labels: &[_] = &[("worker", &*worker)];
+                to.encode_family(&labels)?.encode_gauge(&age.as_secs_f64())
+            })
+        })
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        unit: Option<&Unit>,
+        help: &str,
+        fill: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        fill(&mut self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?)
+    }
+
+    fn gauge(
+        &mut self,
+        name: &str,
+        unit: Option<&Unit>,
+        help: &str,
+        fill: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        fill(&mut self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+    }
+
+    /// A histogram of seconds.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        fill: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        fill(&mut self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?)
+    }
+}
+
+/// All combinations of class, answer and ending.
+fn ways() -> impl Iterator<Item = (usize, Answer, Ending)> {
+    (0..CLASSES.len()).flat_map(|class| {
+        Answer::ALL.into_iter().flat_map(move |answer| {
+            Ending::ALL.into_iter().map(move |ending| (class, answer, ending))
+        })
+    })
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn add(to: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u64) -> fmt::Result {
+    if labels.is_empty() {
+        return to.encode_counter::<NoLabelSet, _, u64>(&value, None);
+    }
+    to.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+fn set(to: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u64) -> fmt::Result {
+    if labels.is_empty() {
+        return to.encode_gauge(&value);
+    }
+    to.encode_family(&labels)?.encode_gauge(&value)
+}
+
+fn each<const N: usize>(
+    to: &mut MetricEncoder<'_>,
+    label: &str,
+    names: [&str; N],
+    values: [u64; N],
+) -> fmt::Result {
+    names.iter().zip(values).try_for_each(|(name, value)| add(to, &[(label, name)], value))
+}
+
+fn distribution(to: &mut MetricEncoder<'_>, labels: Labels<'_>, of: &Histogram) -> fmt::Result {
+    to.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+        of.seconds(),
+        of.count(),
+        &of.buckets(),
+        None,
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Tests of the metrics text: what a scrape of a known report says.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::*;
+use crate::{
+    outcome::{
+        AccessLog, DropReason, Recorder, UnknownReason,
+        recorder::tests::{frontend, request},
+    },
+    route::ServicePort,
+};
+
+fn scrape() -> String {
+    let recorder = Recorder::new(AccessLog::off());
+    let v1 = Arc::new(ServicePort { namespace: "default".into(), name: "v1".into(), port: 80 });
+    let v2 = Arc::new(ServicePort { namespace: "default".into(), name: "v2".into(), port: 80 });
+    let httpbin = frontend("httpbin");
+    recorder.connection(ConnectionKind::Http1);
+    request(&recorder, &httpbin, Some(&v1), Some(200));
+    request(&recorder, &httpbin, Some(&v1), Some(200));
+    request(&recorder, &httpbin, None, Some(404));
+    for outcome in [
+        Some(CopyOutcome::Delivered),
+        Some(CopyOutcome::Dropped(DropReason::Connect)),
+        Some(CopyOutcome::Unknown(UnknownReason::Timeout)),
+        None,
+    ] {
+        recorder.copy_selected(&v2);
+        if let Some(outcome) = outcome {
+            recorder.copy(&v2, outcome, 5, Duration::from_millis(20));
+        }
+    }
+    let facts = Facts {
+        capture_connects: vec![("captured", 12), ("not_a_frontend", 3)],
+        workloads: vec![("captured", 1)],
+        generation: 9,
+        shadow_held: vec![("default/v2:80".into(), 4096)],
+        access_log_dropped: 1,
+    };
+    let heartbeats = vec![Duration::from_millis(100), Duration::from_millis(2500)];
+    encode(recorder.report(), facts, heartbeats).expect("writing to a string does not fail")
+}
+
+#[test]
+fn a_scrape_says_what_was_counted() {
+    let text = scrape();
+    let lines: HashSet<_> = text.lines().collect();
+    for expected in [
+        "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"default/v1:80\",\
+         code=\"2xx\",answer=\"primary\",ending=\"complete\"} 2",
+        "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"\",\
+         code=\"4xx\",answer=\"primary\",ending=\"complete\"} 1",
+        "mirror_request_duration_seconds_bucket{le=\"0.005\",frontend=\"default/httpbin:8000\",\
+         backend=\"default/v1:80\",code=\"2xx\"} 2",
+        "mirror_request_duration_seconds_bucket{le=\"+Inf\",frontend=\"default/httpbin:8000\",\
+         backend=\"default/v1:80\",code=\"2xx\"} 2",
+        "# UNIT mirror_bytes bytes",
+        "mirror_bytes_total{leg=\"primary\",direction=\"received\",\
+         frontend=\"default/httpbin:8000\",backend=\"default/v1:80\"} 200",
+        "mirror_bytes_total{leg=\"shadow\",direction=\"sent\",frontend=\"\",\
+         backend=\"default/v2:80\"} 15",
+        "mirror_copies_selected_total{shadow=\"default/v2:80\"} 4",
+        "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"delivered\",reason=\"\"} 1",
+        "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"dropped\",reason=\"connect\"} 1",
+        "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"unknown\",reason=\"timeout\"} 1",
+        "mirror_copies_in_flight{shadow=\"default/v2:80\"} 1",
+        "mirror_copy_duration_seconds_count{shadow=\"default/v2:80\"} 3",
+        "mirror_shadow_held_bytes{shadow=\"default/v2:80\"} 4096",
+        "mirror_connections_total{kind=\"http1\"} 1",
+        "mirror_open_connections{kind=\"http1\"} 1",
+        "mirror_capture_connects_total{reason=\"captured\"} 12",
+        "mirror_workloads{state=\"captured\"} 1",
+        "mirror_snapshot_generation 9",
+        "mirror_worker_heartbeat_age_seconds{worker=\"1\"} 2.5",
+        "mirror_access_log_dropped_total 1",
+        "# EOF",
+    ] {
+        assert!(lines.contains(expected), "{expected}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn every_family_has_help_type_and_one_name() {
+    let text = scrape();
+    let mut families = HashSet::new();
+    let mut current = "";
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            current = rest.split(' ').next().expect("a name");
+            assert!(current.starts_with("mirror_"), "{line}");
+            assert!(families.insert(current), "{current} is described twice");
+        } else {
+            let name = line.trim_start_matches("# TYPE ").trim_start_matches("# UNIT ");
+            assert!(name.starts_with(current), "{line} is not of {current}");
+        }
+    }
+    assert_eq!(families.len(), 18);
+}

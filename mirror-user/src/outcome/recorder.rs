@@ -1,0 +1,218 @@
+//! The recorder of one worker: events in, a [`Report`] out on request. After the first event of
+//! a frontend, backend or shadow, recording allocates nothing and looks up one or two hashes.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    AccessLog, ConnectionKind, Copies, CopyOutcome, Exchanges, Report, RequestEvent, RetryReason,
+    labels::class, report::Pair,
+};
+use crate::route::ServicePort;
+
+/// Bound on the pairs of frontend and backend, and on the shadows, that a worker tells apart.
+/// What exceeds it is counted under `other`.
+const MAX_SERIES: usize = 4096;
+
+/// Bound on the remembered allocations; each publication of routes may bring new ones.
+const MAX_ADDRESSES: usize = 4 * MAX_SERIES;
+
+/// Counts what happens on one worker. For that worker's thread alone, through `&self`.
+#[derive(Debug)]
+pub struct Recorder {
+    state: RefCell<State>,
+    access: AccessLog,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// All but the two maps, which are filled in for a report.
+    plain: Report,
+    exchanges: Slots<Pair, Exchanges>,
+    copies: Slots<Arc<ServicePort>, Copies>,
+}
+
+impl Recorder {
+    /// A recorder that has counted nothing and writes a line per request to `access`.
+    #[must_use]
+    pub fn new(access: AccessLog) -> Self {
+        Self { state: RefCell::default(), access }
+    }
+
+    /// A connection turned out to be of this kind. Once per connection.
+    pub fn connection(&self, kind: ConnectionKind) {
+        let plain = &mut self.state.borrow_mut().plain;
+        plain.connections[kind as usize] += 1;
+        plain.open[kind as usize] += 1;
+    }
+
+    /// A connection told to [`Recorder::connection`] is closed.
+    pub fn connection_closed(&self, kind: ConnectionKind) {
+        let open = &mut self.state.borrow_mut().plain.open[kind as usize];
+        *open = open.saturating_sub(1);
+    }
+
+    /// Bytes of an opaque connection or a tunnel, passed on to the server and back.
+    pub fn passed(&self, to_server: u64, to_client: u64) {
+        let plain = &mut self.state.borrow_mut().plain;
+        plain.passed[0] += to_server;
+        plain.passed[1] += to_client;
+    }
+
+    /// A request ended. Once per request of a client, whatever was retried.
+    pub fn request(&self, event: &RequestEvent<'_>) {
+        let state = &mut *self.state.borrow_mut();
+        let slot = state.exchanges.exchange(&event.frontend.service, event.backend);
+        let class = class(event.status);
+        slot.requests[class][event.answer as usize][event.ending as usize] += 1;
+        slot.durations[class].observe(event.duration);
+        slot.sent += event.request_bytes;
+        slot.received += event.response_bytes;
+        self.access.write(event);
+    }
+
+    /// A request was sent to the primary once more.
+    pub fn retry(&self, reason: RetryReason) {
+        self.state.borrow_mut().plain.retries[reason as usize] += 1;
+    }
+
+    /// A mirror selected a request: exactly one [`Recorder::copy`] must follow.
+    pub fn copy_selected(&self, shadow: &Arc<ServicePort>) {
+        self.state.borrow_mut().copies.copy(shadow).selected += 1;
+    }
+
+    /// A selected copy ended. `bytes`: of its body, as sent; `duration`: since it was selected.
+    pub fn copy(
+        &self,
+        shadow: &Arc<ServicePort>,
+        outcome: CopyOutcome,
+        bytes: u64,
+        duration: Duration,
+    ) {
+        let state = &mut *self.state.borrow_mut();
+        let slot = state.copies.copy(shadow);
+        slot.ended[outcome.index()] += 1;
+        slot.durations.observe(duration);
+        slot.sent += bytes;
+    }
+
+    /// This worker has so many connections to the shadow now.
+    pub fn shadow_connections(&self, shadow: &Arc<ServicePort>, open: u64) {
+        self.state.borrow_mut().copies.copy(shadow).connections = open;
+    }
+
+    /// All that was counted so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let state = self.state.borrow();
+        let mut report = state.plain.clone();
+        report.exchanges.extend(state.exchanges.slots.iter().cloned());
+        report.copies.extend(state.copies.slots.iter().cloned());
+        report
+    }
+}
+
+/// Counts by key, found by the addresses of the key's allocations. An address stands for its key
+/// only as long as the allocation lives, so that a copy of the key is kept beside it.
+#[derive(Debug)]
+struct Slots<K, V> {
+    slots: Vec<(K, V)>,
+    by_address: HashMap<(usize, usize), (usize, K), BuildHasherDefault<AddressHasher>>,
+    by_key: HashMap<K, usize>,
+}
+
+impl<K, V> Default for Slots<K, V> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), by_address: HashMap::default(), by_key: HashMap::new() }
+    }
+}
+
+impl Slots<Pair, Exchanges> {
+    fn exchange(
+        &mut self,
+        frontend: &Arc<ServicePort>,
+        backend: Option<&Arc<ServicePort>>,
+    ) -> &mut Exchanges {
+        let addresses = (address(frontend), backend.map_or(0, address));
+        let key = || (Arc::clone(frontend), backend.cloned());
+        self.slot(addresses, key, || (other(), None))
+    }
+}
+
+impl Slots<Arc<ServicePort>, Copies> {
+    fn copy(&mut self, shadow: &Arc<ServicePort>) -> &mut Copies {
+        self.slot((address(shadow), 0), || Arc::clone(shadow), other)
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V: Default> Slots<K, V> {
+    fn slot(
+        &mut self,
+        addresses: (usize, usize),
+        key: impl FnOnce() -> K,
+        other: impl FnOnce() -> K,
+    ) -> &mut V {
+        let at = match self.by_address.get(&addresses) {
+            Some((at, _)) => *at,
+            None => self.learn(addresses, key(), other),
+        };
+        &mut self.slots[at].1
+    }
+
+    /// The first event of an allocation: finds the slot of an equal key, or makes one.
+    fn learn(&mut self, addresses: (usize, usize), key: K, other: impl FnOnce() -> K) -> usize {
+        let known = self.by_key.get(&key).copied();
+        let at = known.unwrap_or_else(|| {
+            let named = if self.slots.len() < MAX_SERIES { key.clone() } else { other() };
+            *self.by_key.entry(named.clone()).or_insert_with(|| {
+                self.slots.push((named, V::default()));
+                self.slots.len() - 1
+            })
+        });
+        if self.by_address.len() >= MAX_ADDRESSES {
+            // Most are of publications long gone; those in use come back with their next event.
+            self.by_address.clear();
+        }
+        self.by_address.insert(addresses, (at, key));
+        at
+    }
+}
+
+fn address(service: &Arc<ServicePort>) -> usize {
+    Arc::as_ptr(service).addr()
+}
+
+/// Stands for everything beyond [`MAX_SERIES`]; no Service has port 0.
+fn other() -> Arc<ServicePort> {
+    Arc::new(ServicePort { namespace: String::new(), name: "other".into(), port: 0 })
+}
+
+/// Multiplicative hashing of addresses (Knuth's golden ratio): they come from our own allocator,
+/// not from a peer, so that no defence against chosen keys is needed.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        // The table takes its bucket from the low bits, and the product mixes upward.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.0 = (self.0.rotate_left(5) ^ word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

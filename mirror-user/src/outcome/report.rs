@@ -1,0 +1,137 @@
+//! Reports: what one worker has counted since its start, and the sum over the workers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Answer, ConnectionKind, CopyOutcome, Ending, Histogram, RetryReason, labels::CLASSES};
+use crate::route::ServicePort;
+
+/// Requests of one frontend to one backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exchanges {
+    /// Counts by class of the status, answer and ending.
+    pub requests: [[[u64; Ending::ALL.len()]; Answer::ALL.len()]; CLASSES.len()],
+    /// Durations by class of the status.
+    pub durations: [Histogram; CLASSES.len()],
+    /// Bytes of the requests' bodies.
+    pub sent: u64,
+    /// Bytes of the answers' bodies.
+    pub received: u64,
+}
+
+/// Copies for one shadow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Selected by a mirror.
+    pub selected: u64,
+    /// Ended, by [`CopyOutcome::index`].
+    pub ended: [u64; CopyOutcome::COUNT],
+    /// Durations of those that ended.
+    pub durations: Histogram,
+    /// Bytes of their bodies.
+    pub sent: u64,
+    /// Connections to it that are open now.
+    pub connections: u64,
+}
+
+/// Which frontend, which backend (None: none was chosen).
+pub type Pair = (Arc<ServicePort>, Option<Arc<ServicePort>>);
+
+/// What one worker, or all of them, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Connections accepted, by [`ConnectionKind`].
+    pub connections: [u64; ConnectionKind::ALL.len()],
+    /// Of these, still open.
+    pub open: [u64; ConnectionKind::ALL.len()],
+    /// Requests by frontend and backend.
+    pub exchanges: BTreeMap<Pair, Exchanges>,
+    /// Copies by shadow.
+    pub copies: BTreeMap<Arc<ServicePort>, Copies>,
+    /// Bytes passed through unread: to the server, and back.
+    pub passed: [u64; 2],
+    /// Retries by [`RetryReason`].
+    pub retries: [u64; RetryReason::ALL.len()],
+}
+
+impl Exchanges {
+    fn absorb(&mut self, other: &Self) {
+        let mine = self.requests.as_flattened_mut().as_flattened_mut();
+        add(mine, other.requests.as_flattened().as_flattened());
+        for (mine, theirs) in self.durations.iter_mut().zip(&other.durations) {
+            mine.absorb(theirs);
+        }
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+}
+
+impl Copies {
+    /// Selected and not ended yet: selected - delivered - dropped - unknown.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.selected.saturating_sub(self.ended.iter().sum())
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.selected += other.selected;
+        add(&mut self.ended, &other.ended);
+        self.durations.absorb(&other.durations);
+        self.sent += other.sent;
+        self.connections += other.connections;
+    }
+}
+
+impl Report {
+    /// Adds all that `other` has counted; the same Service port is one, whichever allocation
+    /// names it.
+    pub fn absorb(&mut self, other: &Self) {
+        add(&mut self.connections, &other.connections);
+        add(&mut self.open, &other.open);
+        add(&mut self.passed, &other.passed);
+        add(&mut self.retries, &other.retries);
+        for (pair, theirs) in &other.exchanges {
+            self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
+        }
+        for (shadow, theirs) in &other.copies {
+            self.copies.entry(Arc::clone(shadow)).or_default().absorb(theirs);
+        }
+    }
+}
+
+fn add(mine: &mut [u64], theirs: &[u64]) {
+    for (mine, theirs) in mine.iter_mut().zip(theirs) {
+        *mine += theirs;
+    }
+}
+
+/// The last report of each worker: a worker that does not answer keeps its counts, so that no
+/// counter ever goes back.
+#[derive(Debug)]
+pub struct Reports {
+    last: Vec<Report>,
+}
+
+impl Reports {
+    /// For workers 0 to `workers` - 1.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { last: vec![Report::default(); workers] }
+    }
+
+    /// Replaces what `worker` said before; a worker that does not exist is ignored.
+    pub fn update(&mut self, worker: usize, report: Report) {
+        if let Some(last) = self.last.get_mut(worker) {
+            *last = report;
+        }
+    }
+
+    /// The sum over the workers.
+    #[must_use]
+    pub fn merged(&self) -> Report {
+        let mut sum = Report::default();
+        for report in &self.last {
+            sum.absorb(report);
+        }
+        sum
+    }
+}
