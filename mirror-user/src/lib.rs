@@ -6,6 +6,7 @@
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
 
+pub mod admin;
 pub mod control;
 pub mod outcome;
 pub mod route;

@@ -1,0 +1,185 @@
+//! Tests of the admin server over real connections, with workers that answer and that do not.
+
+use std::sync::Mutex;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{
+    outcome::{AccessLog, ConnectionKind, Recorder},
+    route::ServicePort,
+};
+
+/// A composition root whose state the test sets.
+struct Root {
+    heartbeats: Mutex<Vec<Duration>>,
+    ready: Mutex<Result<(), String>>,
+}
+
+impl View for Root {
+    fn heartbeats(&self) -> Vec<Duration> {
+        self.heartbeats.lock().expect("no test panics with the lock").clone()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.lock().expect("no test panics with the lock").clone()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        json!({ "generation": 3 })
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { generation: 3, ..Facts::default() }
+    }
+}
+
+struct Server {
+    root: Arc<Root>,
+    address: SocketAddr,
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn serve(lines: Vec<mpsc::Sender<Ask>>) -> Server {
+    let fresh = vec![Duration::from_millis(50); 2];
+    let root = Arc::new(Root { heartbeats: Mutex::new(fresh), ready: Mutex::new(Ok(())) });
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let admin = Admin::bind(any_port, false).await.expect("a free port on loopback");
+    let address = admin.address();
+    let cancel = CancellationToken::new();
+    let serving = admin.serve(Arc::clone(&root), Workers::new(lines), cancel.clone());
+    Server { root, address, cancel, task: tokio::spawn(serving) }
+}
+
+impl Server {
+    async fn send(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers in text");
+        answer
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
+    }
+}
+
+#[tokio::test]
+async fn health_names_the_worker_that_is_stale() {
+    let server = serve(Vec::new()).await;
+    let healthy = server.get("/healthz").await;
+    assert!(healthy.starts_with("HTTP/1.1 200 OK\r\n") && healthy.ends_with("\r\n\r\nok\n"));
+    *server.root.heartbeats.lock().expect("not poisoned") =
+        vec![Duration::from_millis(1000), Duration::from_millis(1001)];
+    let ill = server.get("/healthz?verbose").await;
+    assert!(ill.starts_with("HTTP/1.1 503 "), "{ill}");
+    assert!(ill.ends_with("\r\n\r\nworker 1: last heartbeat 1001 ms ago\n"), "{ill}");
+    server.root.heartbeats.lock().expect("not poisoned").clear();
+    assert!(server.get("/healthz").await.ends_with("no worker runs\n"));
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_missing() {
+    let server = serve(Vec::new()).await;
+    assert!(server.get("/readyz").await.starts_with("HTTP/1.1 200 "));
+    *server.root.ready.lock().expect("not poisoned") = Err("no routes were loaded".into());
+    let missing = server.get("/readyz").await;
+    assert!(missing.starts_with("HTTP/1.1 503 ") && missing.ends_with("no routes were loaded\n"));
+}
+
+#[tokio::test]
+async fn config_is_json_and_all_else_is_refused() {
+    let server = serve(Vec::new()).await;
+    let config = server.get("/config").await;
+    let (head, body) = config.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.to_lowercase().contains("content-type: application/json"), "{head}");
+    let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
+    assert_eq!(value, json!({ "generation": 3 }));
+    assert!(server.get("/").await.starts_with("HTTP/1.1 404 "));
+    let post = "POST /config HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    assert!(server.send(post).await.starts_with("HTTP/1.1 405 "));
+    assert!(server.send("\0\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_answer_keeps_its_last_counts() {
+    let (line, mut questions) = mpsc::channel::<Ask>(1);
+    let (blocked, mut unanswered) = mpsc::channel::<Ask>(1);
+    let server = serve(vec![line, blocked]).await;
+    let worker = |kind: ConnectionKind| {
+        let recorder = Recorder::new(AccessLog::off());
+        recorder.connection(kind);
+        recorder.copy_selected(&Arc::new(ServicePort {
+            namespace: "d".into(),
+            name: "s".into(),
+            port: 80,
+        }));
+        recorder.report()
+    };
+    // The first scrape is answered by both, the later ones by the first worker alone.
+    let (one, two) = (worker(ConnectionKind::Http1), worker(ConnectionKind::Opaque));
+    tokio::spawn(async move {
+        while let Some(ask) = questions.recv().await {
+            ask.send(one.clone()).expect("the scrape waits");
+        }
+    });
+    let once = tokio::spawn(async move {
+        let ask = unanswered.recv().await.expect("a question");
+        ask.send(two).expect("the scrape waits");
+        unanswered
+    });
+    for scrape in 0..3 {
+        let begun = std::time::Instant::now();
+        let metrics = server.get("/metrics").await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        for line in [
+            "mirror_connections_total{kind=\"http1\"} 1",
+            "mirror_connections_total{kind=\"opaque\"} 1",
+            "mirror_copies_in_flight{shadow=\"d/s:80\"} 2",
+            "mirror_snapshot_generation 3",
+            "mirror_worker_heartbeat_age_seconds{worker=\"0\"} 0.05",
+        ] {
+            assert!(metrics.lines().any(|l| l == line), "scrape {scrape}: {line}\n{metrics}");
+        }
+        assert!(metrics.to_lowercase().contains("content-type: application/openmetrics-text"));
+        assert!(metrics.ends_with("# EOF\n"));
+    }
+    drop(once);
+}
+
+#[tokio::test]
+async fn it_stays_on_loopback_unless_told() {
+    for address in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "[::ffff:10.0.0.1]:0"] {
+        let address = address.parse().expect("an address");
+        let error = Admin::bind(address, false).await.expect_err("not loopback");
+        assert_eq!(error.label(), "remote");
+        assert!(error.to_string().contains("--admin-remote"), "{error}");
+    }
+    let mapped = "[::ffff:127.0.0.1]:0".parse().expect("an address");
+    Admin::bind(mapped, false).await.expect("loopback in its IPv6 form");
+    let any = "0.0.0.0:0".parse().expect("an address");
+    let admin = Admin::bind(any, true).await.expect("asked for");
+    let taken = Admin::bind(admin.address(), true).await.expect_err("taken");
+    assert_eq!(taken.label(), "bind");
+}
+
+#[tokio::test]
+async fn cancelling_ends_it_though_a_client_holds_a_connection() {
+    let server = serve(Vec::new()).await;
+    let mut idle = TcpStream::connect(server.address).await.expect("it listens");
+    idle.write_all(b"GET /he").await.expect("it reads");
+    server.cancel.cancel();
+    tokio::time::timeout(Duration::from_secs(1), server.task)
+        .await
+        .expect("it ends at once")
+        .expect("it does not panic");
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(1), idle.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "the idle connection is closed");
+}
