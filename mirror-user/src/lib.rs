@@ -9,5 +9,7 @@
 pub mod admin;
 pub mod control;
 pub mod outcome;
+pub mod proxy;
 pub mod route;
 pub mod sockets;
+pub mod worker;

@@ -1,0 +1,34 @@
+//! Accepting: one listener of one workload, on this worker. Dropping the task drops the listener
+//! and every connection that came from it, so that nothing keeps the workload's namespace alive.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+
+use super::{connection, context::Context};
+use crate::worker::Workload;
+
+/// Accepts for ever.
+pub(crate) async fn accept(ctx: Rc<Context>, workload: Arc<Workload>, listener: Rc<TcpListener>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let run = connection::run(Rc::clone(&ctx), Arc::clone(&workload), stream);
+                    connections.spawn_local(run);
+                }
+                Err(error) => pause(&workload, &error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Out of descriptors or memory: trying again at once would spin.
+async fn pause(workload: &Workload, error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::error!(client = %workload.name, %error, "accept failed; again in 100 ms");
+        sleep(Duration::from_millis(100)).await;
+    }
+}

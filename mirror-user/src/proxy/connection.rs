@@ -1,0 +1,173 @@
+//! One accepted connection: which frontend it is for, what it speaks, and who takes it from there.
+//!
+//! The frontend's id is the socket's own local address, which the connect hook chose.
+
+use std::{cell::Cell, io, net::IpAddr, rc::Rc, sync::Arc};
+
+use bytes::BytesMut;
+use mirror_common::FrontendId;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{
+    context::Context,
+    ending::{self, Ends},
+    io::ClientState,
+    opaque, primary, serve,
+    sniff::{Protocol, sniff},
+    tunnel::Far,
+};
+use crate::{
+    outcome::ConnectionKind,
+    route::{Frontend, Lookup, Token},
+    worker::Workload,
+};
+
+/// The client's side of a connection, shared by its exchanges.
+pub(super) struct Client {
+    pub(super) workload: Arc<Workload>,
+    pub(super) frontend: Arc<Frontend>,
+    pub(super) state: Rc<ClientState>,
+    pub(super) ends: Rc<Ends>,
+    /// Set by an exchange that became a tunnel.
+    pub(super) tunnel: Cell<Option<Far>>,
+    /// Keeps the frontend's id from being issued anew.
+    _token: Token,
+}
+
+impl Client {
+    fn new(workload: Arc<Workload>, frontend: Arc<Frontend>) -> Self {
+        Self {
+            workload,
+            _token: Arc::clone(&frontend.token),
+            frontend,
+            state: Rc::default(),
+            ends: Rc::default(),
+            tunnel: Cell::new(None),
+        }
+    }
+}
+
+/// A connection that was told to the outcome, until its end.
+struct Seen {
+    ctx: Rc<Context>,
+    kind: ConnectionKind,
+}
+
+impl Seen {
+    fn new(ctx: &Rc<Context>, kind: ConnectionKind) -> Self {
+        ctx.recorder.connection(kind);
+        Self { ctx: Rc::clone(ctx), kind }
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.ctx.recorder.connection_closed(self.kind);
+    }
+}
+
+/// Takes the connection to its end.
+pub(super) async fn run(ctx: Rc<Context>, workload: Arc<Workload>, stream: TcpStream) {
+    let _live = ctx.enter();
+    // Small answers are not to wait for an acknowledgement; failing that, they do.
+    let _ = stream.set_nodelay(true);
+    let Some(id) = frontend_id(&stream) else { return refuse(&ctx, &workload, stream) };
+    if id == FrontendId::CANARY {
+        drop(Seen::new(&ctx, ConnectionKind::Canary));
+        return;
+    }
+    let lookup = ctx.routes().frontends.get(&id).cloned();
+    match lookup {
+        None => refuse(&ctx, &workload, stream),
+        Some(Lookup::Tombstone(frontend)) => {
+            let _seen = Seen::new(&ctx, ConnectionKind::Tombstone);
+            let client = Client::new(workload, frontend);
+            opaque::relay(&ctx, &client, stream, BytesMut::new()).await;
+        }
+        Some(Lookup::Live(frontend)) => live(&ctx, Client::new(workload, frontend), stream).await,
+    }
+}
+
+/// An id that was never issued: somebody connects to the agent's own addresses.
+fn refuse(ctx: &Rc<Context>, workload: &Workload, stream: TcpStream) {
+    tracing::debug!(client = %workload.name, "a connection to an id never issued was reset");
+    let _seen = Seen::new(ctx, ConnectionKind::UnknownId);
+    ending::reset(stream);
+}
+
+fn frontend_id(stream: &TcpStream) -> Option<FrontendId> {
+    match stream.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => FrontendId::from_address(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+async fn live(ctx: &Rc<Context>, client: Client, mut stream: TcpStream) {
+    if client.frontend.routes(&client.workload.namespace).is_none() {
+        let _seen = Seen::new(ctx, ConnectionKind::NoRoute);
+        return opaque::relay(ctx, &client, stream, BytesMut::new()).await;
+    }
+    let mut first = BytesMut::new();
+    let patience = ctx.options.sniff_timeout;
+    match timeout(patience, sniff(&mut stream, &mut first, patience)).await {
+        Ok(sniffed) => proceed(ctx, client, stream, first, sniffed, None).await,
+        Err(_) if first.is_empty() => wait(ctx, client, stream, first).await,
+        Err(_) => {
+            let sniffed = sniff(&mut stream, &mut first, patience).await;
+            proceed(ctx, client, stream, first, sniffed, None).await;
+        }
+    }
+}
+
+/// The client is silent: the server may be the one to speak first, so the original upstream is
+/// opened. Who sends first decides.
+async fn wait(ctx: &Rc<Context>, client: Client, mut stream: TcpStream, mut first: BytesMut) {
+    let address = client.frontend.address;
+    let patience = ctx.options.sniff_timeout;
+    let upstream = match primary::transport(ctx, &client.workload.place, address).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            // An HTTP client may still come; a server that cannot be reached never speaks.
+            tracing::debug!(%address, %error, "a silent client's original destination");
+            let sniffed = sniff(&mut stream, &mut first, patience).await;
+            return proceed(ctx, client, stream, first, sniffed, None).await;
+        }
+    };
+    let sniffed = tokio::select! {
+        biased;
+        sniffed = sniff(&mut stream, &mut first, patience) => sniffed,
+        _ = upstream.readable() => {
+            let _seen = Seen::new(ctx, ConnectionKind::ServerFirst);
+            return opaque::join(ctx, stream, upstream, first).await;
+        }
+    };
+    proceed(ctx, client, stream, first, sniffed, Some(upstream)).await;
+}
+
+async fn proceed(
+    ctx: &Rc<Context>,
+    client: Client,
+    stream: TcpStream,
+    first: BytesMut,
+    sniffed: io::Result<Protocol>,
+    opened: Option<TcpStream>,
+) {
+    let (kind, http) = match sniffed {
+        Ok(Protocol::Http1) => (ConnectionKind::Http1, true),
+        Ok(Protocol::Http2) => (ConnectionKind::Http2, false),
+        Ok(Protocol::Opaque) => (ConnectionKind::Opaque, false),
+        Ok(Protocol::Silent) => (ConnectionKind::Silent, false),
+        // Reset by the client before it said anything that counts.
+        Err(_) => return drop(Seen::new(ctx, ConnectionKind::Silent)),
+    };
+    let _seen = Seen::new(ctx, kind);
+    match (http, opened) {
+        (true, opened) => {
+            drop(opened);
+            serve::serve(Rc::clone(ctx), Rc::new(client), stream, first.freeze()).await;
+        }
+        (false, Some(upstream)) => opaque::join(ctx, stream, upstream, first).await,
+        // A client that ends without a byte is shown to the server as it is.
+        (false, None) => opaque::relay(ctx, &client, stream, first).await,
+    }
+}

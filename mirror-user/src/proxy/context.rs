@@ -1,0 +1,144 @@
+//! What all connections of a worker share: options, routes, pools, counters, randomness.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Cache};
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
+
+use super::{
+    primary::Primary,
+    shadow::{Budgets, ShadowOptions, Shadows},
+};
+use crate::{
+    outcome::{Recorder, Report},
+    route::Snapshot,
+    sockets::SocketFactory,
+};
+
+/// Limits of the data path; those of the shadow leg apart.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a silent client is waited for before the original upstream is opened, so that a
+    /// server may speak first.
+    pub sniff_timeout: Duration,
+    /// From a head's first byte to its last.
+    pub head_timeout: Duration,
+    /// How long connecting to one endpoint of a primary may take.
+    pub connect_timeout: Duration,
+    /// The shadow leg's.
+    pub shadow: ShadowOptions,
+}
+
+/// What the workers of an agent share.
+#[derive(Clone, Debug)]
+pub struct SharedContext {
+    /// Limits.
+    pub options: Options,
+    /// The routes in force.
+    pub routes: Arc<ArcSwap<Snapshot>>,
+    /// Makes the sockets of both legs.
+    pub sockets: Arc<dyn SocketFactory>,
+    /// What shadows may hold, in all workers together.
+    pub budgets: Arc<Budgets>,
+}
+
+/// A worker's own part of the agent; never leaves its thread.
+pub struct Context {
+    pub(super) options: Options,
+    pub(super) sockets: Arc<dyn SocketFactory>,
+    pub(super) primary: Primary,
+    pub(super) shadows: Shadows,
+    /// Where events go.
+    pub recorder: Recorder,
+    routes: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    rng: RefCell<SmallRng>,
+    draining: Cell<bool>,
+    live: Cell<usize>,
+}
+
+impl Context {
+    /// A worker's context; `recorder` is its own.
+    #[must_use]
+    pub fn new(shared: &SharedContext, recorder: Recorder) -> Rc<Self> {
+        Rc::new(Self {
+            options: shared.options.clone(),
+            sockets: Arc::clone(&shared.sockets),
+            primary: Primary::default(),
+            shadows: Shadows::new(
+                shared.options.shadow.clone(),
+                Arc::clone(&shared.budgets),
+                Arc::clone(&shared.sockets),
+            ),
+            recorder,
+            routes: RefCell::new(Cache::new(Arc::clone(&shared.routes))),
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            draining: Cell::new(false),
+            live: Cell::new(0),
+        })
+    }
+
+    /// The routes in force now: one atomic load where nothing changed.
+    pub(super) fn routes(&self) -> Arc<Snapshot> {
+        Arc::clone(self.routes.borrow_mut().load())
+    }
+
+    /// Uniform over all of u64.
+    pub(super) fn draw(&self) -> u64 {
+        self.rng.borrow_mut().next_u64()
+    }
+
+    /// From now on each connection is closed after the answer that is under way.
+    pub fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Connections of clients being served.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    pub(super) fn enter(self: &Rc<Self>) -> Live {
+        self.live.set(self.live.get() + 1);
+        Live(Rc::clone(self))
+    }
+
+    /// Closes what has idled too long; called by the worker's loop every 100 ms.
+    pub fn sweep(&self) {
+        self.primary.sweep();
+        self.shadows.sweep(self.routes().generation);
+    }
+
+    /// What was counted here, and what is open now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        for (shadow, open) in self.shadows.connections() {
+            self.recorder.shadow_connections(&shadow, open);
+        }
+        self.recorder.report()
+    }
+
+    /// Closes all that is kept open inside a workload's network namespace.
+    pub fn leave(&self, workload: u64) {
+        self.primary.leave(workload);
+        self.shadows.leave(workload);
+    }
+}
+
+/// A client's connection, counted until its end.
+pub(super) struct Live(Rc<Context>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.live.set(self.0.live.get() - 1);
+    }
+}

@@ -1,0 +1,67 @@
+//! Endings: how a client's connection is closed, so that an answer already sent always arrives,
+//! and a primary's end looks to the client as it would have without us.
+
+use std::{cell::Cell, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long a client that still sends is listened to after the last answer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How many bytes of it.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How a connection ends that has no proper end of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// FIN: the primary sent one too early.
+    Close,
+    /// RST: the primary reset, or could not be reached.
+    Reset,
+}
+
+/// Where the exchange leaves word for the connection's driver.
+#[derive(Debug, Default)]
+pub(super) struct Ends(Cell<Option<End>>);
+
+impl Ends {
+    pub(super) fn set(&self, end: End) {
+        self.0.set(Some(end));
+    }
+
+    pub(super) fn take(&self) -> Option<End> {
+        self.0.take()
+    }
+}
+
+/// FIN, then what the client still sends is read and dropped for a while: closing with unread
+/// bytes makes the kernel send RST, which destroys an answer on its way (RFC 9112, section 9.6).
+pub(super) async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let drained = async {
+        let mut sink = vec![0_u8; 16 * 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut sink).await {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => return,
+            }
+        }
+    };
+    // Past the time the connection is closed as it is.
+    let _ = timeout(LINGER_TIME, drained).await;
+}
+
+/// RST at once (`SO_LINGER` of zero).
+pub(super) fn reset(stream: TcpStream) {
+    // A socket that refuses the option is closed with FIN: the next best.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}

@@ -1,0 +1,288 @@
+//! One exchange: a request is checked, matched, sent to its primary, and offered to the shadows
+//! that its rule names. In: a request. Out: the primary's answer, or ours where there is none.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
+
+use http::{Method, Request, Response, StatusCode, Uri, request, response};
+use hyper::body::{Body, Incoming};
+
+use super::{
+    connection::Client,
+    context::Context,
+    ending::End,
+    framing::{Carriage, prepare_answer, prepare_request},
+    local,
+    primary::{AnswerBody, Destination, Failure, PrimaryBody, Progress, Sent, Upstream},
+    shadow::{CopyWriter, Launch},
+    tunnel,
+};
+use crate::{
+    outcome::{Answer, Ending, RequestEvent},
+    route::{Backend, BackendRef, Filter, Lookup, Rule},
+};
+
+/// The exchange has no answer: the client's connection is ended the way [`End`] says.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer: {0}")]
+pub(super) struct Abort(#[from] pub(super) Failure);
+
+/// Answers one request of a client.
+///
+/// # Errors
+/// [`Abort`], when the primary gave no answer and none may be invented.
+pub(super) async fn exchange(
+    ctx: Rc<Context>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Abort> {
+    let (mut head, body) = request.into_parts();
+    let mut record = Record::new(Rc::clone(&ctx), client, &head);
+    let carriage = match prepare_request(&mut head) {
+        Ok(carriage) => carriage,
+        Err(malformed) => return Ok(local::bad_request(record, &malformed)),
+    };
+    let rule = match find_rule(&ctx, &record.client, &head) {
+        Found::Rule(rule) => rule,
+        Found::NoMatch => return Ok(local::no_match(record)),
+        Found::NoRoute => {
+            let to = Destination::Original(record.client.frontend.address);
+            return carry(ctx, record, carriage, to, head, body, Vec::new()).await;
+        }
+    };
+    record.rule = Some(Arc::clone(&rule));
+    let mut offers = Vec::new();
+    for filter in &rule.filters {
+        match filter {
+            Filter::RequestHeaders(modifier) => modifier.apply(&mut head.headers),
+            Filter::Mirror(mirror) if carriage == Carriage::Message => {
+                if mirror.target.is_ok() && mirror.share.selects(ctx.draw()) {
+                    record.copies += 1;
+                    let whole = body.is_end_stream();
+                    offers.extend(ctx.shadows.offer(&ctx, &record.client, mirror, &head, whole));
+                }
+            }
+            Filter::Mirror(_) | Filter::ResponseHeaders(_) => {}
+        }
+    }
+    let (entry, backend) = match choose(&ctx, &rule) {
+        Ok(chosen) => chosen,
+        Err(why) => return Ok(refuse(record, offers, &why)),
+    };
+    apply_request_headers(&entry.filters, &mut head);
+    record.entry = rule.backends.refs().iter().position(|other| std::ptr::eq(other, entry));
+    record.backend = Some(Arc::clone(&backend));
+    if backend.endpoints.is_empty() {
+        return Ok(unready(record, offers));
+    }
+    carry(ctx, record, carriage, Destination::Backend(backend), head, body, offers).await
+}
+
+enum Found {
+    Rule(Arc<Rule>),
+    NoMatch,
+    NoRoute,
+}
+
+fn find_rule(ctx: &Context, client: &Client, head: &request::Parts) -> Found {
+    let routes = ctx.routes();
+    let Some(Lookup::Live(frontend)) = routes.frontends.get(&client.frontend.id) else {
+        return Found::NoRoute;
+    };
+    let Some(table) = frontend.routes(&client.workload.namespace) else { return Found::NoRoute };
+    table.find(head).map_or(Found::NoMatch, |rule| Found::Rule(Arc::clone(rule)))
+}
+
+fn choose<'r>(ctx: &Context, rule: &'r Rule) -> Result<(&'r BackendRef, Arc<Backend>), String> {
+    let entry = rule
+        .backends
+        .choose(ctx.draw())
+        .ok_or_else(|| "the rule has no backend with a weight above 0".to_owned())?;
+    match &entry.target {
+        Ok(backend) => Ok((entry, Arc::clone(backend))),
+        Err(invalid) => Err(invalid.to_string()),
+    }
+}
+
+/// A request that no primary gets was selected all the same. Its body is read by nobody, so that a
+/// copy with one is cut.
+fn refuse(record: Record, offers: Vec<Offer>, why: &str) -> Response<AnswerBody> {
+    launch(offers);
+    local::invalid_backend(record, why)
+}
+
+fn unready(record: Record, offers: Vec<Offer>) -> Response<AnswerBody> {
+    launch(offers);
+    local::no_endpoint(record)
+}
+
+/// A copy, and where its body is written; no writer when the request has none.
+pub(super) type Offer = (Launch, Option<CopyWriter>);
+
+fn launch(offers: Vec<Offer>) {
+    offers.into_iter().for_each(|(launch, _writer)| launch.now());
+}
+
+async fn carry(
+    ctx: Rc<Context>,
+    mut record: Record,
+    carriage: Carriage,
+    to: Destination,
+    head: request::Parts,
+    body: Incoming,
+    offers: Vec<Offer>,
+) -> Result<Response<AnswerBody>, Abort> {
+    if carriage == Carriage::Tunnel {
+        return tunnel::open(&ctx, record, &to, Request::from_parts(head, body)).await;
+    }
+    let (launches, writers): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
+    let writers = writers.into_iter().flatten().collect();
+    let body = PrimaryBody::new(body, writers, Rc::clone(&record.progress));
+    let request = Request::from_parts(head, body);
+    let client = Rc::clone(&record.client);
+    let mut sending = pin!(ctx.primary.send(&ctx, &client.workload, &to, request));
+    // The primary is on its way before a copy is.
+    let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+    launches.into_iter().for_each(Launch::now);
+    let sent = match first {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => sending.await,
+    };
+    match sent {
+        Ok(Sent { response, upstream }) => Ok(answer(record, response, upstream)),
+        Err(failure) => Err(record.fail(failure)),
+    }
+}
+
+/// The primary's answer, as the client gets it.
+pub(super) fn answer(
+    mut record: Record,
+    response: Response<Incoming>,
+    upstream: Upstream,
+) -> Response<AnswerBody> {
+    let (mut head, body) = response.into_parts();
+    prepare_answer(&mut head);
+    if let Some(rule) = &record.rule {
+        if let Some(entry) = record.entry.and_then(|at| rule.backends.refs().get(at)) {
+            apply_response_headers(&entry.filters, &mut head);
+        }
+        apply_response_headers(&rule.filters, &mut head);
+    }
+    record.answered(Answer::Primary, head.status);
+    record.endpoint = Some(upstream.endpoint);
+    let client = Rc::clone(&record.client);
+    Response::from_parts(head, AnswerBody::primary(body, upstream, record, Rc::clone(&client.ends)))
+}
+
+fn apply_request_headers(filters: &[Filter], head: &mut request::Parts) {
+    for filter in filters {
+        if let Filter::RequestHeaders(modifier) = filter {
+            modifier.apply(&mut head.headers);
+        }
+    }
+}
+
+fn apply_response_headers(filters: &[Filter], head: &mut response::Parts) {
+    for filter in filters {
+        if let Filter::ResponseHeaders(modifier) = filter {
+            modifier.apply(&mut head.headers);
+        }
+    }
+}
+
+/// What is known of an exchange; told to the outcome when dropped, however that came about.
+pub(super) struct Record {
+    pub(super) client: Rc<Client>,
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) endpoint: Option<std::net::SocketAddr>,
+    pub(super) ending: Ending,
+    pub(super) progress: Rc<Progress>,
+    pub(super) response_bytes: u64,
+    /// Which of the rule's backendRefs was chosen.
+    entry: Option<usize>,
+    copies: u32,
+    ctx: Rc<Context>,
+    method: Method,
+    target: Uri,
+    started: Instant,
+    status: Option<u16>,
+    answer: Answer,
+}
+
+impl Record {
+    fn new(ctx: Rc<Context>, client: Rc<Client>, head: &request::Parts) -> Self {
+        let progress = Rc::new(Progress::new(client.state.begin()));
+        Self {
+            client,
+            rule: None,
+            backend: None,
+            endpoint: None,
+            ending: Ending::ClientGone,
+            progress,
+            response_bytes: 0,
+            entry: None,
+            copies: 0,
+            ctx,
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            started: Instant::now(),
+            status: None,
+            answer: Answer::None,
+        }
+    }
+
+    pub(super) fn answered(&mut self, by: Answer, status: StatusCode) {
+        self.answer = by;
+        self.status = Some(status.as_u16());
+    }
+
+    /// The connection is fit for the next exchange.
+    pub(super) fn keep(&self, upstream: Upstream) {
+        self.ctx.primary.keep(upstream);
+    }
+
+    /// No answer: the client's connection is to end as the primary's did.
+    pub(super) fn fail(&mut self, failure: Failure) -> Abort {
+        let gone = self.progress.client_gone.get();
+        self.ending = if gone { Ending::ClientGone } else { Ending::PrimaryFailed };
+        // Never an empty FIN: a client could take it for the proper end of an idle connection.
+        self.client.ends.set(End::Reset);
+        if !gone {
+            tracing::warn!(
+                client = %self.client.workload.name,
+                frontend = %self.client.frontend.service,
+                %failure,
+                "the primary gave no answer; the client's connection is reset"
+            );
+        }
+        Abort(failure)
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.ctx.recorder.request(&RequestEvent {
+            client: &self.client.workload.name,
+            frontend: &self.client.frontend,
+            rule: self.rule.as_ref().map(|rule| (&rule.route, rule.index)),
+            backend: self.backend.as_ref().map(|backend| &backend.service),
+            endpoint: self.endpoint,
+            method: &self.method,
+            target: &self.target,
+            status: self.status,
+            answer: self.answer,
+            ending: self.ending,
+            duration: self.started.elapsed(),
+            request_bytes: self.progress.bytes.get(),
+            response_bytes: self.response_bytes,
+            copies: self.copies,
+        });
+    }
+}

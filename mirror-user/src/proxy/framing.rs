@@ -1,0 +1,145 @@
+//! Framing and Host rules: what leaves has exactly one framing and at most one Host, and no field
+//! that speaks of a single hop (RFC 9110, section 7.6.1; RFC 9112, sections 3.2 and 6).
+//!
+//! hyper's parser has refused differing Content-Lengths, obs-fold, NUL and bare CR, and dropped a
+//! Content-Length beside a Transfer-Encoding; what it leaves open is decided here. Pure.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, response};
+
+use crate::route::retain;
+
+/// How a request is to be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carriage {
+    /// A message with an answer.
+    Message,
+    /// Asks for a tunnel: CONNECT, or Upgrade.
+    Tunnel,
+}
+
+/// Why a request is answered with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("an HTTP/1.1 request needs a Host field (RFC 9112, section 3.2)")]
+    NoHost,
+    #[error("more than one Host field (RFC 9112, section 3.2)")]
+    ManyHosts,
+    #[error("the Host field is not host[:port] (RFC 9110, section 7.2)")]
+    BadHost,
+    #[error("the Transfer-Encoding is not \"chunked\" alone (RFC 9112, section 6.1)")]
+    Encoding,
+}
+
+/// Hop-by-hop in every message; `Transfer-Encoding` is left to hyper, which checks it against the
+/// body that it writes.
+const HOP_BY_HOP: [HeaderName; 3] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Checks a request's head and makes it fit to be sent on.
+///
+/// # Errors
+/// What is malformed; the head is then to be answered with 400.
+pub(super) fn prepare_request(head: &mut request::Parts) -> Result<Carriage, Malformed> {
+    check_host(head)?;
+    check_encoding(&head.headers)?;
+    if head.method == Method::CONNECT {
+        return Ok(Carriage::Tunnel);
+    }
+    to_origin_form(head);
+    if asks_upgrade(head) {
+        return Ok(Carriage::Tunnel);
+    }
+    remove_hop_by_hop(&mut head.headers);
+    Ok(Carriage::Message)
+}
+
+/// Makes an answer's head fit for the client, whose connection has a life of its own.
+pub(super) fn prepare_answer(head: &mut response::Parts) {
+    remove_hop_by_hop(&mut head.headers);
+    head.version = Version::HTTP_11;
+}
+
+fn check_host(head: &request::Parts) -> Result<(), Malformed> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        return if head.version == Version::HTTP_11 { Err(Malformed::NoHost) } else { Ok(()) };
+    };
+    if hosts.next().is_some() {
+        return Err(Malformed::ManyHosts);
+    }
+    let host = host.as_bytes();
+    let plain = host.iter().all(|b| b.is_ascii_graphic() && !b"/?#@\\,\"<>{}|^`".contains(b));
+    if plain { Ok(()) } else { Err(Malformed::BadHost) }
+}
+
+/// `gzip, chunked` would be decoded by one recipient and not by another.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (encodings.next(), encodings.next()) {
+        (None, _) => Ok(()),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Malformed::Encoding),
+    }
+}
+
+/// RFC 9112, section 3.2.2: the target's authority replaces what Host says.
+fn to_origin_form(head: &mut request::Parts) {
+    let Some(authority) = head.uri.authority() else { return };
+    if let Ok(host) = HeaderValue::from_str(strip_userinfo(authority.as_str())) {
+        head.headers.insert(header::HOST, host);
+    }
+    let target = head.uri.path_and_query().cloned();
+    head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+}
+
+fn strip_userinfo(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// Whether the request asks to change protocols. `Upgrade: h2c` asks for what a proxy must not
+/// forward (RFC 9113, section 3.1 retired it): its fields are taken out, the request goes on.
+fn asks_upgrade(head: &mut request::Parts) -> bool {
+    let Some(upgrade) = head.headers.get(header::UPGRADE) else { return false };
+    let h2c = upgrade.as_bytes().eq_ignore_ascii_case(b"h2c");
+    if h2c || head.version != Version::HTTP_11 || !connection_names(&head.headers, b"upgrade") {
+        retain(&mut head.headers, |name| name != header::UPGRADE && name != HTTP2_SETTINGS);
+        return false;
+    }
+    true
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if !HOP_BY_HOP.iter().any(|name| headers.contains_key(name)) {
+        return;
+    }
+    let named: Vec<Vec<u8>> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
+        .map(|token| token.trim_ascii().to_ascii_lowercase())
+        .filter(|token| !PROTECTED.contains(&token.as_slice()))
+        .collect();
+    retain(headers, |name| {
+        !HOP_BY_HOP.contains(name) && !named.iter().any(|n| n == name.as_str().as_bytes())
+    });
+}
+
+/// Naming these in Connection must not strip the framing or the Host that were just checked.
+const PROTECTED: [&[u8]; 5] =
+    [b"host", b"content-length", b"transfer-encoding", b"trailer", b"expect"];
+
+fn connection_names(headers: &HeaderMap, option: &[u8]) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! The two sockets of an exchange, as hyper sees them. Neither ever buffers.
+
+mod client;
+mod upstream;
+
+pub(super) use self::{
+    client::{ClientIo, ClientState, UnderWay},
+    upstream::{UpstreamIo, WireState},
+};
+
+/// What a held frame that shares hyper's read buffer may pin, in bytes.
+pub(super) const READ_BUFFER: usize = 32 * 1024;
+
+/// One read takes at most this many bytes: hyper doubles its buffer once a read has filled it, and
+/// a frame that a shadow holds pins the whole of it. One byte less than a buffer keeps it at that.
+const READ_LIMIT: u64 = READ_BUFFER as u64 - 1;

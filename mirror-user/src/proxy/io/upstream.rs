@@ -1,0 +1,188 @@
+//! An upstream's socket: counts what the kernel took and gave, and keeps a failing write from
+//! hiding an answer that is already on its way.
+
+use std::{
+    cell::Cell,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
+    net::TcpStream,
+};
+
+use super::READ_LIMIT;
+
+/// What an upstream connection's user knows of its socket.
+#[derive(Debug)]
+pub(in crate::proxy) struct WireState {
+    /// -1 once the socket is closed.
+    fd: Cell<RawFd>,
+    /// Bytes that the kernel gave since the connection was made.
+    pub(in crate::proxy) read: Cell<u64>,
+    /// Bytes that the kernel took since the connection was made.
+    pub(in crate::proxy) written: Cell<u64>,
+    reset: Cell<bool>,
+    write_broken: Cell<bool>,
+    aborted: Cell<bool>,
+}
+
+impl WireState {
+    /// The socket is to be reset when it is closed, whatever the kernel still has to send.
+    pub(in crate::proxy) fn abort(&self) {
+        self.aborted.set(true);
+    }
+
+    /// Whether an idle connection may carry another message: the peer has neither closed nor
+    /// said anything unasked. hyper learns of a close only when its task is polled; the kernel
+    /// knows at once.
+    pub(in crate::proxy) fn is_quiet(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        matches!(recv(self.fd.get(), &mut byte, flags), Err(nix::errno::Errno::EAGAIN))
+    }
+
+    /// Whether the peer reset the connection (RST, not FIN).
+    pub(in crate::proxy) fn was_reset(&self) -> bool {
+        self.reset.get()
+    }
+
+    /// Whether the kernel refused bytes, so that not all that hyper wrote was sent.
+    pub(in crate::proxy) fn write_failed(&self) -> bool {
+        self.write_broken.get()
+    }
+
+    fn note(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::ConnectionReset {
+            self.reset.set(true);
+        }
+    }
+}
+
+/// The upstream's side: a client connection's transport.
+///
+/// A peer that answers early and closes makes our next write fail while its answer lies in the
+/// receive buffer; hyper gives up at a failed write without reading. So a failed write is noted,
+/// later bytes are let go, and the read side tells how the connection ended.
+#[derive(Debug)]
+pub(in crate::proxy) struct UpstreamIo {
+    stream: Take<TcpStream>,
+    state: Rc<WireState>,
+}
+
+impl UpstreamIo {
+    pub(in crate::proxy) fn new(stream: TcpStream) -> (Self, Rc<WireState>) {
+        let state = Rc::new(WireState {
+            fd: Cell::new(stream.as_raw_fd()),
+            read: Cell::new(0),
+            written: Cell::new(0),
+            reset: Cell::new(false),
+            write_broken: Cell::new(false),
+            aborted: Cell::new(false),
+        });
+        (Self { stream: stream.take(READ_LIMIT), state: Rc::clone(&state) }, state)
+    }
+
+    /// The socket, for a tunnel: from here on nobody asks the state.
+    pub(in crate::proxy) fn stream_mut(&mut self) -> &mut TcpStream {
+        self.stream.get_mut()
+    }
+
+    fn wrote(&self, polled: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Ok(n)) => {
+                self.state.written.set(self.state.written.get() + n as u64);
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(error)) => {
+                self.state.note(&error);
+                self.state.write_broken.set(true);
+                Poll::Ready(Ok(len))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for UpstreamIo {
+    fn drop(&mut self) {
+        self.state.fd.set(-1);
+        if self.state.aborted.get() {
+            // A socket that refuses the option is closed with FIN: the next best.
+            let _ = SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        self.stream.set_limit(READ_LIMIT);
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                let n = buf.filled().len() - before;
+                self.state.read.set(self.state.read.get() + n as u64);
+                // The failed write consumed the socket's error, so that an RST reads as EOF.
+                if n == 0 && self.state.was_reset() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                self.state.note(&error);
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.state.write_broken.get() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let polled = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
+        self.wrote(polled, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|b| b.len()).sum();
+        if self.state.write_broken.get() {
+            return Poll::Ready(Ok(len));
+        }
+        let polled = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
+        self.wrote(polled, len)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,247 @@
+//! The shadow leg: copies of requests, fire and forget, beside the primary leg and never in its
+//! way.
+//!
+//! In: a request's head as it stands at the filter's place, then frames as the primary takes them.
+//! Out: nothing but outcomes: each selected copy ends delivered, dropped for a reason, or unknown.
+//! No function here that the primary leg calls waits, fails or answers.
+
+mod backoff;
+mod budget;
+mod carrier;
+mod copy;
+mod host;
+mod lane;
+mod ticket;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{header, request};
+
+pub use self::budget::{Budget, Budgets};
+pub(super) use self::copy::CopyWriter;
+use self::{
+    copy::{Copy, CopyBody},
+    lane::Lane,
+    ticket::Ticket,
+};
+use super::{connection::Client, context::Context, exchange::Offer};
+use crate::{
+    outcome::{CopyOutcome, DropReason},
+    route::{Backend, Mirror, ServicePort},
+    sockets::{Place, SocketFactory},
+};
+
+/// Where a shadow's sockets are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShadowPlace {
+    /// The agent's network namespace: one pool for the node, and the client's egress policy
+    /// needs no hole for the shadow.
+    #[default]
+    Node,
+    /// The client's.
+    Pod,
+}
+
+/// Limits of the shadow leg.
+#[derive(Clone, Debug)]
+pub struct ShadowOptions {
+    /// Appended to the host of Host; empty: the host stays.
+    pub host_suffix: String,
+    /// Where its sockets are made.
+    pub place: ShadowPlace,
+    /// Connections per endpoint and worker, at most; a copy beyond them is dropped.
+    pub connections: usize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// From a copy's start to the end of its answer; past it the connection is closed.
+    pub response_timeout: Duration,
+}
+
+/// The shadow leg's state in one worker.
+pub(super) struct Shadows {
+    options: Rc<ShadowOptions>,
+    budgets: Arc<Budgets>,
+    sockets: Arc<dyn SocketFactory>,
+    /// Each backend's share of the budgets, looked up once.
+    backends: RefCell<HashMap<Arc<ServicePort>, Arc<Budget>>>,
+    /// Of the routes that `backends` was looked up for.
+    generation: Cell<u64>,
+    /// By the workload whose namespace the sockets are in (0: the agent's own), and endpoint.
+    lanes: RefCell<HashMap<(u64, SocketAddr), Rc<Lane>>>,
+}
+
+impl Shadows {
+    pub(super) fn new(
+        options: ShadowOptions,
+        budgets: Arc<Budgets>,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> Self {
+        let (backends, generation, lanes) = Default::default();
+        Self { options: Rc::new(options), budgets, sockets, backends, generation, lanes }
+    }
+
+    /// Makes a copy of a selected request as it stands. `whole`: it has no body. None when the
+    /// copy was dropped at once; its outcome is told either way.
+    pub(super) fn offer(
+        &self,
+        ctx: &Rc<Context>,
+        client: &Client,
+        mirror: &Mirror,
+        head: &request::Parts,
+        whole: bool,
+    ) -> Option<Offer> {
+        let backend = match &mirror.target {
+            Ok(backend) => backend,
+            Err(_) => return None,
+        };
+        let ticket = Ticket::new(ctx, &backend.service);
+        let lane = match self.lane(ctx, client, backend) {
+            Ok(lane) => lane,
+            Err(reason) => {
+                ticket.settle(CopyOutcome::Dropped(reason), 0);
+                return None;
+            }
+        };
+        let purse = self.budgets.purse(self.backend_budget(&backend.service));
+        let head = self.copy_head(head);
+        let charge = match purse.charge(head_size(&head)) {
+            Ok(charge) => charge,
+            Err(reason) => {
+                ticket.settle(CopyOutcome::Dropped(reason), 0);
+                return None;
+            }
+        };
+        let (body, writer) =
+            if whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
+        let copy = Copy { head, body, ticket, charge, moves: 0 };
+        Some((Launch { lane, copy }, writer))
+    }
+
+    /// Closes connections that have idled too long, and forgets lanes without any and backends of
+    /// routes that are no longer in force.
+    pub(super) fn sweep(&self, generation: u64) {
+        if self.generation.replace(generation) != generation {
+            self.backends.borrow_mut().clear();
+        }
+        self.lanes.borrow_mut().retain(|_, lane| lane.sweep());
+    }
+
+    /// Open connections by shadow; an endpoint of several Services counts for the first.
+    pub(super) fn connections(&self) -> HashMap<Arc<ServicePort>, u64> {
+        let mut open: HashMap<_, u64> = HashMap::new();
+        for lane in self.lanes.borrow().values() {
+            *open.entry(Arc::clone(&lane.service)).or_default() += lane.open() as u64;
+        }
+        open
+    }
+
+    /// Closes the connections inside a workload's network namespace: a copy under way would keep
+    /// it alive up to the response timeout.
+    pub(super) fn leave(&self, workload: u64) {
+        self.lanes.borrow_mut().retain(|(key, _), lane| {
+            let stays = *key != workload;
+            if !stays {
+                lane.close();
+            }
+            stays
+        });
+    }
+
+    /// The less busy of two endpoints drawn at random, and not one that failed lately.
+    fn lane(
+        &self,
+        ctx: &Context,
+        client: &Client,
+        backend: &Backend,
+    ) -> Result<Rc<Lane>, DropReason> {
+        let endpoints = &backend.endpoints;
+        let (key, place) = match self.options.place {
+            ShadowPlace::Node => (0, &Place::Own),
+            ShadowPlace::Pod => (client.workload.key, &client.workload.place),
+        };
+        let count = endpoints.len() as u64;
+        if count == 0 {
+            return Err(DropReason::NoEndpoint);
+        }
+        let draw = || {
+            let at = (u128::from(ctx.draw()) * u128::from(count)) >> 64;
+            endpoints[usize::try_from(at).unwrap_or(0)]
+        };
+        let service = &backend.service;
+        let first = self.lane_to(key, place, draw(), service);
+        if count == 1 {
+            return if first.is_resting() { Err(DropReason::Backoff) } else { Ok(first) };
+        }
+        let second = self.lane_to(key, place, draw(), service);
+        match (first.is_resting(), second.is_resting()) {
+            (true, true) => Err(DropReason::Backoff),
+            (true, false) => Ok(second),
+            (false, true) => Ok(first),
+            (false, false) if second.busy() < first.busy() => Ok(second),
+            (false, false) => Ok(first),
+        }
+    }
+
+    fn lane_to(
+        &self,
+        key: u64,
+        place: &Place,
+        endpoint: SocketAddr,
+        service: &Arc<ServicePort>,
+    ) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        let lane = lanes.entry((key, endpoint)).or_insert_with(|| {
+            let sockets = Arc::clone(&self.sockets);
+            Lane::new(service, endpoint, place.clone(), Rc::clone(&self.options), sockets)
+        });
+        Rc::clone(lane)
+    }
+
+    fn backend_budget(&self, service: &Arc<ServicePort>) -> Arc<Budget> {
+        let mut backends = self.backends.borrow_mut();
+        if let Some(budget) = backends.get(service) {
+            return Arc::clone(budget);
+        }
+        let budget = self.budgets.backend(service);
+        backends.insert(Arc::clone(service), Arc::clone(&budget));
+        budget
+    }
+
+    fn copy_head(&self, head: &request::Parts) -> request::Parts {
+        let mut copy = head.clone();
+        if let Some(host) = copy.headers.get_mut(header::HOST)
+            && let Some(shadow) = host::shadow(host, &self.options.host_suffix)
+        {
+            *host = shadow;
+        }
+        copy
+    }
+}
+
+/// A copy that has yet to be sent on its way.
+pub(super) struct Launch {
+    lane: Rc<Lane>,
+    copy: Copy,
+}
+
+impl Launch {
+    /// Hands the copy to a connection.
+    pub(super) fn now(self) {
+        self.lane.take(self.copy);
+    }
+}
+
+/// About what a head holds: its bytes, and hyper's row per field.
+fn head_size(head: &request::Parts) -> usize {
+    const ROW: usize = 104;
+    let fields: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + ROW).sum();
+    let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    256 + target + fields
+}

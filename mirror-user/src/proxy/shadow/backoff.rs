@@ -1,0 +1,83 @@
+//! Backoff: how long a shadow endpoint that fails is left alone, so that a dead shadow costs no
+//! connect per request. Pure but for the clock that it is given.
+
+use std::time::{Duration, Instant};
+
+/// After the first failure.
+const FIRST: Duration = Duration::from_millis(100);
+
+/// At most.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Failures in a row, and until when the endpoint rests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    tolerance: u32,
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// Rests from the failure after `tolerance` failures in a row.
+    pub(super) const fn new(tolerance: u32) -> Self {
+        Self { tolerance, failures: 0, until: None }
+    }
+
+    /// The endpoint failed. Failures of attempts that began before it rested count
+    /// as the one that sent it to rest.
+    pub(super) fn failed(&mut self, now: Instant) {
+        if self.is_resting(now) {
+            return;
+        }
+        if let Some(beyond) = self.failures.checked_sub(self.tolerance) {
+            let rest = FIRST.saturating_mul(1 << beyond.min(16)).min(LONGEST);
+            self.until = Some(now + rest);
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The endpoint did what it should.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::new(self.tolerance);
+    }
+
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_double_up_to_the_longest_and_end_with_a_success() {
+        let mut now = Instant::now();
+        let mut backoff = Backoff::new(0);
+        for rest in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+            backoff.failed(now);
+            backoff.failed(now + Duration::from_millis(rest - 1));
+            assert!(backoff.is_resting(now + Duration::from_millis(rest - 1)));
+            now += Duration::from_millis(rest);
+            assert!(!backoff.is_resting(now), "{rest}");
+        }
+        backoff.succeeded();
+        backoff.failed(now);
+        assert!(!backoff.is_resting(now + FIRST));
+    }
+
+    #[test]
+    fn what_is_tolerated_in_a_row_sends_nobody_to_rest() {
+        let now = Instant::now();
+        let mut backoff = Backoff::new(2);
+        for _ in 0..2 {
+            backoff.failed(now);
+            backoff.failed(now);
+            assert!(!backoff.is_resting(now));
+            backoff.succeeded();
+        }
+        (0..3).for_each(|_| backoff.failed(now));
+        assert!(backoff.is_resting(now));
+        assert!(!backoff.is_resting(now + FIRST));
+    }
+}

@@ -1,0 +1,210 @@
+//! A lane: the connections of this worker to one shadow endpoint. In: copies. Each goes to an idle
+//! connection, or to a new one, or is dropped: there is no queue that a slow shadow could fill.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use super::{ShadowOptions, backoff::Backoff, carrier, copy::Copy};
+use crate::{
+    outcome::{CopyOutcome, DropReason},
+    proxy::io::WireState,
+    route::ServicePort,
+    sockets::{Place, SocketFactory},
+};
+
+/// Longest time between two copies on a connection (gunicorn's gthread closes after 2 s).
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Connections in a row that may break before an answer's end: each costs a new one, and a
+/// shadow that breaks them all would cost one per request.
+const BROKEN: u32 = 16;
+
+/// How long a lane without connections remembers its endpoint's failures.
+const MEMORY: Duration = Duration::from_secs(60);
+
+pub(super) struct Lane {
+    pub(super) service: Arc<ServicePort>,
+    pub(super) endpoint: SocketAddr,
+    pub(super) place: Place,
+    pub(super) options: Rc<ShadowOptions>,
+    pub(super) sockets: Arc<dyn SocketFactory>,
+    open: Cell<usize>,
+    carriers: RefCell<JoinSet<()>>,
+    idle: RefCell<Vec<Rc<Slot>>>,
+    /// Of connects.
+    reach: Cell<Backoff>,
+    /// Of connections that broke before an answer's end.
+    answers: Cell<Backoff>,
+    used: Cell<Instant>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        service: &Arc<ServicePort>,
+        endpoint: SocketAddr,
+        place: Place,
+        options: Rc<ShadowOptions>,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            service: Arc::clone(service),
+            endpoint,
+            place,
+            options,
+            sockets,
+            open: Cell::new(0),
+            carriers: RefCell::default(),
+            idle: RefCell::default(),
+            reach: Cell::new(Backoff::new(0)),
+            answers: Cell::new(Backoff::new(BROKEN)),
+            used: Cell::new(Instant::now()),
+        })
+    }
+
+    /// Sends the copy on its way, or drops it.
+    pub(super) fn take(self: &Rc<Self>, copy: Copy) {
+        self.used.set(Instant::now());
+        loop {
+            let Some(slot) = self.idle.borrow_mut().pop() else { break };
+            if slot.wire.is_quiet() {
+                return slot.hand(copy);
+            }
+            slot.close();
+        }
+        if self.open.get() >= self.options.connections {
+            return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+        }
+        self.open.set(self.open.get() + 1);
+        let run = carrier::run(Opened(Rc::clone(self)), copy);
+        self.carriers.borrow_mut().spawn_local(run);
+    }
+
+    /// Connections, idle ones as well.
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Connections that carry a copy or are being made.
+    pub(super) fn busy(&self) -> usize {
+        self.open.get() - self.idle.borrow().len().min(self.open.get())
+    }
+
+    /// Whether the endpoint failed lately and is left alone.
+    pub(super) fn is_resting(&self) -> bool {
+        let now = Instant::now();
+        self.reach.get().is_resting(now) || self.answers.get().is_resting(now)
+    }
+
+    /// Whether a connection could be made.
+    pub(super) fn reached(&self, reached: bool) {
+        note(&self.reach, reached);
+    }
+
+    /// Whether an answer came to its end, or the shadow ended the connection before that.
+    pub(super) fn answered(&self, whole: bool) {
+        note(&self.answers, whole);
+    }
+
+    /// Waits on an idle connection for the next copy; None: it is to be closed.
+    pub(super) async fn park(&self, wire: &Rc<WireState>) -> Option<Copy> {
+        let slot = Rc::new(Slot::new(Rc::clone(wire)));
+        self.idle.borrow_mut().push(Rc::clone(&slot));
+        poll_fn(|cx| slot.poll(cx.waker())).await
+    }
+
+    /// Closes what has idled too long; whether the lane is still of use.
+    pub(super) fn sweep(&self) -> bool {
+        while self.carriers.borrow_mut().try_join_next().is_some() {}
+        self.idle.borrow_mut().retain(|slot| {
+            let stays = slot.since.elapsed() <= IDLE;
+            if !stays {
+                slot.close();
+            }
+            stays
+        });
+        self.open.get() > 0 || self.used.get().elapsed() < MEMORY
+    }
+
+    /// Closes all connections, whatever they carry.
+    pub(super) fn close(&self) {
+        self.carriers.borrow_mut().abort_all();
+    }
+}
+
+fn note(backoff: &Cell<Backoff>, success: bool) {
+    let mut noted = backoff.get();
+    if success {
+        noted.succeeded();
+    } else {
+        noted.failed(Instant::now());
+    }
+    backoff.set(noted);
+}
+
+/// One of the lane's connections, counted while it lasts.
+pub(super) struct Opened(Rc<Lane>);
+
+impl Opened {
+    pub(super) fn lane(&self) -> &Rc<Lane> {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// An idle connection's letter box.
+struct Slot {
+    wire: Rc<WireState>,
+    since: Instant,
+    copy: RefCell<Option<Copy>>,
+    closed: Cell<bool>,
+    carrier: RefCell<Option<Waker>>,
+}
+
+impl Slot {
+    fn new(wire: Rc<WireState>) -> Self {
+        let since = Instant::now();
+        let (copy, closed, carrier) = Default::default();
+        Self { wire, since, copy, closed, carrier }
+    }
+
+    fn hand(&self, copy: Copy) {
+        *self.copy.borrow_mut() = Some(copy);
+        self.wake();
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(carrier) = self.carrier.borrow_mut().take() {
+            carrier.wake();
+        }
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<Option<Copy>> {
+        if let Some(copy) = self.copy.borrow_mut().take() {
+            return Poll::Ready(Some(copy));
+        }
+        if self.closed.get() {
+            return Poll::Ready(None);
+        }
+        *self.carrier.borrow_mut() = Some(waker.clone());
+        Poll::Pending
+    }
+}

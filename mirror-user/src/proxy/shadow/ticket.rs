@@ -1,0 +1,42 @@
+//! A selected copy's entry in the accounts: settled exactly once, so that
+//! selected = delivered + dropped(reason) + unknown + in flight always holds.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use crate::{
+    outcome::{CopyOutcome, DropReason},
+    proxy::context::Context,
+    route::ServicePort,
+};
+
+/// Open from the selection of a copy to its outcome.
+pub(super) struct Ticket {
+    /// None once settled.
+    open: Option<(Rc<Context>, Arc<ServicePort>)>,
+    started: Instant,
+}
+
+impl Ticket {
+    pub(super) fn new(ctx: &Rc<Context>, shadow: &Arc<ServicePort>) -> Self {
+        ctx.recorder.copy_selected(shadow);
+        Self { open: Some((Rc::clone(ctx), Arc::clone(shadow))), started: Instant::now() }
+    }
+
+    /// Tells the outcome. `bytes`: what of the copy's body was taken by its connection.
+    pub(super) fn settle(mut self, outcome: CopyOutcome, bytes: u64) {
+        self.tell(outcome, bytes);
+    }
+
+    fn tell(&mut self, outcome: CopyOutcome, bytes: u64) {
+        if let Some((ctx, shadow)) = self.open.take() {
+            ctx.recorder.copy(&shadow, outcome, bytes, self.started.elapsed());
+        }
+    }
+}
+
+impl Drop for Ticket {
+    /// Whoever held the copy went away with the worker.
+    fn drop(&mut self) {
+        self.tell(CopyOutcome::Dropped(DropReason::Shutdown), 0);
+    }
+}

@@ -1,0 +1,265 @@
+//! The rig: one real worker with hand-made routes, and what it counted.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, SocketAddrV4, TcpListener},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use mirror_user::{
+    outcome::{AccessLog, Copies, CopyOutcome, Report},
+    proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
+    route::{
+        AppProtocol, Backend, BackendRef, Backends, Filter, Frontend, FrontendId, Lookup, Mirror,
+        RouteName, RouteTable, Rule, RuleEntry, ServicePort, Share, Snapshot,
+    },
+    sockets::{Place, SocketFactory},
+    worker::{Command, Heart, Worker, WorkerParts, Workload},
+};
+use tokio::{net::TcpSocket, sync::oneshot};
+
+use super::{
+    server::Server,
+    wire::{PATIENCE, Wire},
+};
+
+/// The frontend of every rig.
+pub(crate) const FRONTEND: FrontendId = FrontendId(2);
+
+/// Waits for a condition, not for a time.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "never came: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A script's wait for the test: the first opens, with a message or by going away.
+pub(crate) fn gate() -> (mpsc::Sender<()>, impl Fn() + Send + Sync) {
+    let (open, opened) = mpsc::channel();
+    let opened = Mutex::new(opened);
+    let wait = move || {
+        // An error says that the other end has gone: open.
+        let _ = opened.lock().expect("no panic").recv();
+    };
+    (open, wait)
+}
+
+pub(crate) fn service(name: &str) -> Arc<ServicePort> {
+    Arc::new(ServicePort { namespace: "default".into(), name: name.into(), port: 80 })
+}
+
+pub(crate) fn backend(name: &str, endpoints: &[SocketAddr]) -> Arc<Backend> {
+    let (protocol, endpoints) = (AppProtocol::default(), endpoints.to_vec());
+    Arc::new(Backend { service: service(name), protocol, endpoints })
+}
+
+pub(crate) fn backend_ref(name: &str, endpoints: &[SocketAddr]) -> BackendRef {
+    BackendRef { weight: 1, filters: Vec::new(), target: Ok(backend(name, endpoints)) }
+}
+
+pub(crate) fn mirror(name: &str, endpoint: SocketAddr) -> Filter {
+    mirror_of(name, endpoint, Share::ALL)
+}
+
+pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Share) -> Filter {
+    Filter::Mirror(Mirror { target: Ok(backend(name, &[endpoint])), share })
+}
+
+/// A rule for all requests.
+pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
+    let route = RouteName { namespace: "default".into(), name: "route".into() };
+    let rule = Rule { route, index: 0, filters, backends: Backends::new(refs) };
+    RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }
+}
+
+/// A frontend with these rules for all clients.
+pub(crate) fn frontend(
+    id: FrontendId,
+    original: SocketAddr,
+    rules: Option<Vec<RuleEntry>>,
+) -> Arc<Frontend> {
+    Arc::new(Frontend {
+        id,
+        address: original,
+        service: service("front"),
+        producer: rules.map(RouteTable::new),
+        consumers: HashMap::new(),
+        token: Arc::default(),
+    })
+}
+
+/// What a rig is made of; each part may be changed before [`Setup::start`].
+pub(crate) struct Setup {
+    pub(crate) options: Options,
+    /// Request, backend, agent.
+    pub(crate) budgets: (usize, usize, usize),
+    pub(crate) original: SocketAddr,
+    pub(crate) rules: Vec<RuleEntry>,
+}
+
+impl Setup {
+    /// All requests go to `primary`, which is the original destination as well.
+    pub(crate) fn to(primary: &Server) -> Self {
+        Self::with(primary, Vec::new())
+    }
+
+    /// The same, mirrored to `shadow`.
+    pub(crate) fn mirrored(primary: &Server, shadow: SocketAddr) -> Self {
+        Self::with(primary, vec![mirror("shadow", shadow)])
+    }
+
+    pub(crate) fn with(primary: &Server, filters: Vec<Filter>) -> Self {
+        let refs = vec![backend_ref("primary", &[primary.address])];
+        Self::rules(primary.address, vec![rule(filters, refs)])
+    }
+
+    pub(crate) fn rules(original: SocketAddr, rules: Vec<RuleEntry>) -> Self {
+        let shadow = ShadowOptions {
+            host_suffix: "-shadow".into(),
+            place: ShadowPlace::Node,
+            connections: 64,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(15),
+        };
+        let options = Options {
+            sniff_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(5),
+            shadow,
+        };
+        Self { options, budgets: (1 << 20, 8 << 20, 64 << 20), original, rules }
+    }
+
+    pub(crate) fn start(self) -> Rig {
+        let front = frontend(FRONTEND, self.original, Some(self.rules));
+        let routes =
+            Snapshot { generation: 1, frontends: HashMap::from([(FRONTEND, Lookup::Live(front))]) };
+        let budgets = Arc::new(Budgets::new(self.budgets.0, self.budgets.1, self.budgets.2));
+        let routes = Arc::new(ArcSwap::from_pointee(routes));
+        let sockets = Arc::new(Plain::default());
+        let shared = SharedContext {
+            options: self.options,
+            routes: Arc::clone(&routes),
+            sockets: Arc::clone(&sockets) as Arc<dyn SocketFactory>,
+            budgets: Arc::clone(&budgets),
+        };
+        let heart = Box::new(Deaf);
+        let parts = WorkerParts { index: 0, shared, access: AccessLog::off(), heart };
+        let worker = Worker::start(parts).expect("a thread");
+        let keys = AtomicU64::new(1);
+        let mut rig = Rig { worker, routes, budgets, sockets, address: self.original, keys };
+        rig.address = rig.serve(FRONTEND).1;
+        rig
+    }
+}
+
+/// A running worker.
+pub(crate) struct Rig {
+    pub(crate) worker: Worker,
+    pub(crate) routes: Arc<ArcSwap<Snapshot>>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) sockets: Arc<Plain>,
+    /// Where clients of the first workload connect to.
+    address: SocketAddr,
+    keys: AtomicU64,
+}
+
+impl Rig {
+    /// A listener of one more workload; its key and where its clients connect to.
+    pub(crate) fn serve(&self, id: FrontendId) -> (u64, SocketAddr) {
+        let key = self.keys.fetch_add(1, SeqCst);
+        let listener = TcpListener::bind((id.address(), 0)).expect("127/8 is local");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("bound");
+        let name = format!("default/client-{key}");
+        let workload = Workload { name, namespace: "default".into(), place: Place::Own, key };
+        self.worker.tell(Command::Serve { workload: Arc::new(workload), listener });
+        (key, address)
+    }
+
+    /// A new client.
+    pub(crate) fn client(&self) -> Wire {
+        Wire::connect(self.address)
+    }
+
+    /// Replaces all routes.
+    pub(crate) fn publish(&self, frontends: impl IntoIterator<Item = (FrontendId, Lookup)>) {
+        let frontends = frontends.into_iter().collect();
+        self.routes.store(Arc::new(Snapshot { generation: 2, frontends }));
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let (ask, answer) = oneshot::channel();
+        self.worker.questions().blocking_send(ask).expect("the worker lives");
+        answer.blocking_recv().expect("the worker answers")
+    }
+
+    /// What is known of the copies for a shadow now.
+    pub(crate) fn copies(&self, shadow: &str) -> Copies {
+        self.report().copies.get(&*service(shadow)).cloned().unwrap_or_default()
+    }
+
+    /// Waits until every copy has ended and nothing is held, and checks the accounts.
+    pub(crate) fn settled(&self, shadow: &str, selected: u64) -> Copies {
+        eventually("all copies ended", || {
+            let copies = self.copies(shadow);
+            copies.selected == selected && copies.in_flight() == 0
+        });
+        eventually("nothing is held", || self.budgets.agent().used() == 0);
+        let copies = self.copies(shadow);
+        assert_eq!(copies.ended.iter().sum::<u64>(), selected, "{copies:?}");
+        copies
+    }
+
+    /// The same, and all of them ended like this.
+    pub(crate) fn all_ended(&self, shadow: &str, selected: u64, outcome: CopyOutcome) {
+        let copies = self.settled(shadow, selected);
+        assert_eq!(ended(&copies, outcome), selected, "{}", told(&copies));
+    }
+}
+
+pub(crate) fn ended(copies: &Copies, outcome: CopyOutcome) -> u64 {
+    copies.ended[outcome.index()]
+}
+
+/// The outcomes, for people.
+pub(crate) fn told(copies: &Copies) -> String {
+    CopyOutcome::all().map(|o| format!("{o:?}: {}; ", ended(copies, o))).collect()
+}
+
+/// Plain sockets of this network namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Plain {
+    /// How many were made.
+    pub(crate) made: AtomicUsize,
+}
+
+impl SocketFactory for Plain {
+    fn stream(&self, _: &Place, v6: bool) -> io::Result<TcpSocket> {
+        self.made.fetch_add(1, SeqCst);
+        if v6 { TcpSocket::new_v6() } else { TcpSocket::new_v4() }
+    }
+
+    fn listener(&self, _: &Place, address: SocketAddrV4) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+}
+
+/// Nobody listens to the heartbeats.
+struct Deaf;
+
+impl Heart for Deaf {
+    fn beat(&mut self, _: u32, _: bool) {}
+}

@@ -1,0 +1,18 @@
+//! The data path with real sockets, without privileges and without the kernel's programs: a
+//! listener on 127.64.0.2 accepts connections whose local address carries frontend 2, exactly as
+//! captured ones do. Clients, primaries and shadows are raw sockets, so that every byte counts.
+
+mod budgets;
+mod endings;
+mod faults;
+mod framing;
+mod harness;
+mod http1;
+mod leaving;
+mod limits;
+mod mirroring;
+mod opaque;
+mod routes;
+mod server;
+mod tunnels;
+mod wire;

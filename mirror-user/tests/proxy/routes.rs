@@ -1,0 +1,177 @@
+//! Which rule, which backend, and what mirror answers itself.
+
+use std::collections::HashMap;
+
+use http::{HeaderName, HeaderValue};
+use mirror_user::route::{
+    BackendRef, Filter, HeaderModifier, InvalidBackend, Matcher, PathMatch, RuleEntry,
+};
+
+use super::{
+    harness::{Setup, backend_ref, rule},
+    server::Server,
+    wire::Message,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn at(path: &str, entry: RuleEntry) -> RuleEntry {
+    let path = PathMatch::Prefix(path.into());
+    RuleEntry { matches: vec![Matcher { path, ..Matcher::default() }], ..entry }
+}
+
+fn named(name: &'static str) -> Server {
+    Server::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
+}
+
+fn pair(name: &str, value: &str) -> (HeaderName, HeaderValue) {
+    (name.parse().expect("a name"), value.parse().expect("a value"))
+}
+
+/// The answer to a request under one rule, whose connection must go on.
+fn answered(rules: Vec<RuleEntry>) -> Message {
+    let original = Server::ok();
+    let rig = Setup::rules(original.address, rules).start();
+    let mut client = rig.client();
+    let first = client.ask(GET);
+    assert_eq!(client.ask(GET), first);
+    assert_eq!(original.connections(), 0);
+    first
+}
+
+#[test]
+fn the_rule_that_matches_decides() {
+    let (one, two) = (named("one"), named("two"));
+    let rules = vec![
+        at("/", rule(Vec::new(), vec![backend_ref("one", &[one.address])])),
+        at("/two", rule(Vec::new(), vec![backend_ref("two", &[two.address])])),
+    ];
+    let rig = Setup::rules(one.address, rules).start();
+    let mut client = rig.client();
+    for (path, body) in [("/", "one"), ("/two", "two"), ("/twofold", "one"), ("/two/x?y", "two")] {
+        let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(answer.body, body.as_bytes(), "{path}");
+    }
+}
+
+#[test]
+fn no_match_is_404() {
+    let answer = answered(vec![at("/only", rule(Vec::new(), Vec::new()))]);
+    assert_eq!(answer.status(), 404);
+    assert!(answer.value("x-mirror-reason").unwrap().contains("no rule"), "{}", answer.head);
+}
+
+#[test]
+fn an_invalid_backend_is_500() {
+    let target = Err(InvalidBackend::NoService("default/gone".into()));
+    let refs = vec![BackendRef { weight: 1, filters: Vec::new(), target }];
+    let answer = answered(vec![rule(Vec::new(), refs)]);
+    assert_eq!(answer.status(), 500);
+    assert!(answer.value("x-mirror-reason").unwrap().contains("default/gone"), "{}", answer.head);
+}
+
+#[test]
+fn no_backend_is_500() {
+    assert_eq!(answered(vec![rule(Vec::new(), Vec::new())]).status(), 500);
+}
+
+#[test]
+fn no_ready_endpoint_is_503() {
+    let answer = answered(vec![rule(Vec::new(), vec![backend_ref("empty", &[])])]);
+    assert_eq!(answer.status(), 503);
+    let reason = answer.value("x-mirror-reason").unwrap();
+    assert!(reason.contains("default/empty:80"), "{}", answer.head);
+}
+
+#[test]
+fn our_answers_to_head_have_no_body() {
+    let original = Server::ok();
+    let rig = Setup::rules(original.address, Vec::new()).start();
+    let mut client = rig.client();
+    for _ in 0..2 {
+        client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().status(), 404);
+    }
+}
+
+#[test]
+fn our_answer_to_an_upload_arrives() {
+    let original = Server::ok();
+    let rig = Setup::rules(original.address, Vec::new()).start();
+    for _ in 0..20 {
+        let mut client = rig.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
+        let block = [b'x'; 50_000];
+        let taken = (0..60).take_while(|_| client.try_send(block)).count();
+        assert_eq!(client.message().status(), 404, "{taken}");
+    }
+}
+
+#[test]
+fn backends_get_their_weights() {
+    let servers = [named("a"), named("b"), named("c")];
+    let weights = [1, 3, 0];
+    let refs = servers
+        .iter()
+        .zip(weights)
+        .map(|(server, weight)| BackendRef { weight, ..backend_ref("x", &[server.address]) });
+    let rig = Setup::rules(servers[0].address, vec![rule(Vec::new(), refs.collect())]).start();
+    let mut client = rig.client();
+    let mut counts = HashMap::<Vec<u8>, u32>::new();
+    for _ in 0..2_000 {
+        *counts.entry(client.ask(GET).body).or_default() += 1;
+    }
+    // Seven standard deviations around 500.
+    assert!((365..=635).contains(&counts[&b"a"[..]]), "{counts:?}");
+    assert_eq!(counts[&b"a"[..]] + counts[&b"b"[..]], 2_000);
+}
+
+#[test]
+fn modifiers_of_rule_and_backend_are_applied_both_ways() {
+    let primary = Server::answering(
+        "HTTP/1.1 200 OK\r\nA: 1\r\nGone: 1\r\nServer: x\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let modifier = |set: &str, remove: &str| HeaderModifier {
+        set: vec![pair(set, "set")],
+        add: vec![pair("x-added", "more")],
+        remove: vec![remove.parse().unwrap()],
+    };
+    let mut refs = vec![backend_ref("primary", &[primary.address])];
+    refs[0].filters = vec![
+        Filter::RequestHeaders(modifier("x-backend", "cookie")),
+        Filter::ResponseHeaders(modifier("a", "server")),
+    ];
+    let filters = vec![
+        Filter::RequestHeaders(modifier("user-agent", "accept")),
+        Filter::ResponseHeaders(modifier("x-rule", "gone")),
+    ];
+    let rig = Setup::rules(primary.address, vec![rule(filters, refs)]).start();
+    let mut client = rig.client();
+    let answer = client.ask(
+        "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nAccept: */*\r\nCookie: c\r\nLast: l\r\n\r\n",
+    );
+    assert_eq!(
+        answer.head,
+        "HTTP/1.1 200 OK\r\nA: set\r\nContent-Length: 2\r\nx-added: more\r\nx-added: more\r\n\
+         x-rule: set\r\n\r\n"
+    );
+    assert_eq!(
+        primary.requests()[0].head,
+        "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: set\r\nLast: l\r\nx-added: more\r\n\
+         x-added: more\r\nx-backend: set\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_new_snapshot_holds_for_the_next_request_of_a_connection() {
+    use super::harness::{FRONTEND, frontend};
+    use mirror_user::route::Lookup;
+
+    let (one, two) = (named("one"), named("two"));
+    let rig = Setup::to(&one).start();
+    let mut client = rig.client();
+    assert_eq!(client.ask(GET).body, b"one");
+    let rules = vec![rule(Vec::new(), vec![backend_ref("two", &[two.address])])];
+    rig.publish([(FRONTEND, Lookup::Live(frontend(FRONTEND, one.address, Some(rules))))]);
+    assert_eq!(client.ask(GET).body, b"two");
+}
