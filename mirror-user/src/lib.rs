@@ -7,6 +7,7 @@
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
 
 pub mod admin;
+pub mod capture;
 pub mod control;
 pub mod outcome;
 pub mod proxy;

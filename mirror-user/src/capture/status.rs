@@ -1,0 +1,67 @@
+//! What is known of a captured workload, for `/config`, readiness and metrics.
+
+use serde::Serialize;
+
+/// Where a workload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its cgroup does not exist, or has no process.
+    Waiting,
+    /// Attached; the canary has not come through yet.
+    Starting,
+    /// New connections to frontends are captured.
+    On,
+    /// The canary fails: new connections go direct.
+    Off,
+    /// It cannot be captured, or must not be; tried again every second.
+    Refused,
+    /// The agent goes away: new connections go direct, captured ones are still served.
+    Draining,
+}
+
+impl State {
+    /// As in `/config` and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Refused => "refused",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The last result of a workload's canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryState {
+    /// Not done yet.
+    Pending,
+    /// It reached a worker through the namespace's loopback.
+    Passed,
+    /// It did not.
+    Failed,
+}
+
+/// One workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkloadStatus {
+    /// `namespace/name`.
+    pub name: String,
+    /// Its cgroup.
+    pub cgroup: String,
+    /// Where it stands.
+    pub state: State,
+    /// Why it is off or refused, or what it waits for.
+    pub reason: Option<String>,
+    /// The agent's port in its network namespace.
+    pub port: Option<u16>,
+    /// Cookie of that namespace.
+    pub netns_cookie: Option<u64>,
+    /// The last result of the canary.
+    pub canary: Option<CanaryState>,
+}

@@ -1,0 +1,316 @@
+//! The capture thread: follows each workload's cgroup, captures when a process lives in it, lets
+//! go when the last is gone. Looks every 100 ms, which is the delay of both.
+
+mod refusal;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use mirror_common::MAX_PODS;
+
+use super::{
+    CanaryState, Hand, Programs, ProgramsError, State, WorkloadConfig, WorkloadStatus,
+    attach::Attached,
+    cgroup,
+    pod::{Identity, Outside, Pod},
+};
+use crate::sockets::{Netns, NetnsSockets};
+use refusal::Refusal;
+
+/// Between two looks at the cgroups.
+const TICK: Duration = Duration::from_millis(100);
+/// Between two attempts at a workload that was refused, and two looks at whether a captured one
+/// still has the same cgroup and network namespace.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// What the handle tells the thread.
+pub(crate) enum Order {
+    /// Detach the connect hooks; answer when done.
+    StopCapturing(Sender<()>),
+    /// Let go of everything and end.
+    End,
+}
+
+/// Where one workload stands.
+enum Phase {
+    Waiting,
+    Refused { reason: String, since: Instant },
+    Captured { cookie: u64, attached: Attached, checked: Instant },
+}
+
+/// A captured namespace and how many workloads are in it.
+struct Shared {
+    pod: Pod,
+    users: usize,
+}
+
+/// All that the thread owns.
+pub(crate) struct Watch {
+    members: Vec<(WorkloadConfig, Phase)>,
+    pods: HashMap<u64, Shared>,
+    programs: Programs,
+    outside: Outside,
+    own_netns: u64,
+    next_key: u64,
+    stopped: bool,
+    status: Arc<Mutex<Vec<WorkloadStatus>>>,
+}
+
+impl Watch {
+    pub(crate) fn new(
+        workloads: Vec<WorkloadConfig>,
+        programs: Programs,
+        sockets: Arc<NetnsSockets>,
+        hand: Hand,
+        status: Arc<Mutex<Vec<WorkloadStatus>>>,
+    ) -> Result<Self, ProgramsError> {
+        let outside =
+            Outside { sockets, hand, pods: programs.pods()?, listeners: programs.sockets()? };
+        let members = workloads.into_iter().map(|config| (config, Phase::Waiting)).collect();
+        // 0 is no inode: without /proc no namespace can be opened either, which is then said.
+        let own_netns = cgroup::own_netns().unwrap_or(0);
+        // Nothing is published before the first look: "no process in the cgroup" would be a guess,
+        // by which the agent counted as ready before it captured.
+        Ok(Self {
+            members,
+            pods: HashMap::new(),
+            programs,
+            outside,
+            own_netns,
+            next_key: 1,
+            stopped: false,
+            status,
+        })
+    }
+
+    /// Runs until told to end; what was captured is let go on the way out.
+    pub(crate) fn run(&mut self, inbox: &Receiver<Order>) {
+        let mut next = Instant::now();
+        loop {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Order::StopCapturing(done)) => {
+                    self.stop();
+                    // The handle may have gone; nobody waits then.
+                    let _ = done.send(());
+                }
+                Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick(Instant::now());
+                    next = Instant::now() + TICK;
+                }
+            }
+            self.publish();
+        }
+        for place in 0..self.members.len() {
+            self.let_go(place);
+        }
+        self.programs.flush_log();
+        self.publish();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for place in 0..self.members.len() {
+            self.follow(place, now);
+        }
+        for shared in self.pods.values_mut() {
+            let was = shared.pod.is_on();
+            shared.pod.tick(&mut self.outside, now);
+            report(&shared.pod, was);
+        }
+        self.programs.flush_log();
+    }
+
+    /// Looks at one workload's cgroup and does what follows.
+    fn follow(&mut self, place: usize, now: Instant) {
+        let (config, phase) = &self.members[place];
+        let populated = match cgroup::populated(&config.cgroup) {
+            Ok(populated) => populated,
+            Err(error) => return self.refuse(place, &Refusal::Cgroup(error), now),
+        };
+        match phase {
+            Phase::Captured { .. } if !populated => {
+                tracing::info!(workload = config.full_name(), "the last process is gone");
+                self.let_go(place);
+            }
+            Phase::Captured { attached, checked, cookie } => {
+                let due = now.duration_since(*checked) >= RECHECK;
+                let (here, cookie) = (!due || attached.is_on(&config.cgroup), *cookie);
+                if !here || (due && self.moved(place, cookie, now)) {
+                    self.let_go(place);
+                    self.try_capture(place, now);
+                }
+            }
+            Phase::Refused { since, .. } if populated && now.duration_since(*since) < RECHECK => {}
+            _ if populated && !self.stopped => self.try_capture(place, now),
+            Phase::Waiting => {}
+            Phase::Refused { .. } => self.members[place].1 = Phase::Waiting,
+        }
+    }
+
+    /// Whether the workload's processes are in another network namespace than the captured one.
+    fn moved(&mut self, place: usize, cookie: u64, now: Instant) -> bool {
+        if let (_, Phase::Captured { checked, .. }) = &mut self.members[place] {
+            *checked = now;
+        }
+        let held = self.pods.get(&cookie).map(|shared| shared.pod.inode());
+        let found = cgroup::netns(&self.members[place].0.cgroup, self.own_netns);
+        matches!((held, found), (Some(held), Ok(Some((_, inode)))) if inode != held)
+    }
+
+    fn try_capture(&mut self, place: usize, now: Instant) {
+        if self.stopped {
+            return;
+        }
+        match self.capture(place, now) {
+            Ok(Some(phase)) => self.members[place].1 = phase,
+            // The processes ended meanwhile.
+            Ok(None) => self.members[place].1 = Phase::Waiting,
+            Err(refusal) => self.refuse(place, &refusal, now),
+        }
+    }
+
+    fn capture(&mut self, place: usize, now: Instant) -> Result<Option<Phase>, Refusal> {
+        let config = self.members[place].0.clone();
+        if cgroup::holds_self(&config.cgroup) {
+            return Err(Refusal::Own);
+        }
+        let found = cgroup::netns(&config.cgroup, self.own_netns).map_err(Refusal::Netns)?;
+        let Some((fd, inode)) = found else { return Ok(None) };
+        let netns = Netns::new(fd, &self.outside.sockets).map_err(Refusal::Netns)?;
+        let cookie = netns.cookie;
+        self.join(&config, (netns, inode))?;
+        match Attached::new(&mut self.programs, &config.cgroup) {
+            Ok(attached) => {
+                tracing::info!(workload = config.full_name(), cookie, "captured");
+                // Soon again: a process may have joined the cgroup before it entered its
+                // namespace.
+                let checked = now.checked_sub(RECHECK).unwrap_or(now);
+                Ok(Some(Phase::Captured { cookie, attached, checked }))
+            }
+            Err(error) => {
+                self.leave(cookie);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Counts the workload in with the namespace, which is captured when it is the first.
+    fn join(&mut self, config: &WorkloadConfig, netns: (Netns, u64)) -> Result<(), Refusal> {
+        let cookie = netns.0.cookie;
+        if let Some(shared) = self.pods.get_mut(&cookie) {
+            let other = shared.pod.workload();
+            if other.namespace != config.namespace {
+                return Err(Refusal::Shared { other: other.name.clone() });
+            }
+            shared.users += 1;
+            return Ok(());
+        }
+        let slot = self.free_slot().ok_or(Refusal::Full)?;
+        let key = self.next_key;
+        self.next_key += 1;
+        let identity =
+            Identity { name: config.full_name(), namespace: config.namespace.clone(), key, slot };
+        let pod = Pod::new(netns, identity, &mut self.programs, &mut self.outside)?;
+        self.pods.insert(cookie, Shared { pod, users: 1 });
+        Ok(())
+    }
+
+    fn free_slot(&self) -> Option<u32> {
+        (0..MAX_PODS).find(|slot| self.pods.values().all(|shared| shared.pod.slot() != *slot))
+    }
+
+    /// Counts a workload out of a namespace, which is let go with the last.
+    fn leave(&mut self, cookie: u64) {
+        let Some(shared) = self.pods.get_mut(&cookie) else { return };
+        shared.users -= 1;
+        if shared.users == 0
+            && let Some(mut shared) = self.pods.remove(&cookie)
+        {
+            shared.pod.close(&mut self.outside);
+        }
+    }
+
+    fn let_go(&mut self, place: usize) {
+        let phase = std::mem::replace(&mut self.members[place].1, Phase::Waiting);
+        if let Phase::Captured { cookie, attached, .. } = phase {
+            drop(attached);
+            self.leave(cookie);
+        }
+    }
+
+    fn refuse(&mut self, place: usize, refusal: &Refusal, now: Instant) {
+        self.let_go(place);
+        let (config, phase) = &mut self.members[place];
+        let reason = refusal.to_string();
+        let known = matches!(phase, Phase::Refused { reason: known, .. } if *known == reason);
+        if !known {
+            tracing::warn!(workload = config.full_name(), reason, "not captured");
+        }
+        *phase = Phase::Refused { reason, since: now };
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+        for (_, phase) in &mut self.members {
+            if let Phase::Captured { attached, .. } = phase {
+                attached.stop();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.members.iter().map(|(config, phase)| self.describe(config, phase));
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status.collect();
+    }
+
+    fn describe(&self, config: &WorkloadConfig, phase: &Phase) -> WorkloadStatus {
+        let mut status = WorkloadStatus {
+            name: config.full_name(),
+            cgroup: config.cgroup.display().to_string(),
+            state: State::Waiting,
+            reason: None,
+            port: None,
+            netns_cookie: None,
+            canary: None,
+        };
+        match phase {
+            Phase::Waiting => status.reason = Some("no process in the cgroup".into()),
+            Phase::Refused { reason, .. } => {
+                status.state = State::Refused;
+                status.reason = Some(reason.clone());
+            }
+            Phase::Captured { cookie, .. } => {
+                let Some(Shared { pod, .. }) = self.pods.get(cookie) else { return status };
+                let (canary, reason) = pod.canary();
+                status.state = match (self.stopped, pod.is_on(), canary) {
+                    (true, ..) => State::Draining,
+                    (false, true, _) => State::On,
+                    (false, false, CanaryState::Pending) => State::Starting,
+                    (false, false, _) => State::Off,
+                };
+                status.reason = reason.map(str::to_owned);
+                status.port = Some(pod.port());
+                status.netns_cookie = Some(*cookie);
+                status.canary = Some(canary);
+            }
+        }
+        status
+    }
+}
+
+fn report(pod: &Pod, was: bool) {
+    let workload = &pod.workload().name;
+    match (was, pod.is_on(), pod.canary().1) {
+        (false, true, _) => tracing::info!(workload, "new connections are captured"),
+        (true, false, Some(reason)) => {
+            tracing::warn!(workload, reason, "new connections go direct");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,443 @@
+//! Pods and an agent for the capture tests: a pod is a Python process in a cgroup and a network
+//! namespace of its own that connects when told; the agent answers every connection with the
+//! address that it arrived at.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddrV4, TcpListener},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use mirror_user::{
+    capture::{
+        Capture, KernelFrontends, KernelHeart, Programs, State, WorkloadConfig, WorkloadStatus,
+        check,
+    },
+    control::publish::FrontendMap as _,
+    route::FrontendId,
+    sockets::NetnsSockets,
+    worker::{Command as Told, Heart as _, Workload},
+};
+
+/// On the pod's own loopback, with a server that answers "direct".
+pub(crate) const VIP: &str = "10.99.0.1:80";
+/// The same server, never a frontend.
+pub(crate) const OTHER: &str = "10.99.0.1:81";
+/// The pod's own address.
+pub(crate) const POD_IP: &str = "10.98.0.7";
+/// The id that the tests give to [`VIP`].
+pub(crate) const ID: FrontendId = FrontendId(0x1_2345);
+pub(crate) const WORKERS: u32 = 2;
+
+/// What the pod does: joins, serves, connects on command.
+const POD: &str = r#"
+import os, socket, sys, threading
+def serve(port):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("10.99.0.1", port)); s.listen(64)
+    while True:
+        c, _ = s.accept(); c.sendall(b"direct"); c.close()
+for port in (80, 81):
+    threading.Thread(target=serve, args=(port,), daemon=True).start()
+kept = None
+def name(a): return "%s:%d" % a
+print("ready", flush=True)
+for line in sys.stdin:
+    word, address = line.split(); host, port = address.split(":")
+    try:
+        if word == "again":
+            s = kept
+        else:
+            s = socket.socket(type=socket.SOCK_DGRAM if word == "udp" else socket.SOCK_STREAM)
+            s.settimeout(5)
+            if word == "bound": s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            if word == "mesh": os.setresuid(1337, 0, 0)
+            s.connect((host, int(port)))
+            os.setresuid(0, 0, 0)
+        if word == "keep":
+            kept = s
+        out = [name(s.getpeername()), name(s.getsockname())]
+        got = b"" if word in ("again", "udp") else s.recv(200)
+        print(*out, got.decode() or "-", flush=True)
+    except OSError as e:
+        print("error", e.errno, str(e).replace(" ", "_"), flush=True)
+"#;
+
+/// What a connection of a pod saw.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) peer: String,
+    pub(crate) own: String,
+    pub(crate) greeting: String,
+}
+
+impl Seen {
+    pub(crate) fn is_direct(&self) -> bool {
+        self.greeting == "direct"
+    }
+}
+
+/// Attaches a program named "forbidder" to connect4 of a cgroup with flags 0, as tools without
+/// links do: programs below are forbidden from then on.
+const FORBID: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+def bpf(command, attr):
+    buffer = ctypes.create_string_buffer(attr, 128)
+    result = libc.syscall(number, command, buffer, 128)
+    if result < 0: raise OSError(ctypes.get_errno(), "bpf")
+    return result
+insns = ctypes.create_string_buffer(bytes([0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0]))
+license = ctypes.create_string_buffer(b"GPL")
+program = bpf(5, struct.pack("<IIQQIIQII16sII", 18, 2, ctypes.addressof(insns),
+    ctypes.addressof(license), 0, 0, 0, 0, 0, b"forbidder", 0, 10))
+bpf(8, struct.pack("<IIII", os.open(sys.argv[1], os.O_RDONLY), program, 10, 0))
+"#;
+
+/// Runs [`FORBID`].
+pub(crate) fn forbid(cgroup: &Cgroup) {
+    let status =
+        Command::new("python3").args(["-c", FORBID]).arg(&cgroup.0).status().expect("python3");
+    assert!(status.success(), "a program without a link can be attached");
+}
+
+pub(crate) struct Pod {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// A cgroup that goes when dropped; its processes have been ended before.
+pub(crate) struct Cgroup(pub(crate) PathBuf);
+
+impl Cgroup {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests attach programs to cgroups: run them as root \
+             (sudo -E cargo test -p mirror-user --test capture)"
+        );
+        let root = check().expect("this machine can capture").cgroup2;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(format!("mirror-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("a cgroup can be made");
+        Self(path)
+    }
+}
+
+impl Cgroup {
+    /// A cgroup below this one.
+    pub(crate) fn child(&self) -> Self {
+        let path = self.0.join("child");
+        fs::create_dir(&path).expect("a cgroup can be made");
+        Self(path)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel counts a process out a moment after it was waited for.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} is left behind", self.0.display());
+    }
+}
+
+impl Pod {
+    /// In a network namespace of its own.
+    pub(crate) fn new() -> Self {
+        Self::start("exec unshare --net sh -c")
+    }
+
+    /// In the namespace of the calling thread.
+    pub(crate) fn here() -> Self {
+        Self::start("exec sh -c")
+    }
+
+    fn start(enter: &str) -> Self {
+        let cgroup = Cgroup::new();
+        let inner = format!(
+            "ip link set lo up && ip address add 10.99.0.1/32 dev lo && ip link add eth0 type veth \
+             peer name eth1 && ip address add {POD_IP}/24 dev eth0 && ip link set eth0 up && \
+             exec python3 -c \"$POD\""
+        );
+        // First the cgroup, then the namespace: the order in which a race can go wrong.
+        let outer = format!("echo $$ > {}/cgroup.procs && {enter} '{inner}'", cgroup.0.display());
+        let mut child = Command::new("sh")
+            .args(["-c", &outer])
+            .env("POD", POD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        let stdin = child.stdin.take().expect("piped");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut pod = Self { child, stdin, stdout, cgroup };
+        assert_eq!(pod.line(), "ready", "the pod starts (needs sh, unshare, ip and python3)");
+        pod
+    }
+
+    /// Moves the pod to another cgroup; sockets made from then on count there.
+    pub(crate) fn join(&self, cgroup: &Cgroup) {
+        let pid = self.child.id().to_string();
+        fs::write(cgroup.0.join("cgroup.procs"), pid).expect("the cgroup takes it");
+    }
+
+    pub(crate) fn config(&self, name: &str) -> WorkloadConfig {
+        config(name, &self.cgroup)
+    }
+
+    pub(crate) fn connect(&mut self, address: &str) -> Seen {
+        self.tell("connect", address)
+    }
+
+    pub(crate) fn tell(&mut self, word: &str, address: &str) -> Seen {
+        writeln!(self.stdin, "{word} {address}").expect("the pod listens");
+        let line = self.line();
+        let [peer, own, greeting] =
+            line.splitn(3, ' ').collect::<Vec<_>>().try_into().expect("three words");
+        Seen { peer: peer.into(), own: own.into(), greeting: greeting.into() }
+    }
+
+    pub(crate) fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the pod answers");
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A process that only lives.
+pub(crate) struct Sleeper {
+    child: Child,
+    pub(crate) cgroup: Cgroup,
+}
+
+impl Sleeper {
+    /// In a network namespace of its own, with loopback up.
+    pub(crate) fn new() -> Self {
+        Self::start("exec unshare --net sh -c 'ip link set lo up && exec sleep 1000'")
+    }
+
+    /// In the namespace of the calling thread.
+    pub(crate) fn here() -> Self {
+        Self::start("exec sleep 1000")
+    }
+
+    /// Moves the process to another cgroup.
+    pub(crate) fn join(&self, cgroup: &Cgroup) {
+        let pid = self.child.id().to_string();
+        fs::write(cgroup.0.join("cgroup.procs"), pid).expect("the cgroup takes it");
+    }
+
+    fn start(then: &str) -> Self {
+        let cgroup = Cgroup::new();
+        let script = format!("echo $$ > {}/cgroup.procs && {then}", cgroup.0.display());
+        let child = Command::new("sh").args(["-c", &script]).spawn().expect("sh starts");
+        eventually("the process joins its cgroup", || {
+            let list = fs::read_to_string(cgroup.0.join("cgroup.procs")).expect("a cgroup");
+            if list.contains(&child.id().to_string()) { Ok(()) } else { Err(list) }
+        });
+        Self { child, cgroup }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn config(name: &str, cgroup: &Cgroup) -> WorkloadConfig {
+    format!("{name}={}", cgroup.0.display()).parse().expect("a valid flag")
+}
+
+/// Heartbeats that the agent's loop writes.
+#[derive(Clone, Copy)]
+pub(crate) enum Beats {
+    Fresh = 0,
+    Full = 1,
+    None = 2,
+    /// Of worker 0 only.
+    First = 3,
+}
+
+/// Connections by worker.
+type Accepted = Arc<[AtomicU32; WORKERS as usize]>;
+type Served = Arc<Mutex<Vec<(u32, Arc<Workload>, TcpListener)>>>;
+
+/// A capture with workers that greet.
+pub(crate) struct Agent {
+    pub(crate) capture: Option<Capture>,
+    pub(crate) frontends: KernelFrontends,
+    pub(crate) served: Served,
+    beats: Arc<AtomicU8>,
+    accepted: Accepted,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    pub(crate) fn new(workloads: Vec<WorkloadConfig>) -> Self {
+        Self::with_log(workloads, false)
+    }
+
+    /// With what the programs log.
+    pub(crate) fn with_log(workloads: Vec<WorkloadConfig>, log: bool) -> Self {
+        let programs = Programs::load(WORKERS, log).unwrap_or_else(|e| panic!("{e}"));
+        let mut frontends = KernelFrontends::new(&programs).expect("the maps open");
+        let vip: SocketAddrV4 = VIP.parse().expect("an address");
+        frontends.insert(ID, vip).expect("the map takes it");
+        let heart = KernelHeart::new(&programs).expect("the map opens");
+        let served = Served::default();
+        let beats = Arc::new(AtomicU8::new(Beats::Fresh as u8));
+        let accepted = Accepted::default();
+        let end = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (served, beats, end) = (served.clone(), beats.clone(), end.clone());
+            let accepted = accepted.clone();
+            thread::spawn(move || work(heart, &served, &beats, &accepted, &end))
+        };
+        let sockets = Arc::new(NetnsSockets::new().expect("/proc is mounted"));
+        let hand = hand(served.clone());
+        let capture = Capture::start(workloads, programs, sockets, hand).expect("it starts");
+        Self {
+            capture: Some(capture),
+            frontends,
+            served,
+            beats,
+            accepted,
+            end,
+            thread: Some(thread),
+        }
+    }
+
+    pub(crate) fn beat(&self, beats: Beats) {
+        self.beats.store(beats as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> Vec<u32> {
+        self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    pub(crate) fn status(&self) -> Vec<WorkloadStatus> {
+        self.capture.as_ref().expect("not dropped").status()
+    }
+
+    /// Waits until all workloads are in the state.
+    pub(crate) fn wait_for(&self, state: State) {
+        let what = format!("all workloads {state:?}");
+        eventually(&what, || {
+            let status = self.status();
+            // There is none before the first look.
+            let all = !status.is_empty() && status.iter().all(|s| s.state == state);
+            all.then_some(()).ok_or(format!("{status:?}"))
+        });
+    }
+
+    pub(crate) fn count(&self, label: &str) -> u64 {
+        let counters = self.capture.as_ref().expect("not dropped").counters().read();
+        let counters = counters.expect("the map reads");
+        counters.iter().find(|(reason, _)| reason.label() == label).expect("a reason").1
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.capture = None;
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn hand(served: Served) -> Box<dyn Fn(u32, Told) + Send> {
+    Box::new(move |worker, command| {
+        let mut served = served.lock().expect("no panic");
+        match command {
+            Told::Serve { workload, listener } => served.push((worker, workload, listener)),
+            Told::Drain | Told::End => panic!("the capture only opens and closes"),
+            Told::Leave(key) => served.retain(|(of, w, _)| (*of, w.key) != (worker, key)),
+        }
+    })
+}
+
+/// Beats and greets until the end.
+fn work(
+    mut heart: KernelHeart,
+    served: &Served,
+    beats: &AtomicU8,
+    accepted: &Accepted,
+    end: &AtomicBool,
+) {
+    let mut beaten = None::<Instant>;
+    // Open connections, so that the pod sees no end of them before it asked for its names.
+    let mut open = Vec::new();
+    while !end.load(Ordering::Relaxed) {
+        if beaten.is_none_or(|at| at.elapsed() >= Duration::from_millis(100)) {
+            let state = beats.load(Ordering::Relaxed);
+            let beating = match state {
+                state if state == Beats::None as u8 => 0,
+                state if state == Beats::First as u8 => 1,
+                _ => WORKERS,
+            };
+            for worker in 0..beating {
+                heart.beat(worker, state == Beats::Full as u8);
+            }
+            beaten = Some(Instant::now());
+        }
+        for (worker, workload, listener) in served.lock().expect("no panic").iter() {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let at = stream.local_addr().expect("connected");
+                // The canary does not listen.
+                let _ = stream.write_all(format!("{} {at}", workload.name).as_bytes());
+                accepted[*worker as usize].fetch_add(1, Ordering::Relaxed);
+                open.push(stream);
+            }
+        }
+        open.drain(..open.len().saturating_sub(64));
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Tries for ten seconds.
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(last) if start.elapsed() > Duration::from_secs(10) => {
+                panic!("waited 10 s for {what}: {last}")
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Captures that come and go leave nothing behind: no descriptor, no namespace, no link, no map
+//! entry. A test binary of its own, since it counts the process's descriptors.
+
+#[path = "capture/fixture.rs"]
+mod fixture;
+
+use std::{collections::BTreeMap, fs};
+
+use aya::programs::loaded_links;
+use fixture::{Agent, Sleeper, config, eventually};
+use mirror_user::capture::State;
+
+const PODS: usize = 100;
+const ROUNDS: usize = 10;
+
+/// The process's descriptors by what they are (sockets and pipes without their number).
+fn descriptors() -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/fd").expect("/proc is mounted").flatten() {
+        let target = fs::read_link(entry.path()).map(|t| t.display().to_string());
+        let target = target.unwrap_or_default();
+        let kind = target.split('[').next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+fn links() -> usize {
+    loaded_links().filter(Result::is_ok).count()
+}
+
+fn a_hundred_captures_ten_times_leave_nothing() {
+    let pods: Vec<Sleeper> = (0..PODS).map(|_| Sleeper::new()).collect();
+    let configs =
+        || pods.iter().enumerate().map(|(i, pod)| config(&format!("default/pod-{i}"), &pod.cgroup));
+    // The first agent opens what stays open for the life of a process (aya's probes).
+    drop(Agent::new(Vec::new()));
+    let (before, links_before) = (descriptors(), links());
+    for round in 0..ROUNDS {
+        let agent = Agent::new(configs().collect());
+        agent.wait_for(State::On);
+        let served = agent.served.lock().expect("no panic").len();
+        assert_eq!(served, PODS * fixture::WORKERS as usize);
+        assert!(links() >= links_before + 4 * PODS, "round {round}");
+        drop(agent);
+        // The kernel frees links after a grace period.
+        eventually("no link left", || match links() {
+            now if now <= links_before => Ok(()),
+            now => Err(format!("{now} links, {links_before} before")),
+        });
+        assert_eq!(descriptors(), before, "round {round}");
+    }
+}
+
+fn pods_that_end_leave_no_namespace_open_while_the_agent_lives() {
+    let namespaces = || descriptors().get("net:").copied().unwrap_or(0);
+    let pods: Vec<Sleeper> = (0..20).map(|_| Sleeper::new()).collect();
+    let configs =
+        pods.iter().enumerate().map(|(i, pod)| config(&format!("default/pod-{i}"), &pod.cgroup));
+    let agent = Agent::new(configs.collect());
+    agent.wait_for(State::On);
+    assert!(namespaces() >= 20, "{:?}", descriptors());
+    drop(pods);
+    agent.wait_for(State::Waiting);
+    assert!(agent.served.lock().expect("no panic").is_empty());
+    // The agent's own, which the socket factory returns to.
+    assert_eq!(namespaces(), 1, "{:?}", descriptors());
+}
+
+/// One after the other: both count this process's descriptors.
+#[test]
+fn nothing_is_left_behind() {
+    a_hundred_captures_ten_times_leave_nothing();
+    pods_that_end_leave_no_namespace_open_while_the_agent_lives();
+}
