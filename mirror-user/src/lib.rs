@@ -7,8 +7,11 @@
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
 
 pub mod admin;
+pub mod agent;
 pub mod capture;
+pub mod cli;
 pub mod control;
+pub mod echo;
 pub mod outcome;
 pub mod proxy;
 pub mod route;

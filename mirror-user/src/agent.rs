@@ -1,0 +1,238 @@
+//! `mirror agent`: the composition root. It makes the parts in the order in which they need each
+//! other, follows the routes, and takes everything apart again on SIGTERM.
+//!
+//! Start: check, programs, watchdog, workers, routes, capture, admin: nothing is captured before
+//! there is a worker to serve it and a route to serve it by. Stop: the module `drain`.
+
+mod drain;
+mod view;
+pub mod watchdog;
+
+use std::{io, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch::Receiver,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    view::{Admission, View},
+    watchdog::{Pulse, Watchdog},
+};
+use crate::{
+    admin::Admin,
+    capture::{self, Capture, Hand, KernelFrontends, KernelHeart, Programs},
+    cli::{self, AgentArgs, ShadowFrom},
+    control::{Control, config_dump::Report, files},
+    outcome::{AccessLog, LogWriter},
+    proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
+    route::Snapshot,
+    sockets::NetnsSockets,
+    worker::{Command, Heart, Worker, WorkerParts},
+};
+
+/// How long a worker may be silent before the watchdog kills the agent.
+const STALE: Duration = Duration::from_secs(3);
+
+/// How long connecting to one endpoint of a primary may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long lines of the access log may take to be written at the end.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs the agent until SIGTERM or SIGINT, and drains it.
+///
+/// # Errors
+/// What keeps it from starting, in words that say what to do. Nothing is left behind.
+pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
+    let budgets = args.budgets.checked()?;
+    Admin::check(args.admin, args.admin_remote)?;
+    let notice = capture::check()?;
+    for warning in &notice.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_descriptor_limit();
+    let programs = Programs::load(args.workers, tracing::enabled!(tracing::Level::DEBUG))?;
+    let sockets = Arc::new(NetnsSockets::new().context("cannot open the agent's own namespace")?);
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let shared = SharedContext {
+        options: options(args),
+        routes: Arc::clone(&snapshot),
+        sockets: sockets.clone(),
+        budgets: Arc::new(shadow_budgets(budgets)?),
+    };
+    let (access, writer) = access_log(args).context("cannot start the access log")?;
+    let (watchdog, pulses) =
+        Watchdog::spawn(args.workers, STALE, &args.log).context("cannot start the watchdog")?;
+    let workers = start_workers(&programs, pulses, &shared, &access)?;
+    let report = Arc::new(ArcSwap::from_pointee(Report::default()));
+    let mut control =
+        Control::new(KernelFrontends::new(&programs)?, Arc::clone(&snapshot), Arc::clone(&report));
+    let mut routes = files::watch(&args.routes)?;
+    control.apply(&routes.borrow_and_update(), std::time::Instant::now());
+    let capture =
+        Arc::new(Capture::start(args.capture.clone(), programs, sockets, hand(&workers))?);
+    let view = View::new(&capture, &workers, snapshot, report, shared.budgets, access);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut agent = Agent { args, workers, watchdog, control, capture };
+    runtime.block_on(agent.live(Arc::new(view), &mut routes))?;
+    drop(runtime);
+    agent.end(writer)
+}
+
+/// A started agent.
+struct Agent<'a> {
+    args: &'a AgentArgs,
+    workers: Vec<Worker>,
+    watchdog: Watchdog,
+    control: Control<KernelFrontends>,
+    capture: Arc<Capture>,
+}
+
+impl Agent<'_> {
+    /// Follows the routes until a signal, then drains.
+    async fn live(
+        &mut self,
+        view: Arc<View>,
+        routes: &mut Receiver<files::State>,
+    ) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let cancel = CancellationToken::new();
+        let lines = self.workers.iter().map(Worker::questions).collect();
+        let admission = Admission { address: self.args.admin, remote: self.args.admin_remote };
+        let admin = admission.open(view, lines, cancel.clone()).await?;
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tracing::info!(workers = self.args.workers, admin = %self.args.admin, "the agent runs");
+        loop {
+            tokio::select! {
+                Ok(()) = routes.changed() => {
+                    let state = routes.borrow_and_update().clone();
+                    self.control.apply(&state, std::time::Instant::now());
+                }
+                _ = second.tick() => {
+                    self.keep_watchdog();
+                    if self.control.is_incomplete() {
+                        self.control.apply(&routes.borrow(), std::time::Instant::now());
+                    }
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        drain::drain(&self.capture, &self.workers, self.args.grace).await;
+        cancel.cancel();
+        // It ends by the token; a panic in it was told already.
+        let _ = admin.await;
+        Ok(())
+    }
+
+    fn keep_watchdog(&mut self) {
+        if let Err(error) = self.watchdog.revive() {
+            tracing::error!(%error, "no watchdog: a hang of the agent would stay silent");
+        }
+    }
+
+    /// Takes everything apart: the capture before the workers that serve it, the watchdog last.
+    fn end(self, writer: Option<LogWriter>) -> anyhow::Result<()> {
+        let Self { workers, watchdog, control, capture, .. } = self;
+        drop((control, capture));
+        drop(workers);
+        drop(watchdog);
+        if let Some(writer) = writer {
+            writer.finish(LOG_FLUSH).context("the access log is not complete")?;
+        }
+        tracing::info!("the agent ends");
+        Ok(())
+    }
+}
+
+/// A captured workload needs a listener per worker, a connection two descriptors: the soft limit,
+/// made for programs that use select(2), is far too low.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files; accept may fail under load");
+    }
+}
+
+fn shadow_budgets(budgets: cli::Budgets) -> anyhow::Result<Budgets> {
+    let bytes = |size| usize::try_from(size).context("a budget is larger than the address space");
+    Ok(Budgets::new(bytes(budgets.request)?, bytes(budgets.backend)?, bytes(budgets.agent)?))
+}
+
+fn options(args: &AgentArgs) -> Options {
+    Options {
+        sniff_timeout: args.sniff_timeout,
+        head_timeout: args.head_timeout,
+        connect_timeout: CONNECT_TIMEOUT,
+        shadow: ShadowOptions {
+            host_suffix: args.shadow.host_suffix.clone(),
+            place: match args.shadow.from {
+                ShadowFrom::Node => ShadowPlace::Node,
+                ShadowFrom::Pod => ShadowPlace::Pod,
+            },
+            connections: args.shadow.connections as usize,
+            connect_timeout: args.shadow.connect_timeout,
+            response_timeout: args.shadow.response_timeout,
+        },
+    }
+}
+
+fn access_log(args: &AgentArgs) -> io::Result<(AccessLog, Option<LogWriter>)> {
+    match args.access_log {
+        None => Ok((AccessLog::off(), None)),
+        Some(format) => {
+            let (log, writer) = AccessLog::start(format, io::stdout())?;
+            Ok((log, Some(writer)))
+        }
+    }
+}
+
+fn start_workers(
+    programs: &Programs,
+    pulses: Vec<Pulse>,
+    shared: &SharedContext,
+    access: &AccessLog,
+) -> anyhow::Result<Vec<Worker>> {
+    (0..)
+        .zip(pulses)
+        .map(|(index, pulse)| {
+            let heart = Box::new(Hearts { kernel: KernelHeart::new(programs)?, watchdog: pulse });
+            let parts =
+                WorkerParts { index, shared: shared.clone(), access: access.clone(), heart };
+            Worker::start(parts).with_context(|| format!("cannot start worker {index}"))
+        })
+        .collect()
+}
+
+/// A worker's heartbeat goes to the connect hook and to the watchdog.
+struct Hearts {
+    kernel: KernelHeart,
+    watchdog: Pulse,
+}
+
+impl Heart for Hearts {
+    fn beat(&mut self, worker: u32, full: bool) {
+        self.kernel.beat(worker, full);
+        self.watchdog.beat();
+    }
+}
+
+fn hand(workers: &[Worker]) -> Hand {
+    let lines: Vec<_> = workers.iter().map(Worker::commands).collect();
+    Box::new(move |worker, command: Command| {
+        if let Some(line) = lines.get(worker as usize) {
+            // A worker that has ended serves nobody, and the hook sees that it is stale.
+            let _ = line.send(command);
+        }
+    })
+}

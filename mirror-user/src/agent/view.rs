@@ -1,0 +1,168 @@
+//! What the admin window shows of a running agent.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin, AdminError, Ask},
+    capture::{Capture, State, WorkloadStatus},
+    control::config_dump::{ConfigDump, Report},
+    outcome::{AccessLog, Facts},
+    proxy::Budgets,
+    route::Snapshot,
+    worker::{Vitals, Worker},
+};
+
+/// Read by the admin server for each request.
+pub(super) struct View {
+    /// Gone once the agent takes itself apart.
+    capture: Weak<Capture>,
+    workers: Vec<Arc<Vitals>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    report: Arc<ArcSwap<Report>>,
+    budgets: Arc<Budgets>,
+    access: AccessLog,
+}
+
+impl View {
+    pub(super) fn new(
+        capture: &Arc<Capture>,
+        workers: &[Worker],
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        report: Arc<ArcSwap<Report>>,
+        budgets: Arc<Budgets>,
+        access: AccessLog,
+    ) -> Self {
+        let workers = workers.iter().map(Worker::vitals).collect();
+        Self { capture: Arc::downgrade(capture), workers, snapshot, report, budgets, access }
+    }
+
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        self.capture.upgrade().map(|capture| capture.status()).unwrap_or_default()
+    }
+}
+
+/// What is in force: routes, and who is captured.
+#[derive(Serialize)]
+struct Config<'a> {
+    workloads: Vec<WorkloadStatus>,
+    #[serde(flatten)]
+    routes: ConfigDump<'a>,
+}
+
+impl admin::View for View {
+    fn heartbeats(&self) -> Vec<Duration> {
+        self.workers.iter().map(|vitals| vitals.heartbeat_age()).collect()
+    }
+
+    /// A workload that waits for its cgroup, or is refused for good, keeps nobody from starting.
+    fn ready(&self) -> Result<(), String> {
+        let workloads = self.workloads();
+        if self.capture.upgrade().is_none_or(|capture| capture.configured() != workloads.len()) {
+            return Err("the capture has not begun, or has ended".into());
+        }
+        let unready = |state| matches!(state, State::Starting | State::Off | State::Draining);
+        match workloads.iter().find(|workload| unready(workload.state)) {
+            None => Ok(()),
+            Some(workload) => {
+                let why = workload.reason.as_deref().unwrap_or("no canary has come through yet");
+                Err(format!("{} is {}: {why}", workload.name, workload.state.label()))
+            }
+        }
+    }
+
+    fn config(&self) -> serde_json::Value {
+        let (snapshot, report) = (self.snapshot.load(), self.report.load());
+        let routes = ConfigDump::new(&snapshot, &report);
+        serde_json::to_value(Config { workloads: self.workloads(), routes })
+            .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
+    }
+
+    fn facts(&self) -> Facts {
+        let mut states = BTreeMap::new();
+        for workload in self.workloads() {
+            *states.entry(workload.state.label()).or_default() += 1;
+        }
+        let counters = self.capture.upgrade().map(|capture| capture.counters().read());
+        let capture_connects = match counters {
+            Some(Ok(counters)) => counters.into_iter().map(|(r, n)| (r.label(), n)).collect(),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the counters of the connect hook cannot be read");
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let held = self.budgets.held();
+        let shadow_held = held.into_iter().map(|(shadow, n)| (shadow.to_string(), n as u64));
+        Facts {
+            shadow_held: shadow_held.collect(),
+            capture_connects,
+            workloads: states.into_iter().collect(),
+            generation: self.snapshot.load().generation,
+            access_log_dropped: self.access.dropped(),
+        }
+    }
+}
+
+/// The admin server's address, and who may reach it.
+pub(super) struct Admission {
+    pub(super) address: SocketAddr,
+    pub(super) remote: bool,
+}
+
+impl Admission {
+    /// Serves the window. In an upgrade the older agent has the address until it is gone: then
+    /// this waits for it, and the agent works meanwhile.
+    ///
+    /// # Errors
+    /// [`AdminError`], but not for an address in use.
+    pub(super) async fn open(
+        self,
+        view: Arc<View>,
+        lines: Vec<mpsc::Sender<Ask>>,
+        cancel: CancellationToken,
+    ) -> Result<JoinHandle<()>, AdminError> {
+        let workers = admin::Workers::new(lines);
+        let first = self.bind().await?;
+        Ok(tokio::spawn(async move {
+            let waited = cancel.run_until_cancelled(self.wait(first)).await;
+            if let Some(admin) = waited {
+                admin.serve(view, workers, cancel).await;
+            }
+        }))
+    }
+
+    /// None: the address is in use.
+    async fn bind(&self) -> Result<Option<Admin>, AdminError> {
+        match Admin::bind(self.address, self.remote).await {
+            Ok(admin) => Ok(Some(admin)),
+            Err(AdminError::Bind { address, source })
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                tracing::warn!(%address, "--admin is in use; taking it over as soon as it is free");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn wait(&self, mut bound: Option<Admin>) -> Admin {
+        loop {
+            if let Some(admin) = bound {
+                return admin;
+            }
+            sleep(Duration::from_secs(1)).await;
+            bound = Admin::bind(self.address, self.remote).await.ok();
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The `mirror` program: parses the command line and hands over to the library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mirror_user::{
+    agent::{self, watchdog},
+    cli::AgentArgs,
+    echo::{self, EchoArgs},
+};
+use tokio::runtime;
+
+/// Transparent traffic shadowing: takes connections by eBPF, proxies HTTP to the primary, and
+/// copies the requests that HTTPRoutes select to a shadow.
+#[derive(Parser)]
+#[command(name = "mirror", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Captures workloads, proxies their requests and shadows those that routes select.
+    Agent(Box<AgentArgs>),
+    /// A server that answers with what it was asked, in the form of httpbin.
+    Echo(EchoArgs),
+    /// Watches an agent from outside; the agent starts it.
+    #[command(hide = true)]
+    Watchdog(watchdog::WatchdogArgs),
+    /// Shows on this machine what the watchdog does to a hung agent.
+    #[command(hide = true)]
+    WatchdogTrial(watchdog::TrialArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mirror: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes in one line; a cause that an error has quoted is not said twice.
+fn describe(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.contains(&cause) => said,
+        said => format!("{said}: {cause}"),
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Agent(args) => {
+            args.log.start();
+            agent::run(&args)?;
+        }
+        Command::Echo(args) => {
+            runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(echo::run(args))?;
+        }
+        Command::Watchdog(args) => {
+            args.log.start();
+            watchdog::run(&args)?;
+        }
+        Command::WatchdogTrial(args) => {
+            args.log.start();
+            watchdog::run_trial(&args)?;
+        }
+    }
+    Ok(())
+}
