@@ -1,0 +1,156 @@
+//! `mirror agent` on the simulated node.
+
+use std::{net::SocketAddr, process::ExitStatus, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::{
+    command::mirror_binary,
+    http,
+    metrics::Metrics,
+    node::{Node, Pod},
+    process::{Process, eventually},
+};
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct Agent<'a> {
+    node: &'a Node,
+    process: Process,
+    admin: SocketAddr,
+    command: String,
+}
+
+impl<'a> Agent<'a> {
+    /// Starts `mirror agent` on the node, capturing these pods, with further `flags`, and waits
+    /// until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready within 20 s; with what it wrote.
+    pub fn start(node: &'a Node, pods: &[&Pod], flags: &[&str]) -> Result<Self> {
+        let captures: Vec<_> =
+            pods.iter().map(|pod| (pod.name().to_owned(), pod.cgroup().to_owned())).collect();
+        let captures: Vec<_> =
+            captures.iter().map(|(name, path)| format!("{name}={}", path.display())).collect();
+        let captures: Vec<_> = captures.iter().map(String::as_str).collect();
+        Self::start_with(node, "agent", &captures, flags)
+    }
+
+    /// The same with the values of `--capture` spelled out (`[NAMESPACE/]NAME=CGROUP_PATH`).
+    /// `name` names its log files: a second agent needs another name and another `--admin`.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_with(
+        node: &'a Node,
+        name: &str,
+        captures: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
+        let (binary, routes) = (mirror_binary()?, node.routes().path());
+        let (binary, routes) = (binary.to_string_lossy(), routes.to_string_lossy());
+        let mut argv = vec![&*binary, "agent", "--routes", &*routes];
+        for capture in captures {
+            argv.extend(["--capture", capture]);
+        }
+        argv.extend(flags);
+        let admin = argv.iter().position(|arg| *arg == "--admin");
+        let admin = admin.and_then(|at| argv.get(at + 1)).unwrap_or(&"127.0.0.1:15920").parse()?;
+        let process = node.spawn(name, &argv)?;
+        let mut agent = Self { node, process, admin, command: argv.join(" ") };
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let mut ended = None;
+        let ready = eventually("the agent is ready", Duration::from_secs(20), || {
+            ended = self.process.wait(Duration::ZERO).ok().flatten();
+            ended.is_some() || matches!(self.get("/readyz"), Ok((200, _)))
+        });
+        if let Some(status) = ended {
+            bail!("`{}`: {status}\n{}", self.command, self.log());
+        }
+        ready.with_context(|| self.log())
+    }
+
+    /// The command that it was started with.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// What it wrote so far, to stdout and stderr.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.stdout() + &self.process.stderr()
+    }
+
+    /// GETs a path of its admin endpoint: status and body.
+    ///
+    /// # Errors
+    /// It does not answer within 5 s.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http::get(self.node.netns(), self.admin, path)
+    }
+
+    /// What `/metrics` says now.
+    ///
+    /// # Errors
+    /// It does not answer, or not in the text format.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let (status, body) = self.get("/metrics")?;
+        if status != 200 {
+            bail!("/metrics answers {status}: {body}");
+        }
+        Metrics::parse(&body)
+    }
+
+    /// The sum of all samples of this name with these labels.
+    ///
+    /// # Errors
+    /// As [`Agent::metrics`].
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(self.metrics()?.sum(name, labels))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Sends SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// It has ended before, or does not within `timeout`.
+    pub fn stop(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.wait(timeout)?.with_context(|| format!("the agent still drains: {}", self.log()))
+    }
+
+    /// Ends it with SIGKILL and waits for it.
+    ///
+    /// # Errors
+    /// What kill(2) or waitpid(2) say.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Waits for its end; None when it still runs after `timeout`.
+    ///
+    /// # Errors
+    /// What waitpid(2) says.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        Ok(self.process.wait(timeout)?)
+    }
+}

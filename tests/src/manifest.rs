@@ -1,0 +1,260 @@
+//! Kubernetes YAML for the agent's folder: Services, EndpointSlices, HTTPRoutes.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+use crate::node::Service;
+
+/// The folder that `mirror agent --routes` watches.
+#[derive(Debug)]
+pub struct Routes {
+    folder: PathBuf,
+}
+
+impl Routes {
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a file whole or not at all: a reader never sees half of it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Beside the folder, on the same file system, so that the agent sees one rename.
+        let draft = self.folder.with_extension(format!("draft{count}"));
+        fs::write(&draft, text).with_context(|| draft.display().to_string())?;
+        fs::rename(&draft, self.folder.join(file)).with_context(|| file.to_owned())
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        fs::remove_file(self.folder.join(file)).with_context(|| file.to_owned())
+    }
+}
+
+impl Service {
+    /// The Service and its EndpointSlice.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        let Self { namespace, name, cluster_ip, port, endpoints } = self;
+        let target = endpoints.first().map_or(*port, std::net::SocketAddrV4::port);
+        let mut text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
+             spec:\n  clusterIP: {cluster_ip}\n  ports:\n  - name: http\n    port: {port}\n    \
+             targetPort: {target}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
+             namespace: {namespace}\n  labels:\n    kubernetes.io/service-name: {name}\n\
+             addressType: IPv4\nports:\n- name: http\n  port: {target}\n  protocol: TCP\n"
+        );
+        text.push_str(if endpoints.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
+        for endpoint in endpoints {
+            let ip = endpoint.ip();
+            let _ = writeln!(text, "- addresses: [\"{ip}\"]\n  conditions:\n    ready: true");
+        }
+        text
+    }
+}
+
+/// An HTTPRoute of the namespace `default` (or another) whose parent is a Service.
+#[derive(Clone, Debug)]
+pub struct Route {
+    name: String,
+    namespace: String,
+    parent: Service,
+    rules: Vec<Rule>,
+}
+
+impl Route {
+    /// A route without rules yet.
+    #[must_use]
+    pub fn new(name: &str, parent: &Service) -> Self {
+        let namespace = parent.namespace.clone();
+        Self { name: name.to_owned(), namespace, parent: parent.clone(), rules: Vec::new() }
+    }
+
+    /// In another namespace than its parent: a consumer route.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Adds a rule after those before.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// As YAML.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        let Self { name, namespace, parent, rules } = self;
+        let mut text = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {name}\n"
+        );
+        if namespace != "default" {
+            let _ = writeln!(text, "  namespace: {namespace}");
+        }
+        text.push_str("spec:\n  parentRefs:\n  - group: \"\"\n    kind: Service\n");
+        let _ = writeln!(text, "    name: {}", parent.name);
+        if *namespace != parent.namespace {
+            let _ = writeln!(text, "    namespace: {}", parent.namespace);
+        }
+        let _ = writeln!(text, "    port: {}\n  rules:", parent.port);
+        for rule in rules {
+            text.push_str(&rule.text());
+        }
+        text
+    }
+}
+
+/// One rule of a [`Route`].
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    matches: Vec<String>,
+    filters: Vec<String>,
+    backends: Vec<String>,
+}
+
+impl Rule {
+    /// A rule with one backend.
+    #[must_use]
+    pub fn to(service: &str, port: u16) -> Self {
+        Self { backends: vec![format!("name: {service}\nport: {port}")], ..Self::default() }
+    }
+
+    /// Adds a backend with a weight.
+    #[must_use]
+    pub fn backend(mut self, service: &str, port: u16, weight: u32) -> Self {
+        self.backends.push(format!("name: {service}\nport: {port}\nweight: {weight}"));
+        self
+    }
+
+    /// Adds a `RequestMirror` of every request.
+    #[must_use]
+    pub fn mirror(self, service: &str, port: u16) -> Self {
+        self.filter(&mirror(service, port))
+    }
+
+    /// Adds a `RequestMirror` of a percentage of the requests.
+    #[must_use]
+    pub fn mirror_percent(self, service: &str, port: u16, percent: u32) -> Self {
+        self.filter(&format!("{}\n  percent: {percent}", mirror(service, port)))
+    }
+
+    /// Adds a filter: an item's YAML, its first line without a dash.
+    #[must_use]
+    pub fn filter(mut self, yaml: &str) -> Self {
+        self.filters.push(yaml.to_owned());
+        self
+    }
+
+    /// Adds a match: an item's YAML, its first line without a dash.
+    #[must_use]
+    pub fn matching(mut self, yaml: &str) -> Self {
+        self.matches.push(yaml.to_owned());
+        self
+    }
+
+    fn text(&self) -> String {
+        let parts = [
+            ("matches", &self.matches),
+            ("filters", &self.filters),
+            ("backendRefs", &self.backends),
+        ];
+        let mut text = String::new();
+        for (name, items) in parts.iter().filter(|(_, items)| !items.is_empty()) {
+            let lead = if text.is_empty() { "  - " } else { "    " };
+            let _ = writeln!(text, "{lead}{name}:");
+            for item in *items {
+                let _ = writeln!(text, "    - {}", item.trim_end().replace('\n', "\n      "));
+            }
+        }
+        text
+    }
+}
+
+fn mirror(service: &str, port: u16) -> String {
+    format!(
+        "type: RequestMirror\nrequestMirror:\n  backendRef:\n    name: {service}\n    port: {port}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> Service {
+        Service {
+            namespace: "default".into(),
+            name: "httpbin".into(),
+            cluster_ip: "10.96.0.10".parse().unwrap(),
+            port: 8000,
+            endpoints: vec!["10.244.0.3:80".parse().unwrap(), "10.244.0.4:80".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn the_walkthroughs_route() {
+        let rule = Rule::to("httpbin-v1", 80).mirror_percent("httpbin-v2", 80, 25);
+        let text = Route::new("httpbin", &service()).rule(rule).manifest();
+        let expected = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: httpbin
+spec:
+  parentRefs:
+  - group: \"\"
+    kind: Service
+    name: httpbin
+    port: 8000
+  rules:
+  - filters:
+    - type: RequestMirror
+      requestMirror:
+        backendRef:
+          name: httpbin-v2
+          port: 80
+        percent: 25
+    backendRefs:
+    - name: httpbin-v1
+      port: 80
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_service_and_its_endpoints() {
+        let text = service().manifest();
+        let (service, slice) = text.split_once("---\n").unwrap();
+        assert!(
+            service.contains("clusterIP: 10.96.0.10\n  ports:\n  - name: http\n    port: 8000")
+        );
+        assert!(slice.contains("ports:\n- name: http\n  port: 80\n"));
+        assert!(slice.ends_with(
+            "- addresses: [\"10.244.0.3\"]\n  conditions:\n    ready: true\n\
+             - addresses: [\"10.244.0.4\"]\n  conditions:\n    ready: true\n"
+        ));
+    }
+}

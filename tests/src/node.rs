@@ -1,0 +1,240 @@
+//! The node: a network namespace without an uplink, which routes between its pods and balances
+//! its Services as kube-proxy would.
+
+mod pod;
+mod service;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+pub use pod::Pod;
+pub use service::Service;
+
+use crate::{
+    cgroup,
+    leftovers::{self, PREFIX},
+    manifest::Routes,
+    namespace::Netns,
+    process::{Output, Place, Process},
+};
+
+/// The node's own address.
+const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+
+/// A simulated Kubernetes node.
+#[derive(Debug)]
+pub struct Node {
+    /// What the names of all that belongs to it begin with.
+    id: String,
+    folder: PathBuf,
+    cgroup: PathBuf,
+    netns: Netns,
+    routes: Routes,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pods: Vec<(String, Ipv4Addr)>,
+    /// How many pods there ever were: a name may come back, an address does not.
+    made: u16,
+    services: Vec<Service>,
+}
+
+impl Node {
+    /// Makes an empty node. `name` appears in the names of its namespaces.
+    ///
+    /// # Errors
+    /// Not root, no cgroup v2, `ip` or `nft` missing; each with what to do.
+    pub fn create(name: &str) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            bail!("the simulated node needs root (namespaces, cgroups, eBPF): use sudo -E");
+        }
+        leftovers::on_interrupt()?;
+        leftovers::remove_dead()?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{PREFIX}{}-{count}-{name}", std::process::id());
+        // From here on a failure leaves parts behind; `parts` removes them.
+        let parts = Parts(&id);
+        let folder = std::env::temp_dir().join(&id);
+        let routes = Routes::create(&folder.join("routes"))?;
+        fs::create_dir_all(folder.join("logs"))?;
+        let cgroup = cgroup::mount()?.join(&id);
+        cgroup::create(&cgroup)?;
+        let netns = Netns::create(&format!("{id}-node"))?;
+        netns.ip(&format!(
+            "address add {NODE_IP}/32 dev lo\n\
+             route add 10.96.0.0/12 dev lo src {NODE_IP}\n"
+        ))?;
+        netns.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+        std::mem::forget(parts);
+        let node = Self { id, folder, cgroup, netns, routes, state: Mutex::default() };
+        node.apply(&node.lock())?;
+        Ok(node)
+    }
+
+    /// Adds a pod: a network namespace, a cgroup, an address in 10.244.0.0/16. The name of a pod
+    /// that was dropped may be used again; everything else about it is new.
+    ///
+    /// # Errors
+    /// A pod of that name is there, or what `ip` says.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        let mut state = self.lock();
+        if self.cgroup.join(name).exists() {
+            bail!("there is a pod {name}: choose another name");
+        }
+        state.pods.retain(|(other, _)| other != name);
+        let index = state.made;
+        state.made = index.checked_add(1).context("too many pods")?;
+        let pod = Pod::create(self, name, index)?;
+        state.pods.push((name.to_owned(), pod.ip()));
+        self.apply(&state)?;
+        Ok(pod)
+    }
+
+    /// Adds a Service of the namespace `default` with a ClusterIP, balanced at random over the
+    /// pods.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn service(&self, name: &str, port: u16, target: u16, pods: &[&Pod]) -> Result<Service> {
+        let endpoints = pods.iter().map(|pod| SocketAddrV4::new(pod.ip(), target)).collect();
+        self.service_in("default", name, port, endpoints)
+    }
+
+    /// Adds a Service of any namespace.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn service_in(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+        endpoints: Vec<SocketAddrV4>,
+    ) -> Result<Service> {
+        let mut state = self.lock();
+        let index = u16::try_from(state.services.len()).context("too many Services")?;
+        let [high, low] = (index + 10).to_be_bytes();
+        let service = Service {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            cluster_ip: Ipv4Addr::new(10, 96, high, low),
+            port,
+            endpoints,
+        };
+        state.services.push(service.clone());
+        self.apply(&state)?;
+        Ok(service)
+    }
+
+    /// Puts a changed Service (other endpoints, say) into force for new connections.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn update(&self, service: &Service) -> Result<()> {
+        let mut state = self.lock();
+        state.services.retain(|other| other.cluster_ip != service.cluster_ip);
+        state.services.push(service.clone());
+        self.apply(&state)
+    }
+
+    /// The folder of YAML that the agent reads.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The node's own network namespace.
+    #[must_use]
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// A folder for a test's own files; it goes with the node.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts a process on the node itself, in a cgroup of its own (as a host's daemon).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, name: &str, argv: &[&str]) -> Result<Process> {
+        self.place("host")?.spawn(name, argv)
+    }
+
+    /// Runs a command on the node itself to its end.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end within `timeout`.
+    pub fn run(&self, argv: &[&str], timeout: Duration) -> Result<Output> {
+        self.place("host")?.run("host-run", argv, timeout)
+    }
+
+    fn place(&self, cgroup: &str) -> Result<Place> {
+        let place = Place {
+            cgroup: self.cgroup.join(cgroup),
+            netns: self.netns.path(),
+            hosts: self.hosts(),
+            logs: self.folder.join("logs"),
+        };
+        cgroup::create(&place.cgroup)?;
+        Ok(place)
+    }
+
+    fn hosts(&self) -> PathBuf {
+        self.folder.join("hosts")
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names and balancing, from the state.
+    fn apply(&self, state: &State) -> Result<()> {
+        let mut hosts = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+        for (name, ip) in &state.pods {
+            let _ = writeln!(hosts, "{ip} {name}.pod");
+        }
+        for service in &state.services {
+            let _ = writeln!(hosts, "{} {}", service.cluster_ip, service.names());
+        }
+        // In place: the file is bound over /etc/hosts of processes that run already.
+        fs::write(self.hosts(), hosts).context("writing the hosts file")?;
+        self.netns.nft(&service::rules(&state.services))?;
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = leftovers::remove(&self.id) {
+            eprintln!("cleaning up {} failed: {error:#}", self.id);
+        }
+    }
+}
+
+/// Removes the parts of a node that could not be made whole.
+struct Parts<'a>(&'a str);
+
+impl Drop for Parts<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = leftovers::remove(self.0) {
+            eprintln!("cleaning up {} failed: {error:#}", self.0);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The stage of most suites: a client, a primary and a shadow on one node, with a Service `web`
+//! that clients use and one for each of the two.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    agent::Agent,
+    manifest::{Route, Rule},
+    node::{Node, Pod, Service},
+    process::{Process, eventually},
+};
+
+/// Three pods, three Services: `web` (port 8000, the primary), `primary` and `shadow` (port 80).
+#[derive(Debug)]
+pub struct Pair {
+    /// Where clients run; the pod that [`Pair::agent`] captures.
+    pub client: Pod,
+    /// Behind `web:8000` and `primary:80`.
+    pub primary: Pod,
+    /// Behind `shadow:80`.
+    pub shadow: Pod,
+    /// The Service that routes are attached to.
+    pub web: Service,
+    /// Last: its drop removes everything.
+    pub node: Node,
+}
+
+impl Pair {
+    /// Makes the node, and writes the Services into the agent's folder. No route yet, no server.
+    ///
+    /// # Errors
+    /// As [`Node::create`].
+    pub fn create(name: &str) -> Result<Self> {
+        let node = Node::create(name)?;
+        let [client, primary, shadow] = ["client", "primary", "shadow"].map(|name| node.pod(name));
+        let (client, primary, shadow) = (client?, primary?, shadow?);
+        let web = node.service("web", 8000, 80, &[&primary])?;
+        let pair = Self { client, primary, shadow, web, node };
+        let others = [
+            pair.node.service("primary", 80, 80, &[&pair.primary])?,
+            pair.node.service("shadow", 80, 80, &[&pair.shadow])?,
+        ];
+        let manifests = [&pair.web, &others[0], &others[1]].map(Service::manifest);
+        pair.node.routes().write("services.yaml", &manifests.join("---\n"))?;
+        Ok(pair)
+    }
+
+    /// An agent that captures the client.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn agent(&self, flags: &[&str]) -> Result<Agent<'_>> {
+        Agent::start(&self.node, &[&self.client], flags)
+    }
+
+    /// The same with a route in force that mirrors every request.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn mirroring(&self, flags: &[&str]) -> Result<Agent<'_>> {
+        self.write(&[Rule::to("primary", 80).mirror("shadow", 80)])?;
+        self.agent(flags)
+    }
+
+    /// Writes the route of `web`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, rules: &[Rule]) -> Result<()> {
+        let route = Route::new("web", &self.web);
+        let route = rules.iter().cloned().fold(route, Route::rule);
+        self.node.routes().write("route.yaml", &route.manifest())
+    }
+
+    /// Writes the route of `web` (it must be another than before), and waits until it is in force;
+    /// how long that took.
+    ///
+    /// # Errors
+    /// It is not in force within a second.
+    pub fn apply(&self, agent: &Agent<'_>, rules: &[Rule]) -> Result<Duration> {
+        let before = generation(agent)?;
+        let start = Instant::now();
+        self.write(rules)?;
+        eventually("the route is in force", Duration::from_secs(1), || {
+            generation(agent).is_ok_and(|now| now > before)
+        })?;
+        Ok(start.elapsed())
+    }
+
+    /// Runs a command in the client to its end: its stdout.
+    ///
+    /// # Errors
+    /// It fails, or takes more than two minutes.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        self.client.run(argv, Duration::from_secs(120))?.ok()
+    }
+
+    /// Runs one of this crate's Python scripts in the client: what it prints, which is JSON.
+    ///
+    /// # Errors
+    /// As [`Pair::run`], or it prints no JSON.
+    pub fn script(&self, name: &str, args: &[&str]) -> Result<Value> {
+        let path = script(name);
+        let argv: Vec<_> = ["python3", &path].into_iter().chain(args.iter().copied()).collect();
+        let text = self.run(&argv)?;
+        serde_json::from_str(&text).with_context(|| format!("{name} prints: {text}"))
+    }
+}
+
+/// The generation of the snapshot in force.
+///
+/// # Errors
+/// `/config` does not say.
+pub fn generation(agent: &Agent<'_>) -> Result<u64> {
+    config(agent)?["generation"].as_u64().context("no generation in /config")
+}
+
+/// What `/config` says.
+///
+/// # Errors
+/// It answers another status than 200, or no JSON.
+pub fn config(agent: &Agent<'_>) -> Result<Value> {
+    match agent.get("/config")? {
+        (200, body) => Ok(serde_json::from_str(&body)?),
+        (status, body) => bail!("/config answers {status}: {body}"),
+    }
+}
+
+/// Where a script of this crate is.
+#[must_use]
+pub fn script(name: &str) -> String {
+    format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program of the Python environment in target/venv.
+///
+/// # Errors
+/// It is not installed; the message says how to.
+pub fn venv(program: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin").join(program);
+    let path = path.canonicalize().with_context(|| {
+        format!("no {}: cargo xtask test --only tools installs it", path.display())
+    })?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// `mirror echo` on port 80 of a pod, with its JSON log.
+#[derive(Debug)]
+pub struct Echo {
+    /// The server.
+    pub process: Process,
+    json: PathBuf,
+}
+
+impl Echo {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As [`Pod::echo`].
+    pub fn start(node: &Node, pod: &Pod) -> Result<Self> {
+        let json = node.folder().join(format!("{}.json", pod.name()));
+        let args = ["--listen", "0.0.0.0:80", "--quiet", "--log-json", &json.to_string_lossy()];
+        Ok(Self { process: pod.echo(&args)?, json })
+    }
+
+    /// What arrived so far, a line for each request.
+    ///
+    /// # Panics
+    /// A line is no JSON.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Value> {
+        lines(&self.json)
+    }
+
+    /// The requests whose target holds this, once there are `count` of them; more are an error, as
+    /// is waiting for more than 10 s.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn wait(&self, part: &str, count: usize) -> Result<Vec<Value>> {
+        let tagged = || {
+            let seen = self.seen().into_iter();
+            seen.filter(|line| line["target"].as_str().is_some_and(|t| t.contains(part)))
+                .collect::<Vec<_>>()
+        };
+        let what = format!("{count} requests {part}");
+        let arrived = eventually(&what, Duration::from_secs(10), || tagged().len() >= count);
+        let seen = tagged();
+        arrived.with_context(|| format!("there are {}", seen.len()))?;
+        if seen.len() != count {
+            bail!("{} requests {part}, not {count}", seen.len());
+        }
+        Ok(seen)
+    }
+}
+
+/// The lines of a file of JSON lines; a last line that is still being written is left out.
+///
+/// # Panics
+/// Another line is no JSON.
+#[must_use]
+pub fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    whole.lines().map(parse).collect()
+}

@@ -1,0 +1,136 @@
+//! wrk (<https://github.com/wg/wrk>), the load generator: a duration goes in, its own count of
+//! requests, latencies and errors comes out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::node::{Node, Pod};
+
+/// Before each request of a paced run: 20 ms on average, never in step with the others.
+const PACE: &str = "function delay() return math.random(10, 30) end\n";
+
+/// Written by wrk at its end: one line of JSON on stdout, times in microseconds.
+const SCRIPT: &str = r#"
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\n{"requests":%d,"duration":%d,"p50":%d,"p99":%d,"max":%d,' ..
+    '"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    latency.max, e.connect, e.read, e.write, e.status, e.timeout))
+end
+"#;
+
+/// wrk, ready to run on one node.
+#[derive(Debug)]
+pub struct Wrk {
+    script: PathBuf,
+    paced: PathBuf,
+}
+
+/// What one run measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Connections refused or broken, answers outside 2xx and 3xx, and answers that took over 2 s.
+    pub errors: u64,
+    /// Requests per second.
+    pub rate: f64,
+    /// Half of the requests took at most this long.
+    pub p50: Duration,
+    /// 99 of 100 requests took at most this long.
+    pub p99: Duration,
+}
+
+impl Wrk {
+    /// Puts the scripts that report into the node's folder.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn new(node: &Node) -> Result<Self> {
+        let (script, paced) = (node.folder().join("wrk.lua"), node.folder().join("paced.lua"));
+        fs::write(&script, SCRIPT).with_context(|| script.display().to_string())?;
+        fs::write(&paced, [PACE, SCRIPT].concat()).with_context(|| paced.display().to_string())?;
+        Ok(Self { script, paced })
+    }
+
+    /// GETs `url` from the pod on `connections` keep-alive connections, one request at a time on
+    /// each and the next at once, for `duration` (whole seconds, as wrk has it).
+    ///
+    /// # Errors
+    /// wrk is not installed, or fails; its report cannot be read.
+    pub fn run(&self, pod: &Pod, url: &str, connections: u32, duration: Duration) -> Result<Load> {
+        Self::run_script(&self.script, pod, url, connections, duration)
+    }
+
+    /// The same with a pause of 10 to 30 ms before each request, so that the latency is that of
+    /// the path and not of a queue for the processor.
+    ///
+    /// # Errors
+    /// As [`Wrk::run`].
+    pub fn run_paced(
+        &self,
+        pod: &Pod,
+        url: &str,
+        connections: u32,
+        duration: Duration,
+    ) -> Result<Load> {
+        Self::run_script(&self.paced, pod, url, connections, duration)
+    }
+
+    fn run_script(
+        script: &Path,
+        pod: &Pod,
+        url: &str,
+        connections: u32,
+        duration: Duration,
+    ) -> Result<Load> {
+        let (c, d) = (connections.to_string(), format!("{}s", duration.as_secs()));
+        let script = script.to_string_lossy();
+        let argv = ["wrk", "-t1", "-c", &c, "-d", &d, "--timeout", "2s", "-s", &*script, url];
+        let output = pod.run(&argv, duration + Duration::from_secs(30))?;
+        ensure!(output.status.code() != Some(127), "`wrk` is not installed: apt-get install wrk");
+        let text = output.ok()?;
+        let report = text.lines().rev().find(|line| line.starts_with('{'));
+        parse(report.with_context(|| format!("wrk did not report: {text}"))?)
+    }
+}
+
+fn parse(report: &str) -> Result<Load> {
+    let report: serde_json::Value = serde_json::from_str(report).context("wrk's report")?;
+    let number = |field: &str| {
+        report[field].as_u64().with_context(|| format!("no {field} in wrk's report {report}"))
+    };
+    let errors = ["connect", "read", "write", "status", "timeout"];
+    let requests = number("requests")?;
+    Ok(Load {
+        requests,
+        errors: errors.iter().map(|kind| number(kind)).sum::<Result<_>>()?,
+        rate: requests as f64 * 1e6 / number("duration")? as f64,
+        p50: Duration::from_micros(number("p50")?),
+        p99: Duration::from_micros(number("p99")?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_read() {
+        let load = parse(
+            r#"{"requests":500,"duration":2000000,"p50":1500,"p99":9000,"max":9500,
+                "connect":1,"read":2,"write":3,"status":4,"timeout":5}"#,
+        )
+        .unwrap();
+        assert_eq!((load.requests, load.errors), (500, 15));
+        assert_eq!((load.rate, load.p99), (250.0, Duration::from_millis(9)));
+        assert!(parse(r#"{"requests":500}"#).is_err());
+    }
+}
