@@ -1,0 +1,192 @@
+//! What routes say, end to end: weights, precedence of matches, answers' headers, several
+//! frontends.
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
+
+use mirror_tests::{
+    Copies, Echo, Pair, Pod, Service,
+    manifest::{Route, Rule},
+    pair::config,
+};
+use serde_json::json;
+
+fn to_primary() -> Rule {
+    Rule::to("primary", 80)
+}
+
+fn echoes(pair: &Pair) -> [Echo; 2] {
+    [&pair.primary, &pair.shadow].map(|pod| Echo::start(&pair.node, pod).unwrap())
+}
+
+fn set(kind: &str, field: &str, name: &str, value: &str) -> String {
+    format!("type: {kind}\n{field}:\n  set:\n  - name: {name}\n    value: {value}")
+}
+
+fn set_request(name: &str, value: &str) -> String {
+    set("RequestHeaderModifier", "requestHeaderModifier", name, value)
+}
+
+fn load(pair: &Pair, tag: &str, count: usize, rate: usize) {
+    let (count_text, rate) = (count.to_string(), rate.to_string());
+    let args = ["web", "8000", tag, &count_text, "8", &rate, "20"];
+    let result = pair.script("load.py", &args).unwrap();
+    assert_eq!(result["errors"], json!([]), "{tag}");
+    assert_eq!(result["closed"], json!([]), "{tag}");
+    assert_eq!(result["ok"].as_array().unwrap().len(), count, "{tag}");
+}
+
+#[test]
+fn nine_of_ten_by_weight() {
+    let pair = Pair::create("weights").unwrap();
+    let [primary, other] = echoes(&pair);
+    let rule = Rule::default().backend("primary", 80, 9).backend("shadow", 80, 1);
+    let rule = rule.backend("nowhere", 80, 0);
+    pair.write(&[rule]).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    load(&pair, "weights", 4000, 0);
+    let seen = [primary.seen().len(), other.seen().len()];
+    println!("weights 9:1 of 4,000: {seen:?}");
+    assert_eq!(seen[0] + seen[1], 4000, "{}", agent.log());
+    // 400 expected, standard deviation 19: five of them.
+    assert!((305..=495).contains(&seen[1]), "{seen:?}");
+    assert_eq!(Copies::settled(&agent).unwrap(), Copies::default());
+}
+
+#[test]
+fn the_more_specific_match_comes_first() {
+    let pair = Pair::create("precedence").unwrap();
+    let _echoes = echoes(&pair);
+    let rule = |name: &str, matching: &str| {
+        to_primary().matching(matching).filter(&set_request("X-Rule", name))
+    };
+    let path = |kind: &str, value: &str| format!("path:\n  type: {kind}\n  value: {value}");
+    let header = "headers:\n- name: X-Team\n  value: blue";
+    // The least specific first, so that the order in the list decides nothing but the last tie.
+    let rules = [
+        rule("root", &path("PathPrefix", "/")),
+        rule("root-again", &path("PathPrefix", "/")),
+        rule("prefix", &path("PathPrefix", "/anything")),
+        rule(
+            "query",
+            &format!("{}\nqueryParams:\n- name: q\n  value: '1'", path("PathPrefix", "/anything")),
+        ),
+        rule("header", &format!("{}\n{header}", path("PathPrefix", "/anything"))),
+        rule(
+            "two",
+            &format!(
+                "{}\n{header}\n- name: X-Size\n  type: RegularExpression\n  value: '[0-9]+'",
+                path("PathPrefix", "/anything")
+            ),
+        ),
+        rule("method", &format!("{}\nmethod: DELETE", path("PathPrefix", "/anything"))),
+        rule("longer", &path("PathPrefix", "/anything/long")),
+        rule("regex", &path("RegularExpression", "/head.*s")),
+        rule("exact", &path("Exact", "/anything/long/exact")),
+    ];
+    pair.write(&rules).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    let cases: [(&str, &[&str], &str); 15] = [
+        ("/get", &[], "root"),
+        ("/anything", &[], "prefix"),
+        ("/anything/", &[], "prefix"),
+        ("/anything/other", &[], "prefix"),
+        ("/anything?q=1", &[], "query"),
+        ("/anything?q=2", &[], "prefix"),
+        ("/anything?q=1", &["-H", "X-Team: blue"], "header"),
+        ("/anything?q=1", &["-H", "x-team: blue", "-H", "X-Size: 12"], "two"),
+        ("/anything", &["-H", "X-Team: blue", "-H", "X-Size: 12x"], "header"),
+        ("/anything", &["-H", "X-Team: blue", "-X", "DELETE"], "method"),
+        ("/anything/long", &["-H", "X-Team: blue"], "longer"),
+        ("/anything/longer", &[], "prefix"),
+        ("/anything/long/exact", &["-X", "DELETE"], "exact"),
+        ("/anything/long/exact/", &[], "longer"),
+        ("/headers", &[], "regex"),
+    ];
+    for (target, flags, expected) in cases {
+        let url = format!("http://web:8000{target}");
+        let argv = ["curl", "-sS", "-m", "5", &url];
+        let answer = pair.run(&[&argv[..], flags].concat()).unwrap();
+        let says = format!("\"X-Rule\": \"{expected}\"");
+        assert!(
+            answer.contains(&says),
+            "{target} {flags:?}: not {expected}: {answer}\n{}",
+            agent.log()
+        );
+    }
+}
+
+#[test]
+fn no_match_and_an_invalid_backend_say_so() {
+    let pair = Pair::create("refused").unwrap();
+    let _echoes = echoes(&pair);
+    let exact = |path: &str| format!("path:\n  type: Exact\n  value: {path}");
+    let rules = [
+        to_primary().matching(&exact("/get")),
+        Rule::to("missing", 80).matching(&exact("/missing")),
+    ];
+    pair.write(&rules).unwrap();
+    let _agent = pair.agent(&[]).unwrap();
+    for (path, code) in [("/get", "200"), ("/other", "404"), ("/missing", "500")] {
+        let url = format!("http://web:8000{path}");
+        let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        assert_eq!(pair.run(&argv).unwrap(), code, "{path}");
+    }
+}
+
+#[test]
+fn an_answers_headers_are_modified() {
+    let pair = Pair::create("answers").unwrap();
+    let [primary, _shadow] = echoes(&pair);
+    let modifier = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  \
+                    - name: X-Set\n    value: one\n  add:\n  - name: Server\n    value: second\n  \
+                    remove: [Date]";
+    pair.write(&[to_primary().filter(modifier).mirror("shadow", 80)]).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    let argv = ["curl", "-sSi", "-m", "5", "http://web:8000/get?id=answers-0"];
+    let answer = pair.run(&argv).unwrap().to_lowercase();
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    assert!(head.contains("x-set: one"), "{head}\n{}", agent.log());
+    assert!(head.contains("server: mirror-echo") && head.contains("server: second"), "{head}");
+    assert!(!head.contains("date:"), "{head}");
+    let seen = primary.wait("id=answers-", 1).unwrap();
+    assert!(!seen[0]["headers"].to_string().contains("x-set"), "{seen:?}");
+}
+
+/// One more pod with a Service of its name on port 80, whose manifest is in the agent's folder.
+fn another(pair: &Pair, name: &str) -> (Pod, Service) {
+    let pod = pair.node.pod(name).unwrap();
+    let service = pair.node.service(name, 80, 80, &[&pod]).unwrap();
+    pair.node.routes().write(&format!("{name}.yaml"), &service.manifest()).unwrap();
+    (pod, service)
+}
+
+#[test]
+fn each_frontend_has_its_own_routes() {
+    let pair = Pair::create("frontends").unwrap();
+    let [primary, shadow] = echoes(&pair);
+    let (second_pod, second) = another(&pair, "second");
+    let second_echo = Echo::start(&pair.node, &second_pod).unwrap();
+    let (third_pod, _third) = another(&pair, "third");
+    let third_echo = Echo::start(&pair.node, &third_pod).unwrap();
+    pair.write(&[to_primary().mirror("shadow", 80)]).unwrap();
+    let route = Route::new("second", &second).rule(Rule::to("second", 80).mirror("primary", 80));
+    pair.node.routes().write("second-route.yaml", &route.manifest()).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    for service in ["web:8000", "second", "third"] {
+        let url = format!("http://{service}/get?id={}-[1-50]", service.replace(":8000", ""));
+        pair.run(&["curl", "-sS", "-m", "5", "-o", "/dev/null", &url]).unwrap();
+    }
+    let hosts = |echo: &Echo, tag: &str, count| {
+        let seen = echo.wait(&format!("id={tag}-"), count).unwrap();
+        seen.iter().map(|line| line["host"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(&primary, "web", 50), ["web:8000"; 50], "{}", agent.log());
+    assert_eq!(hosts(&shadow, "web", 50), ["web-shadow:8000"; 50]);
+    assert_eq!(hosts(&second_echo, "second", 50), ["second"; 50]);
+    assert_eq!(hosts(&primary, "second", 50), ["second-shadow"; 50]);
+    assert_eq!(hosts(&third_echo, "third", 50), ["third"; 50]);
+    assert_eq!(Copies::settled(&agent).unwrap().delivered, 100);
+    let shown = config(&agent).unwrap();
+    let frontends = shown["frontends"].as_object().unwrap();
+    let expected = [pair.web.address().to_string(), second.address().to_string()];
+    assert!(frontends.len() == 2 && expected.iter().all(|a| frontends.contains_key(a)), "{shown}");
+}
