@@ -1,0 +1,49 @@
+//! The project's commands: `cargo xtask run` (the demo), `cargo xtask test` (every check), and
+//! `cargo xtask build-ebpf`. They need nothing but Rust, and install the rest.
+
+pub mod build_ebpf;
+mod demo;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The project's commands
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Command {
+    /// Show mirror at work on a simulated node, step by step, and check what it shows
+    Run(demo::RunArgs),
+    /// Run every check; the last line counts them
+    Test(suite::TestArgs),
+    /// Build the programs for the kernel from source
+    BuildEbpf {
+        /// Install what the build needs
+        #[arg(long)]
+        install: bool,
+        /// Replace the committed object
+        #[arg(long)]
+        commit: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Run(args) => demo::run(&args),
+        Command::Test(args) => suite::run(&args),
+        Command::BuildEbpf { install, commit } => {
+            let options = build_ebpf::Options { install, commit };
+            build_ebpf::build(&tools::root(), options)
+                .map(|object| println!("{}", object.display()))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nfailed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

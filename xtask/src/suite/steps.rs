@@ -1,0 +1,137 @@
+//! The steps of `cargo xtask test`.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use super::tally::Tally;
+use crate::{build_ebpf, tools};
+
+/// A step: gets `--filter`, gives its counts; an error counts as one failure.
+type Step = fn(Option<&str>) -> Result<Tally>;
+
+/// All steps in order: the cheap ones first, what later ones need before them.
+pub(super) const ALL: [(&str, Step); 11] = [
+    ("tools", |_| done(install())),
+    ("format", |_| done(format())),
+    ("ebpf", |_| done(ebpf())),
+    ("committed", |_| done(build_ebpf::check_committed(&tools::root()))),
+    ("lint", |_| done(lint())),
+    ("unit", unit),
+    ("docs", |_| done(docs())),
+    ("build", |_| done(tools::build_mirror())),
+    ("e2e", end_to_end),
+    ("licenses", |_| done(licenses())),
+    ("advisories", |_| advisories()),
+];
+
+fn done(result: Result<()>) -> Result<Tally> {
+    result.map(|()| Tally::PASSED)
+}
+
+/// The clients and servers of others that the end-to-end tests use.
+fn install() -> Result<()> {
+    tools::ensure(&[
+        ("curl", "curl"),
+        ("ip", "iproute2"),
+        ("nft", "nftables"),
+        ("wrk", "wrk"),
+        ("nginx", "nginx-light"),
+        ("python3", "python3"),
+        ("node", "nodejs"),
+        ("openssl", "openssl"),
+        // For crates that are built from C, cargo-deny's among them.
+        ("cc", "gcc"),
+    ])?;
+    tools::venv().map(drop)
+}
+
+fn format() -> Result<()> {
+    tools::run(&mut tools::cargo(&["fmt", "--all", "--check"]))?;
+    tools::run(tools::cargo(&["fmt", "--check"]).current_dir(tools::root().join("mirror-ebpf")))
+}
+
+fn ebpf() -> Result<()> {
+    let options = build_ebpf::Options { install: true, commit: false };
+    build_ebpf::build(&tools::root(), options).map(drop)
+}
+
+fn lint() -> Result<()> {
+    let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    tools::run(&mut tools::cargo(&args))
+}
+
+fn docs() -> Result<()> {
+    let mut command = tools::cargo(&["doc", "--workspace", "--no-deps"]);
+    tools::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn unit(filter: Option<&str>) -> Result<Tally> {
+    let mut args = vec!["test", "--workspace", "--exclude", "mirror-tests", "--no-fail-fast"];
+    args.extend(["--"].into_iter().chain(filter));
+    tests(&mut tools::cargo(&args))
+}
+
+/// One at a time: they measure, and this machine may be small.
+fn end_to_end(filter: Option<&str>) -> Result<Tally> {
+    tools::require_root()?;
+    // Never an old binary: without a build the tests would be about other sources.
+    tools::build_mirror()?;
+    let mut args = vec!["test", "-p", "mirror-tests", "--no-fail-fast", "--", "--test-threads=1"];
+    args.extend(filter);
+    tests(tools::cargo(&args).env_remove("MIRROR_BIN"))
+}
+
+/// Runs cargo test, shows its lines, and adds up their counts.
+fn tests(command: &mut Command) -> Result<Tally> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let stdout = child.stdout.take().context("a piped stdout is there")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally += Tally::parse(&line).unwrap_or_default();
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        // It did not compile, or a test binary died without its summary.
+        println!("cargo test: {status}");
+        tally += Tally::FAILED;
+    }
+    Ok(tally)
+}
+
+fn licenses() -> Result<()> {
+    deny(&["check", "bans", "licenses", "sources"])
+}
+
+/// Skipped, and said so, when the database cannot be fetched (no network).
+fn advisories() -> Result<Tally> {
+    install_deny()?;
+    let fetched = tools::cargo(&["deny", "fetch", "db"]).output().context("cargo deny")?;
+    if !fetched.status.success() {
+        let stderr = String::from_utf8_lossy(&fetched.stderr);
+        println!("SKIPPED: the advisory database cannot be fetched, so known vulnerabilities");
+        println!("were not checked. cargo deny says: {}", stderr.trim());
+        return Ok(Tally::SKIPPED);
+    }
+    done(deny(&["check", "advisories"]))
+}
+
+fn deny(args: &[&str]) -> Result<()> {
+    install_deny()?;
+    tools::run(tools::cargo(&["deny"]).args(args))
+}
+
+fn install_deny() -> Result<()> {
+    let there = tools::cargo(&["deny", "--version"]).output();
+    if there.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    println!("installing cargo-deny, which takes some minutes");
+    tools::run(&mut tools::cargo(&["install", "--locked", "cargo-deny"]))
+}
