@@ -27,6 +27,7 @@ use http::{header, request};
 pub use self::budget::{Budget, Budgets};
 pub(super) use self::copy::CopyWriter;
 use self::{
+    budget::{Charge, Purse},
     copy::{Copy, CopyBody},
     lane::Lane,
     ticket::Ticket,
@@ -97,22 +98,10 @@ impl Shadows {
         head: &request::Parts,
         whole: bool,
     ) -> Option<Offer> {
-        let backend = match &mirror.target {
-            Ok(backend) => backend,
-            Err(_) => return None,
-        };
+        let Ok(backend) = &mirror.target else { return None };
         let ticket = Ticket::new(ctx, &backend.service);
-        let lane = match self.lane(ctx, client, backend) {
-            Ok(lane) => lane,
-            Err(reason) => {
-                ticket.settle(CopyOutcome::Dropped(reason), 0);
-                return None;
-            }
-        };
-        let purse = self.budgets.purse(self.backend_budget(&backend.service));
-        let head = self.copy_head(head);
-        let charge = match purse.charge(head_size(&head)) {
-            Ok(charge) => charge,
+        let (lane, purse, head, charge) = match self.prepare(ctx, client, backend, head) {
+            Ok(prepared) => prepared,
             Err(reason) => {
                 ticket.settle(CopyOutcome::Dropped(reason), 0);
                 return None;
@@ -122,6 +111,25 @@ impl Shadows {
             if whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
         let copy = Copy { head, body, ticket, charge, moves: 0 };
         Some((Launch { lane, copy }, writer))
+    }
+
+    /// What a copy needs before it is made. A lane without room is known before the head is
+    /// copied, so that a shadow that never answers costs next to nothing.
+    fn prepare(
+        &self,
+        ctx: &Context,
+        client: &Client,
+        backend: &Backend,
+        head: &request::Parts,
+    ) -> Result<(Rc<Lane>, Arc<Purse>, request::Parts, Charge), DropReason> {
+        let lane = self.lane(ctx, client, backend)?;
+        if lane.is_full() {
+            return Err(DropReason::Connections);
+        }
+        let purse = self.budgets.purse(self.backend_budget(&backend.service));
+        let head = self.copy_head(head);
+        let charge = purse.charge(head_size(&head))?;
+        Ok((lane, purse, head, charge))
     }
 
     /// Closes connections that have idled too long, and forgets lanes without any and backends of

@@ -80,12 +80,17 @@ impl Lane {
             }
             slot.close();
         }
-        if self.open.get() >= self.options.connections {
+        if self.is_full() {
             return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
         self.open.set(self.open.get() + 1);
         let run = carrier::run(Opened(Rc::clone(self)), copy);
         self.carriers.borrow_mut().spawn_local(run);
+    }
+
+    /// Whether a copy would find no connection, and none more is allowed.
+    pub(super) fn is_full(&self) -> bool {
+        self.idle.borrow().is_empty() && self.open.get() >= self.options.connections
     }
 
     /// Connections, idle ones as well.
