@@ -20,6 +20,10 @@ use crate::{
     sockets::SocketFactory,
 };
 
+/// Lines of the log about single requests or connections, per worker and sweep (100 ms). Writing
+/// one takes a lock and a system call, and a client that provokes them decides how many there are.
+const LINES: u32 = 2;
+
 /// Limits of the data path; those of the shadow leg apart.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -59,6 +63,7 @@ pub struct Context {
     rng: RefCell<SmallRng>,
     draining: Cell<bool>,
     live: Cell<usize>,
+    lines: Lines,
 }
 
 impl Context {
@@ -79,6 +84,7 @@ impl Context {
             rng: RefCell::new(SmallRng::from_os_rng()),
             draining: Cell::new(false),
             live: Cell::new(0),
+            lines: Lines::default(),
         })
     }
 
@@ -107,6 +113,12 @@ impl Context {
         self.live.get()
     }
 
+    /// Whether a line about a single request or connection may be written now. All are counted in
+    /// the metrics and in the access log.
+    pub(super) fn may_tell(&self) -> bool {
+        self.lines.take()
+    }
+
     pub(super) fn enter(self: &Rc<Self>) -> Live {
         self.live.set(self.live.get() + 1);
         Live(Rc::clone(self))
@@ -114,6 +126,10 @@ impl Context {
 
     /// Closes what has idled too long; called by the worker's loop every 100 ms.
     pub fn sweep(&self) {
+        let left_out = self.lines.begin_anew();
+        if left_out > 0 {
+            tracing::warn!(left_out, "more requests failed than are told here; see the metrics");
+        }
         self.primary.sweep();
         self.shadows.sweep(self.routes().generation);
     }
@@ -140,5 +156,40 @@ pub(super) struct Live(Rc<Context>);
 impl Drop for Live {
     fn drop(&mut self) {
         self.0.live.set(self.0.live.get() - 1);
+    }
+}
+
+/// Lines asked for since the last sweep.
+#[derive(Debug, Default)]
+struct Lines(Cell<u32>);
+
+impl Lines {
+    /// Asks for one; whether it may be written.
+    fn take(&self) -> bool {
+        self.0.set(self.0.get().saturating_add(1));
+        self.0.get() <= LINES
+    }
+
+    /// How many were refused since the last call.
+    fn begin_anew(&self) -> u32 {
+        self.0.replace(0).saturating_sub(LINES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_the_limit_are_refused_and_counted() {
+        let lines = Lines::default();
+        for _ in 0..2 {
+            assert!((0..LINES).all(|_| lines.take()));
+            assert!(!lines.take());
+            assert!(!lines.take());
+            assert_eq!(lines.begin_anew(), 2);
+        }
+        assert!(lines.take());
+        assert_eq!(lines.begin_anew(), 0);
     }
 }

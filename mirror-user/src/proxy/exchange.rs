@@ -238,6 +238,11 @@ impl Record {
         }
     }
 
+    /// Whether the log may say what became of this exchange.
+    pub(super) fn may_tell(&self) -> bool {
+        self.ctx.may_tell()
+    }
+
     pub(super) fn answered(&mut self, by: Answer, status: StatusCode) {
         self.answer = by;
         self.status = Some(status.as_u16());
@@ -254,7 +259,7 @@ impl Record {
         self.ending = if gone { Ending::ClientGone } else { Ending::PrimaryFailed };
         // Never an empty FIN: a client could take it for the proper end of an idle connection.
         self.client.ends.set(End::Reset);
-        if !gone {
+        if !gone && self.ctx.may_tell() {
             tracing::warn!(
                 client = %self.client.workload.name,
                 frontend = %self.client.frontend.service,

@@ -1,5 +1,5 @@
 //! Answers of our own, where there is no primary to ask: each says in `x-mirror-reason` who
-//! answered and why, and in one log line.
+//! answered and why; the log tells a few of them, the metrics all.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -37,13 +37,15 @@ pub(super) fn no_endpoint(record: Record) -> Response<AnswerBody> {
 }
 
 fn answer(mut record: Record, by: Answer, status: StatusCode, why: &str) -> Response<AnswerBody> {
-    tracing::warn!(
-        client = %record.client.workload.name,
-        frontend = %record.client.frontend.service,
-        status = status.as_u16(),
-        why,
-        "answered by mirror"
-    );
+    if record.may_tell() {
+        tracing::warn!(
+            client = %record.client.workload.name,
+            frontend = %record.client.frontend.service,
+            status = status.as_u16(),
+            why,
+            "answered by mirror"
+        );
+    }
     record.answered(by, status);
     let reason = format!("mirror: {why}");
     let text = Bytes::from(format!("{reason}\n"));

@@ -22,12 +22,14 @@ pub(super) async fn relay(ctx: &Rc<Context>, client: &Client, stream: TcpStream,
     match primary::transport(ctx, &client.workload.place, address).await {
         Ok(upstream) => join(ctx, stream, upstream, first).await,
         Err(error) => {
-            tracing::warn!(
-                client = %client.workload.name,
-                %address,
-                %error,
-                "cannot reach the original destination; the client's connection is reset"
-            );
+            if ctx.may_tell() {
+                tracing::warn!(
+                    client = %client.workload.name,
+                    %address,
+                    %error,
+                    "cannot reach the original destination; the client's connection is reset"
+                );
+            }
             ending::reset(stream);
         }
     }
