@@ -25,9 +25,9 @@ use crate::route::{Frontend, RouteName, ServicePort};
 pub enum ConnectionKind {
     /// Served as HTTP/1.
     Http1,
-    /// Bytes that are not HTTP/1, copied both ways to the original destination.
+    /// Bytes that are not HTTP, copied both ways to the original destination.
     Opaque,
-    /// The HTTP/2 preface; copied both ways for now.
+    /// Served as HTTP/2.
     Http2,
     /// The server spoke first.
     ServerFirst,
@@ -144,6 +144,8 @@ pub enum DropReason {
     ShadowClosed,
     /// The copy was not sent whole within the response timeout.
     SendTimeout,
+    /// HTTP/2, which the shadow speaks, cannot carry its head.
+    Unfit,
     /// The agent went away.
     Shutdown,
 }
@@ -168,4 +170,6 @@ pub enum RetryReason {
     Unsent,
     /// A reused connection failed before any byte of the answer, and the request may be repeated.
     Unanswered,
+    /// An upstream of HTTP/2 said that it has not looked at the request (GOAWAY, REFUSED_STREAM).
+    Refused,
 }

@@ -9,9 +9,13 @@
 mod accept;
 mod connection;
 mod context;
+mod dress;
 mod ending;
 mod exchange;
 mod framing;
+mod http2;
+mod inbound;
+mod interim;
 mod io;
 mod local;
 mod opaque;

@@ -48,7 +48,7 @@ labels! {
         PrimaryFailed => "primary_failed",
         Tunnel => "tunnel",
     }
-    DropReason: 13 {
+    DropReason: 14 {
         NoEndpoint => "no_endpoint",
         Connections => "connections",
         Backoff => "backoff",
@@ -61,6 +61,7 @@ labels! {
         ClientGone => "client_gone",
         ShadowClosed => "shadow_closed",
         SendTimeout => "send_timeout",
+        Unfit => "unfit",
         Shutdown => "shutdown",
     }
     UnknownReason: 3 {
@@ -68,10 +69,11 @@ labels! {
         Closed => "closed",
         Malformed => "malformed",
     }
-    RetryReason: 3 {
+    RetryReason: 4 {
         Connect => "connect",
         Unsent => "unsent",
         Unanswered => "unanswered",
+        Refused => "refused",
     }
 }
 

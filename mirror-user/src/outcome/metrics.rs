@@ -114,6 +114,11 @@ impl Families<'_> {
         let help = "Requests that were sent to the primary once more.";
         self.counter("mirror_retries", None, help, |to| {
             each(to, "reason", RetryReason::ALL.map(RetryReason::label), report.retries)
+        })?;
+        let help = "Interim answers (1xx but 100 and 101) of primaries, which clients of HTTP/1 \
+                    could not be given.";
+        self.counter("mirror_interim_answers_dropped", None, help, |to| {
+            add(to, &[], report.interim_dropped)
         })
     }
 

@@ -51,6 +51,8 @@ pub struct Report {
     pub passed: [u64; 2],
     /// Retries by [`RetryReason`].
     pub retries: [u64; RetryReason::ALL.len()],
+    /// Interim answers (1xx) that a client of HTTP/1 could not be given.
+    pub interim_dropped: u64,
 }
 
 impl Exchanges {
@@ -89,6 +91,7 @@ impl Report {
         add(&mut self.open, &other.open);
         add(&mut self.passed, &other.passed);
         add(&mut self.retries, &other.retries);
+        self.interim_dropped += other.interim_dropped;
         for (pair, theirs) in &other.exchanges {
             self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
         }

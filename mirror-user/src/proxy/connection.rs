@@ -152,22 +152,27 @@ async fn proceed(
     sniffed: io::Result<Protocol>,
     opened: Option<TcpStream>,
 ) {
-    let (kind, http) = match sniffed {
-        Ok(Protocol::Http1) => (ConnectionKind::Http1, true),
-        Ok(Protocol::Http2) => (ConnectionKind::Http2, false),
-        Ok(Protocol::Opaque) => (ConnectionKind::Opaque, false),
-        Ok(Protocol::Silent) => (ConnectionKind::Silent, false),
+    let kind = match sniffed {
+        Ok(Protocol::Http1) => ConnectionKind::Http1,
+        Ok(Protocol::Http2) => ConnectionKind::Http2,
+        Ok(Protocol::Opaque) => ConnectionKind::Opaque,
+        Ok(Protocol::Silent) => ConnectionKind::Silent,
         // Reset by the client before it said anything that counts.
         Err(_) => return drop(Seen::new(ctx, ConnectionKind::Silent)),
     };
     let _seen = Seen::new(ctx, kind);
-    match (http, opened) {
-        (true, opened) => {
+    let ctx = Rc::clone(ctx);
+    match (kind, opened) {
+        (ConnectionKind::Http1, opened) => {
             drop(opened);
-            serve::serve(Rc::clone(ctx), Rc::new(client), stream, first.freeze()).await;
+            serve::http1(ctx, Rc::new(client), stream, first.freeze()).await;
         }
-        (false, Some(upstream)) => opaque::join(ctx, stream, upstream, first).await,
+        (ConnectionKind::Http2, opened) => {
+            drop(opened);
+            serve::http2(ctx, Rc::new(client), stream, first.freeze()).await;
+        }
+        (_, Some(upstream)) => opaque::join(&ctx, stream, upstream, first).await,
         // A client that ends without a byte is shown to the server as it is.
-        (false, None) => opaque::relay(ctx, &client, stream, first).await,
+        (_, None) => opaque::relay(&ctx, &client, stream, first).await,
     }
 }

@@ -3,15 +3,19 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, Cache};
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use tokio::sync::Notify;
 
 use super::{
-    primary::Primary,
+    primary::{Primary, Protocols},
     shadow::{Budgets, ShadowOptions, Shadows},
 };
 use crate::{
@@ -56,12 +60,17 @@ pub struct Context {
     pub(super) options: Options,
     pub(super) sockets: Arc<dyn SocketFactory>,
     pub(super) primary: Primary,
+    pub(super) protocols: Protocols,
+    /// Interim answers that a client of HTTP/1 could not be given. Shared with hyper's callbacks.
+    pub(super) interim_dropped: Arc<AtomicU64>,
     pub(super) shadows: Shadows,
     /// Where events go.
     pub recorder: Recorder,
     routes: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     rng: RefCell<SmallRng>,
     draining: Cell<bool>,
+    /// Told when the drain begins.
+    drained: Notify,
     live: Cell<usize>,
     lines: Lines,
 }
@@ -74,6 +83,8 @@ impl Context {
             options: shared.options.clone(),
             sockets: Arc::clone(&shared.sockets),
             primary: Primary::default(),
+            protocols: Protocols::default(),
+            interim_dropped: Arc::default(),
             shadows: Shadows::new(
                 shared.options.shadow.clone(),
                 Arc::clone(&shared.budgets),
@@ -83,6 +94,7 @@ impl Context {
             routes: RefCell::new(Cache::new(Arc::clone(&shared.routes))),
             rng: RefCell::new(SmallRng::from_os_rng()),
             draining: Cell::new(false),
+            drained: Notify::new(),
             live: Cell::new(0),
             lines: Lines::default(),
         })
@@ -101,6 +113,15 @@ impl Context {
     /// From now on each connection is closed after the answer that is under way.
     pub fn drain(&self) {
         self.draining.set(true);
+        self.drained.notify_waiters();
+    }
+
+    /// Waits until the drain begins.
+    pub(super) async fn drained(&self) {
+        let told = self.drained.notified();
+        if !self.is_draining() {
+            told.await;
+        }
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -130,8 +151,10 @@ impl Context {
         if left_out > 0 {
             tracing::warn!(left_out, "more requests failed than are told here; see the metrics");
         }
+        let generation = self.routes().generation;
         self.primary.sweep();
-        self.shadows.sweep(self.routes().generation);
+        self.protocols.sweep(generation);
+        self.shadows.sweep(generation);
     }
 
     /// What was counted here, and what is open now.
@@ -140,7 +163,9 @@ impl Context {
         for (shadow, open) in self.shadows.connections() {
             self.recorder.shadow_connections(&shadow, open);
         }
-        self.recorder.report()
+        let mut report = self.recorder.report();
+        report.interim_dropped = self.interim_dropped.load(Relaxed);
+        report
     }
 
     /// Closes all that is kept open inside a workload's network namespace.

@@ -10,16 +10,21 @@ use std::{
     time::Instant,
 };
 
-use http::{Method, Request, Response, StatusCode, Uri, request, response};
-use hyper::body::{Body, Incoming};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use hyper::body::Body;
 
 use super::{
     connection::Client,
     context::Context,
+    dress,
     ending::End,
     framing::{Carriage, prepare_answer, prepare_request},
+    inbound::Inbound,
+    interim::Interim,
     local,
-    primary::{AnswerBody, Destination, Failure, PrimaryBody, Progress, Sent, Upstream},
+    primary::{
+        AnswerBody, Destination, Errand, Failure, Outcome, PrimaryBody, Progress, Sent, Upstream,
+    },
     shadow::{CopyWriter, Launch},
     tunnel,
 };
@@ -33,6 +38,13 @@ use crate::{
 #[error("no answer: {0}")]
 pub(super) struct Abort(#[from] pub(super) Failure);
 
+/// The client's side of an exchange.
+pub(super) struct Side {
+    /// Where what the primary says before its answer goes.
+    pub(super) interim: Interim,
+    pub(super) progress: Rc<Progress>,
+}
+
 /// Answers one request of a client.
 ///
 /// # Errors
@@ -40,11 +52,14 @@ pub(super) struct Abort(#[from] pub(super) Failure);
 pub(super) async fn exchange(
     ctx: Rc<Context>,
     client: Rc<Client>,
-    request: Request<Incoming>,
+    mut head: request::Parts,
+    body: Inbound,
+    side: Side,
 ) -> Result<Response<AnswerBody>, Abort> {
-    let (mut head, body) = request.into_parts();
-    let mut record = Record::new(Rc::clone(&ctx), client, &head);
-    let carriage = match prepare_request(&mut head) {
+    let common =
+        if head.version == Version::HTTP_2 { dress::from_http2(&mut head) } else { Ok(()) };
+    let mut record = Record::new(Rc::clone(&ctx), client, side.progress, &head);
+    let carriage = match common.and_then(|()| prepare_request(&mut head)) {
         Ok(carriage) => carriage,
         Err(malformed) => return Ok(local::bad_request(record, &malformed)),
     };
@@ -53,7 +68,8 @@ pub(super) async fn exchange(
         Found::NoMatch => return Ok(local::no_match(record)),
         Found::NoRoute => {
             let to = Destination::Original(record.client.frontend.address);
-            return carry(ctx, record, carriage, to, head, body, Vec::new()).await;
+            let freight = Freight { head, body, interim: side.interim, offers: Vec::new() };
+            return carry(ctx, record, carriage, to, freight).await;
         }
     };
     record.rule = Some(Arc::clone(&rule));
@@ -81,7 +97,8 @@ pub(super) async fn exchange(
     if backend.endpoints.is_empty() {
         return Ok(unready(record, offers));
     }
-    carry(ctx, record, carriage, Destination::Backend(backend), head, body, offers).await
+    let freight = Freight { head, body, interim: side.interim, offers };
+    carry(ctx, record, carriage, Destination::Backend(backend), freight).await
 }
 
 enum Found {
@@ -129,24 +146,34 @@ fn launch(offers: Vec<Offer>) {
     offers.into_iter().for_each(|(launch, _writer)| launch.now());
 }
 
+/// What goes to the primary.
+struct Freight {
+    head: request::Parts,
+    body: Inbound,
+    interim: Interim,
+    offers: Vec<Offer>,
+}
+
 async fn carry(
     ctx: Rc<Context>,
     mut record: Record,
     carriage: Carriage,
     to: Destination,
-    head: request::Parts,
-    body: Incoming,
-    offers: Vec<Offer>,
+    freight: Freight,
 ) -> Result<Response<AnswerBody>, Abort> {
-    if carriage == Carriage::Tunnel {
-        return tunnel::open(&ctx, record, &to, Request::from_parts(head, body)).await;
-    }
+    let Freight { head, body, interim, offers } = freight;
     let (launches, writers): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
     let writers = writers.into_iter().flatten().collect();
-    let body = PrimaryBody::new(body, writers, Rc::clone(&record.progress));
+    let (client, progress) = (Rc::clone(&record.client), Rc::clone(&record.progress));
+    let body = PrimaryBody::new(body, writers, Rc::clone(&progress), &interim);
     let request = Request::from_parts(head, body);
-    let client = Rc::clone(&record.client);
-    let mut sending = pin!(ctx.primary.send(&ctx, &client.workload, &to, request));
+    // A tunnel of HTTP/2 is a stream like any other.
+    if carriage == Carriage::Tunnel && request.version() != Version::HTTP_2 {
+        return tunnel::open(&ctx, record, &to, request).await;
+    }
+    let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
+    let errand = Errand { ctx, client: workload, to: &to, interim, progress };
+    let mut sending = pin!(ctx.primary.send(errand, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
     launches.into_iter().for_each(Launch::now);
@@ -155,7 +182,13 @@ async fn carry(
         Poll::Pending => sending.await,
     };
     match sent {
-        Ok(Sent { response, upstream }) => Ok(answer(record, response, upstream)),
+        Ok(Outcome::Answered(Sent { response, upstream })) => {
+            if carriage == Carriage::Tunnel && response.status().is_success() {
+                record.tunnel();
+            }
+            Ok(answer(record, response, upstream))
+        }
+        Ok(Outcome::Bridge(bridge)) => tunnel::bridge(ctx, record, *bridge).await,
         Err(failure) => Err(record.fail(failure)),
     }
 }
@@ -163,7 +196,7 @@ async fn carry(
 /// The primary's answer, as the client gets it.
 pub(super) fn answer(
     mut record: Record,
-    response: Response<Incoming>,
+    response: Response<Inbound>,
     upstream: Upstream,
 ) -> Response<AnswerBody> {
     let (mut head, body) = response.into_parts();
@@ -205,6 +238,8 @@ pub(super) struct Record {
     pub(super) ending: Ending,
     pub(super) progress: Rc<Progress>,
     pub(super) response_bytes: u64,
+    /// The ending of an exchange that came to its end.
+    proper: Ending,
     /// Which of the rule's backendRefs was chosen.
     entry: Option<usize>,
     copies: u32,
@@ -217,14 +252,19 @@ pub(super) struct Record {
 }
 
 impl Record {
-    fn new(ctx: Rc<Context>, client: Rc<Client>, head: &request::Parts) -> Self {
-        let progress = Rc::new(Progress::new(client.state.begin()));
+    fn new(
+        ctx: Rc<Context>,
+        client: Rc<Client>,
+        progress: Rc<Progress>,
+        head: &request::Parts,
+    ) -> Self {
         Self {
             client,
             rule: None,
             backend: None,
             endpoint: None,
             ending: Ending::ClientGone,
+            proper: Ending::Complete,
             progress,
             response_bytes: 0,
             entry: None,
@@ -248,9 +288,17 @@ impl Record {
         self.status = Some(status.as_u16());
     }
 
-    /// The connection is fit for the next exchange.
-    pub(super) fn keep(&self, upstream: Upstream) {
-        self.ctx.primary.keep(upstream);
+    /// The primary agreed to a tunnel.
+    pub(super) fn tunnel(&mut self) {
+        self.proper = Ending::Tunnel;
+    }
+
+    /// The answer is whole: its connection is fit for the next exchange.
+    pub(super) fn complete(&mut self, upstream: Option<Upstream>) {
+        self.ending = self.proper;
+        if let Some(upstream) = upstream {
+            self.ctx.primary.keep(upstream);
+        }
     }
 
     /// No answer: the client's connection is to end as the primary's did.

@@ -1,11 +1,13 @@
 //! The two sockets of an exchange, as hyper sees them. Neither ever buffers.
 
 mod client;
+mod replay;
 mod upstream;
 
 pub(super) use self::{
     client::{ClientIo, ClientState, UnderWay},
-    upstream::{UpstreamIo, WireState},
+    replay::Replay,
+    upstream::{Greeting, UpstreamIo, WireState},
 };
 
 /// What a held frame that shares hyper's read buffer may pin, in bytes.

@@ -7,22 +7,42 @@ mod answer;
 mod balance;
 mod body;
 mod connect;
+mod http1;
+mod http2;
 mod pool;
+mod protocol;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
-use http::{Method, Request, Response};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use h2::Reason;
+use http::{Method, Request, Response, Version};
 
 pub(super) use self::{
     answer::AnswerBody,
     balance::Load,
     body::{PrimaryBody, Progress},
-    connect::{builder, open, transport},
+    connect::{builder, transport},
+    http1::Single,
+    protocol::{Protocols, Speaks},
 };
-use self::{balance::Balancer, pool::Pool};
-use super::{context::Context, io::WireState};
-use crate::{outcome::RetryReason, route::Backend, worker::Workload};
+use self::{
+    balance::Balancer,
+    http2::{Share, Shares},
+    pool::Pool,
+};
+use super::{
+    context::Context,
+    framing::Malformed,
+    http2::BROKEN,
+    inbound::{Broken, Inbound},
+    interim::Interim,
+    io::WireState,
+};
+use crate::{
+    outcome::RetryReason,
+    route::{AppProtocol, Backend},
+    worker::Workload,
+};
 
 /// How many endpoints are tried before the request fails.
 pub(super) const ATTEMPTS: usize = 3;
@@ -43,6 +63,14 @@ impl Destination {
             Self::Original(address) => std::slice::from_ref(address),
         }
     }
+
+    /// What is known of its endpoints' protocol.
+    pub(super) fn protocol(&self) -> AppProtocol {
+        match self {
+            Self::Backend(backend) => backend.protocol,
+            Self::Original(_) => AppProtocol::Unspecified,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -52,32 +80,134 @@ pub(super) enum Failure {
     NoEndpoint,
     #[error("cannot connect to {0}: {1}")]
     Connect(SocketAddr, io::Error),
-    #[error("{0} ended the connection before an answer: {1}")]
-    Lost(SocketAddr, hyper::Error),
+    #[error("{0} ended the exchange before an answer: {1}")]
+    Lost(SocketAddr, Broken),
+    #[error("{0} is going away and has not looked at the request")]
+    Refused(SocketAddr),
+    #[error("the request cannot be sent by HTTP/2 to {0}: {1}")]
+    Unfit(SocketAddr, Malformed),
+    #[error("{0} takes no CONNECT with a protocol (RFC 8441)")]
+    NoProtocols(SocketAddr),
 }
 
-/// An answer's head, and the connection that its body comes from.
+impl Failure {
+    /// The code with which a client's stream is reset.
+    pub(super) fn reset_code(&self) -> Reason {
+        match self {
+            // Nobody has seen the request: it may be sent again (RFC 9113, section 8.7).
+            Self::NoEndpoint | Self::Connect(..) | Self::Refused(_) => Reason::REFUSED_STREAM,
+            Self::Lost(_, broken) => broken.reset_code().unwrap_or(BROKEN),
+            Self::Unfit(..) => Reason::PROTOCOL_ERROR,
+            Self::NoProtocols(_) => Reason::CONNECT_ERROR,
+        }
+    }
+}
+
+/// An answer's head and body, and the exchange that they come from.
 pub(super) struct Sent {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Inbound>,
     pub(super) upstream: Upstream,
 }
 
-/// A connection to an endpoint, held for one exchange.
+/// What became of a request.
+#[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
+pub(super) enum Outcome {
+    Answered(Sent),
+    /// CONNECT from a client of HTTP/2, to an endpoint that speaks HTTP/1.
+    Bridge(Box<Bridge>),
+}
+
+/// A tunnel to be made between a stream and a connection of HTTP/1.
+pub(super) struct Bridge {
+    pub(super) endpoint: SocketAddr,
+    pub(super) load: Load,
+    pub(super) request: Request<PrimaryBody>,
+}
+
+/// An exchange with an endpoint.
 pub(super) struct Upstream {
     pub(super) endpoint: SocketAddr,
-    pub(super) wire: Rc<WireState>,
-    workload: u64,
-    sender: SendRequest<PrimaryBody>,
-    reused: bool,
+    pub(super) line: Line,
     /// Counts the exchange towards its endpoint while it lasts.
     _load: Load,
+}
+
+/// What carries an exchange.
+pub(super) enum Line {
+    /// A connection of its own (HTTP/1).
+    Single(Single),
+    /// A stream of a connection that others use as well (HTTP/2).
+    Share(Share),
+}
+
+impl Upstream {
+    pub(super) fn new(endpoint: SocketAddr, line: Line, load: Load) -> Self {
+        Self { endpoint, line, _load: load }
+    }
+
+    /// Whether the connection was reset (RST, not FIN).
+    pub(super) fn was_reset(&self) -> bool {
+        self.wire().was_reset()
+    }
+
+    pub(super) fn wire(&self) -> Rc<WireState> {
+        match &self.line {
+            Line::Single(single) => Rc::clone(&single.wire),
+            Line::Share(share) => share.wire(),
+        }
+    }
+}
+
+/// What came of an attempt.
+enum Tried {
+    Answered(Response<Inbound>, Line),
+    /// The endpoint answered the preface of HTTP/2 with HTTP/1, and has seen nothing of the
+    /// request; or the request needs a bridge to HTTP/1.
+    SpeaksHttp1(Box<Request<PrimaryBody>>),
+    Missed(Miss),
+}
+
+/// An attempt that came to nothing.
+struct Miss {
+    failure: Failure,
+    /// The request, where it may be sent again.
+    again: Option<(Box<Request<PrimaryBody>>, RetryReason)>,
+}
+
+impl Miss {
+    fn last(failure: Failure) -> Self {
+        Self { failure, again: None }
+    }
+
+    fn again(failure: Failure, request: Request<PrimaryBody>, reason: RetryReason) -> Self {
+        Self { failure, again: Some((Box::new(request), reason)) }
+    }
 }
 
 /// The primary leg's state in one worker.
 #[derive(Default)]
 pub(super) struct Primary {
     pool: Pool,
+    shares: Shares,
     balancer: Balancer,
+}
+
+/// What there is to know of a request besides itself.
+#[derive(Clone, Copy)]
+pub(super) struct Errand<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) client: &'a Workload,
+    pub(super) to: &'a Destination,
+    pub(super) interim: &'a Interim,
+    pub(super) progress: &'a Rc<Progress>,
+}
+
+/// One attempt at it.
+struct Attempt<'a> {
+    errand: Errand<'a>,
+    endpoint: SocketAddr,
+    /// A pooled connection has just failed: take a new one.
+    fresh: bool,
 }
 
 impl Primary {
@@ -87,57 +217,73 @@ impl Primary {
     /// [`Failure`]; the request may then have reached the primary only if it says `Lost`.
     pub(super) async fn send(
         &self,
-        ctx: &Context,
-        client: &Workload,
-        to: &Destination,
+        errand: Errand<'_>,
         mut request: Request<PrimaryBody>,
-    ) -> Result<Sent, Failure> {
+    ) -> Result<Outcome, Failure> {
+        let Errand { ctx, to, .. } = errand;
+        let version = request.version();
         let mut failed: Vec<SocketAddr> = Vec::new();
         let mut failure = Failure::NoEndpoint;
         let mut fresh = false;
         let mut again = None;
         for _ in 0..ATTEMPTS {
-            let draw = ctx.draw();
-            let Some((endpoint, load)) = self.balancer.pick(to.endpoints(), draw, &failed) else {
-                break;
-            };
+            let Some((endpoint, load)) = self.pick(to, ctx.draw(), &failed) else { break };
             if let Some(reason) = again.take() {
                 ctx.recorder.retry(reason);
             }
-            let repeatable = is_repeatable(&request);
-            let pooled =
-                if fresh { None } else { self.pool.take(client.key, endpoint, !repeatable) };
-            let reused = pooled.is_some();
-            let opened = match pooled {
-                Some(idle) => Ok(idle),
-                None => open(ctx, &client.place, endpoint).await,
-            };
-            let (sender, wire) = match opened {
-                Ok(opened) => opened,
-                Err(error) => {
-                    failed.push(endpoint);
-                    failure = Failure::Connect(endpoint, error);
-                    again = Some(RetryReason::Connect);
-                    continue;
+            let attempt = Attempt { errand, endpoint, fresh };
+            let miss = match self.attempt(&attempt, version, request).await {
+                Tried::Answered(response, line) => {
+                    let upstream = Upstream::new(endpoint, line, load);
+                    return Ok(Outcome::Answered(Sent { response, upstream }));
                 }
-            };
-            let workload = client.key;
-            let mut upstream = Upstream { endpoint, wire, workload, sender, reused, _load: load };
-            match upstream.exchange(request).await {
-                Ok(response) => return Ok(Sent { response, upstream }),
-                Err((Lost::Taken, error)) => return Err(Failure::Lost(endpoint, error)),
-                Err((Lost::Repeatable(back, reason), error)) => {
-                    request = *back;
-                    fresh = reused;
-                    again = Some(reason);
-                    failure = Failure::Lost(endpoint, error);
+                Tried::SpeaksHttp1(request) => {
+                    let bridge = Bridge { endpoint, load, request: *request };
+                    return Ok(Outcome::Bridge(Box::new(bridge)));
                 }
+                Tried::Missed(miss) => miss,
+            };
+            failure = miss.failure;
+            let Some((back, reason)) = miss.again else { break };
+            request = *back;
+            match reason {
+                RetryReason::Connect => failed.push(endpoint),
+                RetryReason::Unsent | RetryReason::Unanswered => fresh = true,
+                RetryReason::Refused => {}
             }
+            again = Some(reason);
         }
         Err(failure)
     }
 
-    /// One endpoint, and not one of `failed`, for an exchange with a connection of its own.
+    async fn attempt(
+        &self,
+        attempt: &Attempt<'_>,
+        version: Version,
+        request: Request<PrimaryBody>,
+    ) -> Tried {
+        let protocols = &attempt.errand.ctx.protocols;
+        let stated = attempt.errand.to.protocol();
+        let request = match protocols.of(stated, version, attempt.endpoint) {
+            Speaks::Http1 => request,
+            Speaks::Http2 => match self.shares.attempt(attempt, request).await {
+                Tried::SpeaksHttp1(request) => {
+                    protocols.is_http1(attempt.endpoint);
+                    *request
+                }
+                tried => return tried,
+            },
+        };
+        if version == Version::HTTP_2 && *request.method() == Method::CONNECT {
+            return Tried::SpeaksHttp1(Box::new(request));
+        }
+        match http1::attempt(&self.pool, attempt, request).await {
+            Ok((response, single)) => Tried::Answered(response, Line::Single(single)),
+            Err(miss) => Tried::Missed(miss),
+        }
+    }
+
+    /// One endpoint, and not one of `failed`.
     pub(super) fn pick(
         &self,
         to: &Destination,
@@ -147,89 +293,24 @@ impl Primary {
         self.balancer.pick(to.endpoints(), draw, failed)
     }
 
-    /// Keeps the connection for the next request, once its exchange is over.
+    /// The exchange came to its end: its connection may carry another.
     pub(super) fn keep(&self, upstream: Upstream) {
-        self.pool.put(upstream.workload, upstream.endpoint, upstream.sender, upstream.wire);
+        match upstream.line {
+            Line::Single(single) => self.pool.put(upstream.endpoint, single),
+            Line::Share(share) => share.finish(),
+        }
     }
 
     /// Closes what has idled too long.
     pub(super) fn sweep(&self) {
         self.pool.sweep();
+        self.shares.sweep();
         self.balancer.sweep();
     }
 
     /// Closes the idle connections inside a workload's network namespace.
     pub(super) fn leave(&self, workload: u64) {
         self.pool.leave(workload);
+        self.shares.leave(workload);
     }
-}
-
-enum Lost {
-    /// Not a byte was executed, or all may be executed twice: send it again.
-    Repeatable(Box<Request<PrimaryBody>>, RetryReason),
-    /// The primary may have acted on it.
-    Taken,
-}
-
-impl Upstream {
-    /// A new connection for one exchange.
-    pub(super) fn new(
-        endpoint: SocketAddr,
-        wire: Rc<WireState>,
-        workload: u64,
-        sender: SendRequest<PrimaryBody>,
-        load: Load,
-    ) -> Self {
-        Self { endpoint, wire, workload, sender, reused: false, _load: load }
-    }
-
-    /// Sends one request, without a second try.
-    ///
-    /// # Errors
-    /// [`Failure::Lost`].
-    pub(super) async fn ask(
-        &mut self,
-        request: Request<PrimaryBody>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let endpoint = self.endpoint;
-        self.sender.send_request(request).await.map_err(|error| Failure::Lost(endpoint, error))
-    }
-
-    async fn exchange(
-        &mut self,
-        request: Request<PrimaryBody>,
-    ) -> Result<Response<Incoming>, (Lost, hyper::Error)> {
-        let spare = (self.reused && is_repeatable(&request)).then(|| repeat(&request));
-        let before = self.wire.read.get();
-        match self.sender.try_send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(mut error) => {
-                let lost = match (error.take_message(), spare) {
-                    (Some(unsent), _) => Lost::Repeatable(Box::new(unsent), RetryReason::Unsent),
-                    (None, Some(spare)) if self.wire.read.get() == before => {
-                        Lost::Repeatable(Box::new(spare), RetryReason::Unanswered)
-                    }
-                    _ => Lost::Taken,
-                };
-                Err((lost, error.into_error()))
-            }
-        }
-    }
-}
-
-/// RFC 9110, sections 9.2.1 and 9.2.2: executed twice, it does what it does once.
-fn is_repeatable(request: &Request<PrimaryBody>) -> bool {
-    let safe =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    safe && matches!(request.body(), PrimaryBody::Empty)
-}
-
-fn repeat(request: &Request<PrimaryBody>) -> Request<PrimaryBody> {
-    let mut again = Request::new(PrimaryBody::Empty);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
-    *again.extensions_mut() = request.extensions().clone();
-    again
 }

@@ -11,6 +11,8 @@ mod carrier;
 mod copy;
 mod host;
 mod lane;
+mod outcome;
+mod streams;
 mod ticket;
 
 use std::{
@@ -32,7 +34,7 @@ use self::{
     lane::Lane,
     ticket::Ticket,
 };
-use super::{connection::Client, context::Context, exchange::Offer};
+use super::{connection::Client, context::Context, exchange::Offer, primary::Speaks};
 use crate::{
     outcome::{CopyOutcome, DropReason},
     route::{Backend, Mirror, ServicePort},
@@ -100,16 +102,17 @@ impl Shadows {
     ) -> Option<Offer> {
         let Ok(backend) = &mirror.target else { return None };
         let ticket = Ticket::new(ctx, &backend.service);
-        let (lane, purse, head, charge) = match self.prepare(ctx, client, backend, head) {
-            Ok(prepared) => prepared,
-            Err(reason) => {
-                ticket.settle(CopyOutcome::Dropped(reason), 0);
-                return None;
-            }
-        };
+        let Prepared { lane, speaks, purse, head, charge } =
+            match self.prepare(ctx, client, backend, head) {
+                Ok(prepared) => prepared,
+                Err(reason) => {
+                    ticket.settle(CopyOutcome::Dropped(reason), 0);
+                    return None;
+                }
+            };
         let (body, writer) =
             if whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
-        let copy = Copy { head, body, ticket, charge, moves: 0 };
+        let copy = Copy { head, body, ticket, charge, moves: 0, speaks };
         Some((Launch { lane, copy }, writer))
     }
 
@@ -121,15 +124,16 @@ impl Shadows {
         client: &Client,
         backend: &Backend,
         head: &request::Parts,
-    ) -> Result<(Rc<Lane>, Arc<Purse>, request::Parts, Charge), DropReason> {
+    ) -> Result<Prepared, DropReason> {
         let lane = self.lane(ctx, client, backend)?;
-        if lane.is_full() {
+        let speaks = ctx.protocols.of(backend.protocol, head.version, lane.endpoint);
+        if lane.is_full(speaks) {
             return Err(DropReason::Connections);
         }
         let purse = self.budgets.purse(self.backend_budget(&backend.service));
         let head = self.copy_head(head);
         let charge = purse.charge(head_size(&head))?;
-        Ok((lane, purse, head, charge))
+        Ok(Prepared { lane, speaks, purse, head, charge })
     }
 
     /// Closes connections that have idled too long, and forgets lanes without any and backends of
@@ -231,6 +235,15 @@ impl Shadows {
         }
         copy
     }
+}
+
+/// What a copy needs before it is made.
+struct Prepared {
+    lane: Rc<Lane>,
+    speaks: Speaks,
+    purse: Arc<Purse>,
+    head: request::Parts,
+    charge: Charge,
 }
 
 /// A copy that has yet to be sent on its way.

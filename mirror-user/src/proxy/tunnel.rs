@@ -1,21 +1,27 @@
-//! Tunnels: CONNECT, and requests that ask for Upgrade. Each has a connection of its own; when
-//! the primary agrees, the bytes pass both ways until both sides are done. Never mirrored.
+//! Tunnels over HTTP/1: CONNECT, and requests that ask for Upgrade. Each has a connection of its
+//! own; when the primary agrees, the bytes pass both ways until both sides are done. Never
+//! mirrored. (Between two sides of HTTP/2 a tunnel is a stream like any other.)
+
+mod bridge;
 
 use std::{io, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use hyper::{body::Incoming, client::conn::http1::Parts};
+use hyper::client::conn::http1::Parts;
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, task::spawn_local};
 
+pub(super) use self::bridge::bridge;
 use super::{
     context::Context,
     exchange::{Abort, Record, answer},
+    inbound::Inbound,
     io::UpstreamIo,
     opaque,
     primary::{
-        ATTEMPTS, AnswerBody, Destination, Failure, Load, PrimaryBody, Upstream, builder, transport,
+        ATTEMPTS, AnswerBody, Destination, Failure, Line, Load, PrimaryBody, Single, Upstream,
+        builder, transport,
     },
 };
 use crate::{outcome::Ending, sockets::Place};
@@ -29,6 +35,12 @@ pub(super) struct Far {
     upstream: Upstream,
 }
 
+/// What the primary said to the wish for a tunnel.
+enum Reply {
+    Agreed(Response<Inbound>, Far),
+    Declined(Response<Inbound>, Upstream),
+}
+
 /// Sends the request on a new connection; a tunnel begins if the primary agrees to it.
 ///
 /// # Errors
@@ -37,52 +49,55 @@ pub(super) async fn open(
     ctx: &Rc<Context>,
     mut record: Record,
     to: &Destination,
-    request: Request<Incoming>,
+    request: Request<PrimaryBody>,
 ) -> Result<Response<AnswerBody>, Abort> {
-    let connect = request.method() == Method::CONNECT;
     let client = Rc::clone(&record.client);
-    let progress = Rc::clone(&record.progress);
-    let request = request.map(|body| PrimaryBody::new(body, Vec::new(), progress));
-    let (mut upstream, parts) = match dial(ctx, &record, to).await {
-        Ok(dialled) => dialled,
-        Err(failure) => return Err(record.fail(failure)),
+    let asked = async {
+        let (endpoint, load, stream) = connect(ctx, &client.workload.place, to).await?;
+        ask((endpoint, load), client.workload.key, stream, request).await
     };
-    let response = match upstream.ask(request).await {
-        Ok(response) => response,
-        Err(failure) => return Err(record.fail(failure)),
-    };
-    let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
-        || (connect && response.status().is_success());
-    if !agreed {
-        return Ok(answer(record, response, upstream));
+    match asked.await {
+        Err(failure) => Err(record.fail(failure)),
+        Ok(Reply::Declined(response, upstream)) => Ok(answer(record, response, upstream)),
+        Ok(Reply::Agreed(response, far)) => {
+            record.ending = Ending::Tunnel;
+            record.endpoint = Some(far.upstream.endpoint);
+            record.answered(crate::outcome::Answer::Primary, response.status());
+            client.tunnel.set(Some(far));
+            let (head, _) = response.into_parts();
+            Ok(Response::from_parts(head, AnswerBody::tunnel(record)))
+        }
     }
-    record.ending = Ending::Tunnel;
-    record.endpoint = Some(upstream.endpoint);
-    record.answered(crate::outcome::Answer::Primary, response.status());
-    client.tunnel.set(Some(Far { parts, upstream }));
-    let (head, _) = response.into_parts();
-    Ok(Response::from_parts(head, AnswerBody::tunnel(record)))
 }
 
-async fn dial(
-    ctx: &Rc<Context>,
-    record: &Record,
-    to: &Destination,
-) -> Result<(Upstream, Promise), Failure> {
-    let (endpoint, load, stream) = connect(ctx, &record.client.workload.place, to).await?;
+/// Asks for a tunnel on a connection that is open.
+async fn ask(
+    (endpoint, load): (SocketAddr, Load),
+    workload: u64,
+    stream: TcpStream,
+    request: Request<PrimaryBody>,
+) -> Result<Reply, Failure> {
+    let lost = |error: hyper::Error| Failure::Lost(endpoint, error.into());
+    let connect = request.method() == Method::CONNECT;
     let (io, wire) = UpstreamIo::new(stream);
-    let (sender, connection) = builder()
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| Failure::Lost(endpoint, error))?;
-    let (tell, promise) = oneshot::channel();
+    let (sender, connection) = builder().handshake(TokioIo::new(io)).await.map_err(lost)?;
+    let (tell, parts) = oneshot::channel();
     spawn_local(async move {
         if let Ok(parts) = connection.without_shutdown().await {
             // Nobody waits where no tunnel came of it.
             let _ = tell.send(parts);
         }
     });
-    Ok((Upstream::new(endpoint, wire, record.client.workload.key, sender, load), promise))
+    let mut single = Single::new(wire, workload, sender, false);
+    let response = single.ask(request).await.map_err(lost)?;
+    let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (connect && response.status().is_success());
+    let upstream = Upstream::new(endpoint, Line::Single(single), load);
+    Ok(if agreed {
+        Reply::Agreed(response, Far { parts, upstream })
+    } else {
+        Reply::Declined(response, upstream)
+    })
 }
 
 /// Connects to one of the endpoints, and to another where one refuses.

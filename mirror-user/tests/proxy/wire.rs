@@ -161,6 +161,14 @@ impl Wire {
         })
     }
 
+    /// Whether not a byte comes for so long.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a socket");
+        let silent = self.unread.is_empty() && self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        silent
+    }
+
     /// All up to the other side's end.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, End) {
         loop {

@@ -1,5 +1,5 @@
-//! The client's socket: replays what the sniffer has read, notices when a head begins, and when
-//! the client goes away while it waits.
+//! A client's socket of HTTP/1: notices when a head begins, and when the client goes away while it
+//! waits.
 
 use std::{
     cell::Cell,
@@ -10,13 +10,13 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::READ_LIMIT;
+use super::Replay;
 
 /// What the service and the connection's driver know of each other.
 #[derive(Debug, Default)]
@@ -53,18 +53,17 @@ impl Drop for UnderWay {
 /// The client's side: a server connection's transport.
 #[derive(Debug)]
 pub(in crate::proxy) struct ClientIo {
-    stream: Take<TcpStream>,
-    prefix: Bytes,
+    stream: Replay,
     state: Rc<ClientState>,
 }
 
 impl ClientIo {
     pub(in crate::proxy) fn new(stream: TcpStream, prefix: Bytes, state: Rc<ClientState>) -> Self {
-        Self { stream: stream.take(READ_LIMIT), prefix, state }
+        Self { stream: Replay::new(stream, prefix), state }
     }
 
     pub(in crate::proxy) fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
+        self.stream.into_stream()
     }
 }
 
@@ -75,15 +74,7 @@ impl AsyncRead for ClientIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = if self.prefix.is_empty() {
-            self.stream.set_limit(READ_LIMIT);
-            Pin::new(&mut self.stream).poll_read(cx, buf)
-        } else {
-            let n = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix[..n]);
-            self.prefix.advance(n);
-            Poll::Ready(Ok(()))
-        };
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before
             && !self.state.is_busy()
             && self.state.head_since.get().is_none()
@@ -100,7 +91,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.stream.get_mut()).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -108,7 +99,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -129,6 +120,6 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

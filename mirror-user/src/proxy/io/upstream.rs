@@ -2,12 +2,13 @@
 //! hiding an answer that is already on its way.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    future::poll_fn,
     io,
     os::fd::{AsRawFd, RawFd},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use super::READ_LIMIT;
+use crate::proxy::http2::HTTP1_GREETING;
 
 /// What an upstream connection's user knows of its socket.
 #[derive(Debug)]
@@ -32,9 +34,43 @@ pub(in crate::proxy) struct WireState {
     reset: Cell<bool>,
     write_broken: Cell<bool>,
     aborted: Cell<bool>,
+    greeting: RefCell<Result<Greeting, Option<Waker>>>,
+}
+
+/// What an upstream said first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Greeting {
+    /// The beginning of a status line.
+    Http1,
+    /// Anything else.
+    Other,
+    /// Nothing: the connection ended.
+    Closed,
 }
 
 impl WireState {
+    /// Waits for the upstream's first bytes.
+    pub(in crate::proxy) async fn greeting(&self) -> Greeting {
+        poll_fn(|cx| match &mut *self.greeting.borrow_mut() {
+            Ok(greeting) => Poll::Ready(*greeting),
+            Err(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn greeted(&self, greeting: Greeting) {
+        let mut known = self.greeting.borrow_mut();
+        if let Err(waker) = &mut *known {
+            let waker = waker.take();
+            *known = Ok(greeting);
+            drop(known);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
     /// The socket is to be reset when it is closed, whatever the kernel still has to send.
     pub(in crate::proxy) fn abort(&self) {
         self.aborted.set(true);
@@ -86,6 +122,7 @@ impl UpstreamIo {
             reset: Cell::new(false),
             write_broken: Cell::new(false),
             aborted: Cell::new(false),
+            greeting: RefCell::new(Err(None)),
         });
         (Self { stream: stream.take(READ_LIMIT), state: Rc::clone(&state) }, state)
     }
@@ -114,6 +151,7 @@ impl UpstreamIo {
 impl Drop for UpstreamIo {
     fn drop(&mut self) {
         self.state.fd.set(-1);
+        self.state.greeted(Greeting::Closed);
         if self.state.aborted.get() {
             // A socket that refuses the option is closed with FIN: the next best.
             let _ = SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO));
@@ -132,6 +170,10 @@ impl AsyncRead for UpstreamIo {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 let n = buf.filled().len() - before;
+                if self.state.read.get() == 0 && n > 0 {
+                    let http1 = buf.filled()[before..].starts_with(HTTP1_GREETING);
+                    self.state.greeted(if http1 { Greeting::Http1 } else { Greeting::Other });
+                }
                 self.state.read.set(self.state.read.get() + n as u64);
                 // The failed write consumed the socket's error, so that an RST reads as EOF.
                 if n == 0 && self.state.was_reset() {

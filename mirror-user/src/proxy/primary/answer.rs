@@ -5,11 +5,14 @@ use std::{
     error::Error,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use bytes::{Bytes, BytesMut};
+use h2::Reason;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::io::ReadHalf;
+use tokio_util::io::poll_read_buf;
 
 use super::Upstream;
 use crate::{
@@ -17,8 +20,14 @@ use crate::{
     proxy::{
         ending::{End, Ends},
         exchange::Record,
+        http2::{BROKEN, ResetCode},
+        inbound::{Broken, Inbound},
+        io::UpstreamIo,
     },
 };
+
+/// Bytes read of a tunnel at a time.
+const RAW_READ: usize = 16 * 1024;
 
 /// The body of an answer to a client.
 pub(in crate::proxy) enum AnswerBody {
@@ -26,12 +35,23 @@ pub(in crate::proxy) enum AnswerBody {
     Local { text: Option<Bytes>, _record: Box<Record> },
     /// From a primary.
     Primary(Box<FromPrimary>),
+    /// From a primary's tunnel (HTTP/1), to a stream.
+    Raw(Box<Raw>),
     /// None: what follows the head is a tunnel.
     Tunnel { _record: Box<Record> },
 }
 
+/// Bytes of a connection that is no longer HTTP.
+pub(in crate::proxy) struct Raw {
+    reader: ReadHalf<UpstreamIo>,
+    /// What came behind the answer's head.
+    early: Bytes,
+    record: Record,
+    _upstream: Upstream,
+}
+
 pub(in crate::proxy) struct FromPrimary {
-    incoming: Incoming,
+    incoming: Inbound,
     /// None once it went back to the pool.
     upstream: Option<Upstream>,
     record: Record,
@@ -50,8 +70,18 @@ impl AnswerBody {
         Self::Tunnel { _record: Box::new(record) }
     }
 
+    pub(in crate::proxy) fn raw(
+        reader: ReadHalf<UpstreamIo>,
+        early: Bytes,
+        mut record: Record,
+        upstream: Upstream,
+    ) -> Self {
+        record.ending = Ending::Tunnel;
+        Self::Raw(Box::new(Raw { reader, early, record, _upstream: upstream }))
+    }
+
     pub(in crate::proxy) fn primary(
-        incoming: Incoming,
+        incoming: Inbound,
         upstream: Upstream,
         record: Record,
         ends: Rc<Ends>,
@@ -60,17 +90,29 @@ impl AnswerBody {
     }
 }
 
+/// The primary did not send its answer to the end.
+#[derive(Debug, thiserror::Error)]
+#[error("the primary ended its answer early: {0}")]
+pub(in crate::proxy) struct PrimaryBroke(#[source] Broken);
+
+impl ResetCode for PrimaryBroke {
+    fn reset_code(&self) -> Reason {
+        self.0.reset_code().unwrap_or(BROKEN)
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = PrimaryBroke;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, PrimaryBroke>>> {
         match self.get_mut() {
             Self::Local { text, .. } => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),
             Self::Primary(answer) => answer.poll(cx),
+            Self::Raw(raw) => raw.poll(cx),
             Self::Tunnel { .. } => Poll::Ready(None),
         }
     }
@@ -79,6 +121,7 @@ impl Body for AnswerBody {
         match self {
             Self::Local { text, .. } => text.is_none(),
             Self::Primary(answer) => answer.incoming.is_end_stream(),
+            Self::Raw(_) => false,
             Self::Tunnel { .. } => true,
         }
     }
@@ -89,13 +132,31 @@ impl Body for AnswerBody {
                 SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64))
             }
             Self::Primary(answer) => answer.incoming.size_hint(),
+            Self::Raw(_) => SizeHint::default(),
             Self::Tunnel { .. } => SizeHint::with_exact(0),
         }
     }
 }
 
+impl Raw {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PrimaryBroke>>> {
+        let data = if self.early.is_empty() {
+            let mut data = BytesMut::with_capacity(RAW_READ);
+            match ready!(poll_read_buf(Pin::new(&mut self.reader), cx, &mut data)) {
+                Ok(0) => return Poll::Ready(None),
+                Ok(_) => data.freeze(),
+                Err(error) => return Poll::Ready(Some(Err(PrimaryBroke(error.into())))),
+            }
+        } else {
+            std::mem::take(&mut self.early)
+        };
+        self.record.response_bytes += data.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
 impl FromPrimary {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PrimaryBroke>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match &polled {
             Poll::Pending => {}
@@ -110,20 +171,18 @@ impl FromPrimary {
             Poll::Ready(None) => self.complete(),
             Poll::Ready(Some(Err(error))) => self.failed(error),
         }
-        polled
+        polled.map(|frame| frame.map(|read| read.map_err(PrimaryBroke)))
     }
 
     fn complete(&mut self) {
-        self.record.ending = Ending::Complete;
-        if let Some(upstream) = self.upstream.take() {
-            self.record.keep(upstream);
-        }
+        let upstream = self.upstream.take();
+        self.record.complete(upstream);
     }
 
     /// The client is shown the same end that the primary made.
     fn failed(&mut self, error: &(dyn Error + 'static)) {
         self.record.ending = Ending::PrimaryFailed;
-        let reset = self.upstream.as_ref().is_some_and(|u| u.wire.was_reset());
+        let reset = self.upstream.as_ref().is_some_and(Upstream::was_reset);
         self.ends.set(if reset { End::Reset } else { End::Close });
         tracing::debug!(%error, reset, "the primary ended an answer early");
     }

@@ -5,15 +5,22 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use h2::Reason;
+use hyper::body::{Body, Frame, SizeHint};
 
 use crate::{
     outcome::DropReason,
-    proxy::{io::UnderWay, shadow::CopyWriter},
+    proxy::{
+        http2::ResetCode,
+        inbound::{Broken, Inbound},
+        interim::{Gate, Interim},
+        io::UnderWay,
+        shadow::CopyWriter,
+    },
 };
 
 /// How far the request's body has come.
@@ -23,13 +30,16 @@ pub(in crate::proxy) struct Progress {
     pub(in crate::proxy) bytes: Cell<u64>,
     /// The client went away before the body's end.
     pub(in crate::proxy) client_gone: Cell<bool>,
+    /// The code that the client reset its stream with (HTTP/2).
+    pub(in crate::proxy) reset: Cell<Option<Reason>>,
     /// An answer may end before the body that it answers: the exchange lasts as long as either.
     _under_way: UnderWay,
 }
 
 impl Progress {
     pub(in crate::proxy) fn new(under_way: UnderWay) -> Self {
-        Self { bytes: Cell::new(0), client_gone: Cell::new(false), _under_way: under_way }
+        let (bytes, client_gone, reset) = Default::default();
+        Self { bytes, client_gone, reset, _under_way: under_way }
     }
 }
 
@@ -44,7 +54,9 @@ pub(in crate::proxy) enum PrimaryBody {
 
 #[derive(Debug)]
 pub(in crate::proxy) struct Streamed {
-    incoming: Incoming,
+    incoming: Inbound,
+    /// Closed until the primary wants the body.
+    gate: Option<Gate>,
     copies: Vec<CopyWriter>,
     progress: Rc<Progress>,
 }
@@ -52,25 +64,38 @@ pub(in crate::proxy) struct Streamed {
 impl PrimaryBody {
     /// The client's body, shown to `copies` as the primary takes it.
     pub(in crate::proxy) fn new(
-        incoming: Incoming,
+        incoming: Inbound,
         copies: Vec<CopyWriter>,
         progress: Rc<Progress>,
+        interim: &Interim,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Streamed(Box::new(Streamed { incoming, copies, progress }))
+        let gate = interim.gate();
+        Self::Streamed(Box::new(Streamed { incoming, gate, copies, progress }))
+    }
+}
+
+/// The client did not send its body to the end.
+#[derive(Debug, thiserror::Error)]
+#[error("the client ended the request early: {0}")]
+pub(in crate::proxy) struct ClientBroke(#[source] Broken);
+
+impl ResetCode for ClientBroke {
+    fn reset_code(&self) -> Reason {
+        self.0.reset_code().unwrap_or(Reason::CANCEL)
     }
 }
 
 impl Body for PrimaryBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientBroke;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(body) => body.poll(cx),
@@ -93,7 +118,11 @@ impl Body for PrimaryBody {
 }
 
 impl Streamed {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match &polled {
             Poll::Pending => {}
@@ -104,7 +133,7 @@ impl Streamed {
                 self.cut(DropReason::ClientGone);
             }
         }
-        polled
+        polled.map(|frame| frame.map(|read| read.map_err(ClientBroke)))
     }
 
     fn show(&mut self, frame: &Frame<Bytes>) {

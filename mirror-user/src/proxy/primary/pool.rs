@@ -13,11 +13,11 @@ use std::{
 
 use hyper::client::conn::http1::SendRequest;
 
-use super::PrimaryBody;
+use super::{PrimaryBody, Single};
 use crate::proxy::io::WireState;
 
 /// Longest time between two requests on a connection.
-const IDLE: Duration = Duration::from_secs(1);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 /// A key: the workload whose namespace the socket is in, and the endpoint.
 type Key = (u64, SocketAddr);
@@ -41,7 +41,7 @@ impl Pool {
         workload: u64,
         endpoint: SocketAddr,
         careful: bool,
-    ) -> Option<(SendRequest<PrimaryBody>, Rc<WireState>)> {
+    ) -> Option<Single> {
         let mut pool = self.idle.borrow_mut();
         let list = pool.get_mut(&(workload, endpoint))?;
         let mut at = list.len();
@@ -56,20 +56,16 @@ impl Pool {
             if idle.sender.is_ready() {
                 let idle = list.remove(at);
                 if !careful || idle.wire.is_quiet() {
-                    return Some((idle.sender, idle.wire));
+                    return Some(Single::new(idle.wire, workload, idle.sender, true));
                 }
             }
         }
         None
     }
 
-    pub(super) fn put(
-        &self,
-        workload: u64,
-        endpoint: SocketAddr,
-        sender: SendRequest<PrimaryBody>,
-        wire: Rc<WireState>,
-    ) {
+    /// Keeps the connection for the next request.
+    pub(super) fn put(&self, endpoint: SocketAddr, single: Single) {
+        let Single { wire, workload, sender, .. } = single;
         if !sender.is_closed() {
             let idle = Idle { sender, wire, since: Instant::now() };
             self.idle.borrow_mut().entry((workload, endpoint)).or_default().push(idle);

@@ -14,7 +14,7 @@ use std::{
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::http1::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
@@ -23,10 +23,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     copy::{Copy, CopyBody, Watch},
     lane::{Lane, Opened},
+    outcome::{sent, timed_out},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
-    proxy::io::{UpstreamIo, WireState},
+    proxy::{
+        dress,
+        io::{UpstreamIo, WireState},
+    },
 };
 
 /// Largest head of a shadow's answer, and most bytes of a copy that hyper holds, in bytes.
@@ -114,7 +118,8 @@ async fn carry(
     copy: Copy,
     response_timeout: Duration,
 ) -> Fate {
-    let Copy { head, body, ticket, charge, moves } = copy;
+    let Copy { mut head, body, ticket, charge, moves, speaks } = copy;
+    dress::for_http1(&mut head, body.is_end_stream());
     let deadline = Instant::now() + response_timeout;
     let watch = body.watch();
     let before = wire.written.get();
@@ -141,7 +146,8 @@ async fn carry(
         Ok(Err(mut error)) => match error.take_message() {
             Some(request) if moves < MOVES => {
                 let (head, body) = request.into_parts();
-                return Fate::Back(Box::new(Copy { head, body, ticket, charge, moves: moves + 1 }));
+                let moves = moves + 1;
+                return Fate::Back(Box::new(Copy { head, body, ticket, charge, moves, speaks }));
             }
             _ => lost(wire, &watch, before, error.error().is_parse()),
         },
@@ -154,29 +160,11 @@ async fn carry(
     fate
 }
 
-/// No answer came in time.
-fn timed_out(watch: &Watch) -> CopyOutcome {
-    if watch.is_taken_whole() {
-        CopyOutcome::Unknown(UnknownReason::Timeout)
-    } else {
-        CopyOutcome::Dropped(DropReason::SendTimeout)
-    }
-}
-
 /// The connection ended without an answer: what that says of the copy.
 fn lost(wire: &WireState, watch: &Watch, before: u64, malformed: bool) -> (CopyOutcome, Fate) {
-    if let Some(reason) = watch.cut_reason() {
-        return (CopyOutcome::Dropped(reason), Fate::Ended);
-    }
-    let outcome = if wire.written.get() == before || wire.write_failed() || !watch.is_taken_whole()
-    {
-        CopyOutcome::Dropped(DropReason::ShadowClosed)
-    } else if malformed {
-        CopyOutcome::Unknown(UnknownReason::Malformed)
-    } else {
-        CopyOutcome::Unknown(UnknownReason::Closed)
-    };
-    (outcome, Fate::Broken)
+    let fate = if watch.cut_reason().is_some() { Fate::Ended } else { Fate::Broken };
+    let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
+    (sent(wire, watch, before, unknown), fate)
 }
 
 /// Reads the answer to its end and drops it, and waits for the rest of the copy to be sent. None

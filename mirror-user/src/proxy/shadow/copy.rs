@@ -20,7 +20,10 @@ use super::{
     Ticket,
     budget::{Charge, Purse},
 };
-use crate::{outcome::DropReason, proxy::io::READ_BUFFER};
+use crate::{
+    outcome::DropReason,
+    proxy::{http2::ResetCode, io::READ_BUFFER, primary::Speaks},
+};
 
 /// Frames below this size are copied into slabs: a held one-byte frame would pin the whole read
 /// buffer that it points into (5,000 of them held 20 MiB). Also the largest slab.
@@ -38,6 +41,8 @@ pub(super) struct Copy {
     pub(super) charge: Charge,
     /// How often it came back unsent.
     pub(super) moves: u8,
+    /// What it is sent by.
+    pub(super) speaks: Speaks,
 }
 
 /// The primary leg's end of a copy. Nothing here waits, fails or answers.
@@ -55,6 +60,12 @@ pub(super) struct Watch(Option<Rc<Shared>>);
 #[derive(Debug, thiserror::Error)]
 #[error("the copy was cut: {}", .0.label())]
 pub(super) struct Cut(DropReason);
+
+impl ResetCode for Cut {
+    fn reset_code(&self) -> h2::Reason {
+        h2::Reason::CANCEL
+    }
+}
 
 #[derive(Debug)]
 struct Shared {

@@ -1,5 +1,6 @@
 //! A lane: the connections of this worker to one shadow endpoint. In: copies. Each goes to an idle
-//! connection, or to a new one, or is dropped: there is no queue that a slow shadow could fill.
+//! connection or a free stream, or to a new one, or is dropped: there is no queue that a slow
+//! shadow could fill.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,10 +14,14 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{ShadowOptions, backoff::Backoff, carrier, copy::Copy};
+use super::{ShadowOptions, backoff::Backoff, carrier, copy::Copy, streams};
 use crate::{
     outcome::{CopyOutcome, DropReason},
-    proxy::io::WireState,
+    proxy::{
+        http2::{OpenError, Pool, Slot, UPSTREAM_STREAMS},
+        io::WireState,
+        primary::Speaks,
+    },
     route::ServicePort,
     sockets::{Place, SocketFactory},
 };
@@ -39,7 +44,11 @@ pub(super) struct Lane {
     pub(super) sockets: Arc<dyn SocketFactory>,
     open: Cell<usize>,
     carriers: RefCell<JoinSet<()>>,
-    idle: RefCell<Vec<Rc<Slot>>>,
+    idle: RefCell<Vec<Rc<Letterbox>>>,
+    /// Connections of HTTP/2.
+    shared: Pool,
+    /// Copies that wait for one of them to open.
+    waiting: Cell<usize>,
     /// Of connects.
     reach: Cell<Backoff>,
     /// Of connections that broke before an answer's end.
@@ -64,6 +73,8 @@ impl Lane {
             open: Cell::new(0),
             carriers: RefCell::default(),
             idle: RefCell::default(),
+            shared: Pool::default(),
+            waiting: Cell::new(0),
             reach: Cell::new(Backoff::new(0)),
             answers: Cell::new(Backoff::new(BROKEN)),
             used: Cell::new(Instant::now()),
@@ -73,6 +84,9 @@ impl Lane {
     /// Sends the copy on its way, or drops it.
     pub(super) fn take(self: &Rc<Self>, copy: Copy) {
         self.used.set(Instant::now());
+        if copy.speaks == Speaks::Http2 {
+            return self.take_stream(copy);
+        }
         loop {
             let Some(slot) = self.idle.borrow_mut().pop() else { break };
             if slot.wire.is_quiet() {
@@ -80,7 +94,7 @@ impl Lane {
             }
             slot.close();
         }
-        if self.is_full() {
+        if self.is_full(Speaks::Http1) {
             return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
         self.open.set(self.open.get() + 1);
@@ -88,19 +102,48 @@ impl Lane {
         self.carriers.borrow_mut().spawn_local(run);
     }
 
+    fn take_stream(self: &Rc<Self>, copy: Copy) {
+        let slot = self.shared.find();
+        if slot.is_none() && self.is_full(Speaks::Http2) {
+            return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+        }
+        let run = streams::run(Rc::clone(self), slot, copy);
+        self.carriers.borrow_mut().spawn_local(run);
+    }
+
+    /// Waits for room on a connection of HTTP/2.
+    pub(super) async fn room(&self) -> Result<Slot, OpenError> {
+        let _waiting = Waiting::new(&self.waiting);
+        self.shared.slot(self.most_shared(), async || streams::open(self).await).await
+    }
+
+    fn most_shared(&self) -> usize {
+        streams::CONNECTIONS.min(self.options.connections)
+    }
+
     /// Whether a copy would find no connection, and none more is allowed.
-    pub(super) fn is_full(&self) -> bool {
-        self.idle.borrow().is_empty() && self.open.get() >= self.options.connections
+    pub(super) fn is_full(&self, speaks: Speaks) -> bool {
+        match speaks {
+            Speaks::Http1 => {
+                self.idle.borrow().is_empty() && self.open.get() >= self.options.connections
+            }
+            Speaks::Http2 => {
+                let may_wait = self.shared.len() < self.most_shared() || self.shared.is_opening();
+                let full = !may_wait || self.waiting.get() >= UPSTREAM_STREAMS;
+                full && self.shared.find().is_none()
+            }
+        }
     }
 
     /// Connections, idle ones as well.
     pub(super) fn open(&self) -> usize {
-        self.open.get()
+        self.open.get() + self.shared.len()
     }
 
-    /// Connections that carry a copy or are being made.
+    /// Connections and streams that carry a copy or are being made.
     pub(super) fn busy(&self) -> usize {
-        self.open.get() - self.idle.borrow().len().min(self.open.get())
+        let single = self.open.get() - self.idle.borrow().len().min(self.open.get());
+        single + self.shared.streams() + self.waiting.get()
     }
 
     /// Whether the endpoint failed lately and is left alone.
@@ -121,7 +164,7 @@ impl Lane {
 
     /// Waits on an idle connection for the next copy; None: it is to be closed.
     pub(super) async fn park(&self, wire: &Rc<WireState>) -> Option<Copy> {
-        let slot = Rc::new(Slot::new(Rc::clone(wire)));
+        let slot = Rc::new(Letterbox::new(Rc::clone(wire)));
         self.idle.borrow_mut().push(Rc::clone(&slot));
         poll_fn(|cx| slot.poll(cx.waker())).await
     }
@@ -136,11 +179,12 @@ impl Lane {
             }
             stays
         });
-        self.open.get() > 0 || self.used.get().elapsed() < MEMORY
+        self.shared.sweep(IDLE) || self.open.get() > 0 || self.used.get().elapsed() < MEMORY
     }
 
     /// Closes all connections, whatever they carry.
     pub(super) fn close(&self) {
+        self.shared.close();
         self.carriers.borrow_mut().abort_all();
     }
 }
@@ -170,8 +214,24 @@ impl Drop for Opened {
     }
 }
 
+/// A copy that waits for a connection.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// An idle connection's letter box.
-struct Slot {
+struct Letterbox {
     wire: Rc<WireState>,
     since: Instant,
     copy: RefCell<Option<Copy>>,
@@ -179,7 +239,7 @@ struct Slot {
     carrier: RefCell<Option<Waker>>,
 }
 
-impl Slot {
+impl Letterbox {
     fn new(wire: Rc<WireState>) -> Self {
         let since = Instant::now();
         let (copy, closed, carrier) = Default::default();

@@ -22,6 +22,11 @@ impl Ticket {
         Self { open: Some((Rc::clone(ctx), Arc::clone(shadow))), started: Instant::now() }
     }
 
+    /// The worker's, until the copy is settled.
+    pub(super) fn context(&self) -> Option<&Rc<Context>> {
+        self.open.as_ref().map(|(ctx, _)| ctx)
+    }
+
     /// Tells the outcome. `bytes`: what of the copy's body was taken by its connection.
     pub(super) fn settle(mut self, outcome: CopyOutcome, bytes: u64) {
         self.tell(outcome, bytes);

@@ -1,0 +1,131 @@
+//! One exchange on a connection to an upstream: the head goes out, the body behind it, the answer
+//! comes back. In: room on a connection, a request. Out: the answer's head and body.
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{Request, Response};
+use hyper::body::Body;
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::{Pump, ResetCode, Slot};
+use crate::proxy::interim::Interim;
+
+/// The sending half of an exchange. Dropped before [`Stream::finish`], it resets the stream.
+pub(in crate::proxy) struct Stream<B> {
+    slot: Rc<Slot>,
+    sending: Sending<B>,
+    finished: bool,
+}
+
+enum Sending<B> {
+    Sent(SendStream<Bytes>),
+    /// The body, and the task that sends what was not there at once.
+    Pumping(Rc<RefCell<Pump<B>>>, Option<AbortHandle>),
+}
+
+impl<B> Stream<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: ResetCode,
+{
+    /// Sends the head, and what there is of the body. `sender` is the slot's own.
+    ///
+    /// # Errors
+    /// The request is none that HTTP/2 can carry.
+    pub(in crate::proxy) async fn open(
+        slot: Slot,
+        mut sender: SendRequest<Bytes>,
+        request: Request<()>,
+        body: B,
+    ) -> Result<(Self, ResponseFuture), h2::Error> {
+        let whole = body.is_end_stream();
+        let (response, stream) = sender.send_request(request, whole)?;
+        let slot = Rc::new(slot);
+        let sending = if whole { Sending::Sent(stream) } else { pump(&slot, body, stream).await };
+        Ok((Self { slot, sending, finished: false }, response))
+    }
+}
+
+impl<B> Stream<B> {
+    /// The exchange came to its end: a body that is still being sent goes on.
+    pub(in crate::proxy) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Ends the exchange before its end.
+    pub(in crate::proxy) fn reset(&mut self, reason: Reason) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        match &mut self.sending {
+            Sending::Sent(stream) => stream.send_reset(reason),
+            Sending::Pumping(pump, task) => {
+                pump.borrow_mut().reset(reason);
+                task.iter().for_each(AbortHandle::abort);
+            }
+        }
+    }
+
+    pub(in crate::proxy) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl<B> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.reset(Reason::CANCEL);
+    }
+}
+
+/// A body that is there already leaves without a task of its own.
+async fn pump<B>(slot: &Rc<Slot>, body: B, stream: SendStream<Bytes>) -> Sending<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: ResetCode,
+{
+    let pump = Rc::new(RefCell::new(Pump::new(body, stream)));
+    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut *pump.borrow_mut()).poll(cx))).await;
+    if first.is_ready() {
+        return Sending::Pumping(pump, None);
+    }
+    let (run, slot) = (Rc::clone(&pump), Rc::clone(slot));
+    let task = spawn_local(async move {
+        // Whoever waits for the answer learns of an error from it.
+        let _ = poll_fn(|cx| Pin::new(&mut *run.borrow_mut()).poll(cx)).await;
+        drop(slot);
+    });
+    Sending::Pumping(pump, Some(task.abort_handle()))
+}
+
+/// Waits for the answer, and tells what comes before it.
+pub(in crate::proxy) async fn answer(
+    mut response: ResponseFuture,
+    interim: &Interim,
+) -> Result<Response<RecvStream>, h2::Error> {
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(told)) = response.poll_informational(cx) {
+            let told = told?;
+            interim.tell(told.status(), told.headers());
+        }
+        Pin::new(&mut response).poll(cx)
+    })
+    .await
+}
+
+/// Whether the upstream says that it has not looked at the request (RFC 9113, section 8.7): the
+/// stream was above GOAWAY's last, or refused.
+pub(in crate::proxy) fn is_unseen(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || refused)
+}

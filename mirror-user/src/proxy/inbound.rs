@@ -1,0 +1,158 @@
+//! A body on its way in, from a client or from a primary, whichever HTTP it came by. In: hyper's
+//! body of HTTP/1, or a stream of HTTP/2. Out: frames, or how the body broke. It never holds a
+//! frame: what is not asked for stays with the kernel or within the peer's window.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, header::CONTENT_LENGTH};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+/// A body that somebody else sends.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Http1(Incoming),
+    Http2(Received),
+}
+
+/// The receiving half of a stream (RFC 9113, section 5).
+#[derive(Debug)]
+pub(super) struct Received {
+    stream: RecvStream,
+    /// What Content-Length leaves to come; None where it says nothing.
+    left: Option<u64>,
+    /// All data has been taken; trailers may follow.
+    data_done: bool,
+    from: From,
+}
+
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Client,
+    Primary,
+}
+
+/// A body that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Raw(#[from] std::io::Error),
+}
+
+impl Broken {
+    /// The code that the peer reset the stream with; None for every other end.
+    pub(super) fn reset_code(&self) -> Option<Reason> {
+        match self {
+            Self::Http2(error) if error.is_reset() && error.is_remote() => error.reason(),
+            Self::Http1(_) | Self::Http2(_) | Self::Raw(_) => None,
+        }
+    }
+}
+
+impl Inbound {
+    /// The body of a request that came by HTTP/2 with these fields.
+    pub(super) fn request(stream: RecvStream, headers: &HeaderMap) -> Self {
+        Self::Http2(Received::new(stream, headers, From::Client))
+    }
+
+    /// The body of an answer that came by HTTP/2 with these fields.
+    pub(super) fn answer(stream: RecvStream, headers: &HeaderMap) -> Self {
+        Self::Http2(Received::new(stream, headers, From::Primary))
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Http1(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http1)))
+            }
+            Self::Http2(received) => {
+                received.poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http2)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http2(received) => received.stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Http2(received) => {
+                if received.stream.is_end_stream() {
+                    return SizeHint::with_exact(0);
+                }
+                received.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+        }
+    }
+}
+
+impl Received {
+    fn new(stream: RecvStream, headers: &HeaderMap, from: From) -> Self {
+        let left = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        Self { stream, left, data_done: false, from }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        match ready!(self.poll(cx)) {
+            Some(Err(error)) if self.is_complete(&error) => Poll::Ready(None),
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    /// A server that wants no more of the request says NO_ERROR once its answer is whole (RFC 9113,
+    /// section 8.1); the h2 crate tells that reset even where the end of the answer came before it.
+    fn is_complete(&self, error: &h2::Error) -> bool {
+        self.from == From::Primary
+            && error.is_reset()
+            && error.is_remote()
+            && error.reason() == Some(Reason::NO_ERROR)
+            && self.left.is_none_or(|left| left == 0)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_done {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Whoever asked for the frame asks for the next only when this one has left,
+                    // so that the window opens at the pace of the next hop.
+                    self.stream.flow_control().release_capacity(data.len())?;
+                    let taken = data.len() as u64;
+                    self.left = self.left.map(|left| left.saturating_sub(taken));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_done = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
+    }
+}

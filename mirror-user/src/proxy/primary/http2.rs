@@ -1,0 +1,155 @@
+//! An attempt by HTTP/2: a stream of a connection that the worker's clients in one network
+//! namespace share.
+
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc};
+
+use h2::Reason;
+use http::{Request, Response};
+
+use super::{
+    Attempt, Failure, Line, Miss, PrimaryBody, Progress, Tried, connect::transport, pool::IDLE,
+};
+use crate::{
+    outcome::RetryReason,
+    proxy::{
+        dress,
+        http2::{Connection, OpenError, Pool, Slot, Stream, answer, is_unseen},
+        inbound::Inbound,
+        io::WireState,
+    },
+};
+
+/// Connections by the workload whose network namespace they are in, and endpoint.
+#[derive(Default)]
+pub(super) struct Shares(RefCell<HashMap<(u64, SocketAddr), Rc<Pool>>>);
+
+/// A stream, held for one exchange. Dropped before its end, it is reset as the client's was.
+pub(in crate::proxy) struct Share {
+    stream: Stream<PrimaryBody>,
+    progress: Rc<Progress>,
+}
+
+impl Share {
+    pub(super) fn wire(&self) -> Rc<WireState> {
+        Rc::clone(&self.stream.slot().connection().wire)
+    }
+
+    pub(super) fn finish(mut self) {
+        self.stream.finish();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.stream.reset(self.progress.reset.get().unwrap_or(Reason::CANCEL));
+    }
+}
+
+impl Shares {
+    /// Sends the request once.
+    pub(super) async fn attempt(
+        &self,
+        attempt: &Attempt<'_>,
+        request: Request<PrimaryBody>,
+    ) -> Tried {
+        let endpoint = attempt.endpoint;
+        let slot = match self.slot(attempt).await {
+            Ok(slot) => slot,
+            Err(OpenError::Http1) => return Tried::SpeaksHttp1(Box::new(request)),
+            Err(error) => {
+                let error = match error {
+                    OpenError::Io(error) => error,
+                    other => std::io::Error::other(other),
+                };
+                let failure = Failure::Connect(endpoint, error);
+                return Tried::Missed(Miss::again(failure, request, RetryReason::Connect));
+            }
+        };
+        let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
+        if extended && !slot.connection().takes_protocols() {
+            return Tried::Missed(Miss::last(Failure::NoProtocols(endpoint)));
+        }
+        match exchange(slot, attempt, request).await {
+            Ok((response, share)) => Tried::Answered(response, Line::Share(share)),
+            Err(miss) => Tried::Missed(miss),
+        }
+    }
+
+    async fn slot(&self, attempt: &Attempt<'_>) -> Result<Slot, OpenError> {
+        let (ctx, client, endpoint) = (attempt.errand.ctx, attempt.errand.client, attempt.endpoint);
+        let key = (client.key, endpoint);
+        let pool = Rc::clone(self.0.borrow_mut().entry(key).or_default());
+        let patience = ctx.options.connect_timeout;
+        let open = async || {
+            let stream = transport(ctx, &client.place, endpoint).await?;
+            Connection::open(stream, patience).await
+        };
+        pool.slot(usize::MAX, open).await
+    }
+
+    pub(super) fn sweep(&self) {
+        // A pool that somebody waits in has its key when the wait is over.
+        self.0.borrow_mut().retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
+    }
+
+    pub(super) fn leave(&self, workload: u64) {
+        self.0.borrow_mut().retain(|(key, _), pool| {
+            let stays = *key != workload;
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
+    }
+}
+
+async fn exchange(
+    slot: Slot,
+    attempt: &Attempt<'_>,
+    request: Request<PrimaryBody>,
+) -> Result<(Response<Inbound>, Share), Miss> {
+    let endpoint = attempt.endpoint;
+    let sender = match slot.ready().await {
+        Ok(sender) => sender,
+        Err(error) => {
+            tracing::debug!(%endpoint, %error, "a connection takes no more streams");
+            return Err(Miss::again(Failure::Refused(endpoint), request, RetryReason::Refused));
+        }
+    };
+    let (mut head, body) = request.into_parts();
+    // Taken apart for the wire: what may be sent again is kept.
+    let spare = matches!(body, PrimaryBody::Empty).then(|| head.clone());
+    let head = match dress::for_http2(&mut head) {
+        Ok(head) => head,
+        Err(malformed) => return Err(Miss::last(Failure::Unfit(endpoint, malformed))),
+    };
+    let again = |failure| match &spare {
+        Some(head) => {
+            let request = Request::from_parts(head.clone(), PrimaryBody::Empty);
+            Miss::again(failure, request, RetryReason::Refused)
+        }
+        None => Miss::last(failure),
+    };
+    let (stream, response) = match Stream::open(slot, sender, head, body).await {
+        Ok(opened) => opened,
+        Err(error) => return Err(Miss::last(Failure::Lost(endpoint, error.into()))),
+    };
+    let share = Share { stream, progress: Rc::clone(attempt.errand.progress) };
+    match answer(response, attempt.errand.interim).await {
+        Ok(response) => {
+            let response = {
+                let (head, stream) = response.into_parts();
+                let body = Inbound::answer(stream, &head.headers);
+                Response::from_parts(head, body)
+            };
+            Ok((response, share))
+        }
+        Err(error) if is_unseen(&error) => {
+            if error.is_go_away() {
+                share.stream.slot().connection().retire();
+            }
+            Err(again(Failure::Refused(endpoint)))
+        }
+        Err(error) => Err(Miss::last(Failure::Lost(endpoint, error.into()))),
+    }
+}

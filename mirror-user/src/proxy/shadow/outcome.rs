@@ -1,0 +1,33 @@
+//! What a copy's end without an answer says of it.
+
+use super::copy::Watch;
+use crate::{
+    outcome::{CopyOutcome, DropReason, UnknownReason},
+    proxy::io::WireState,
+};
+
+/// No answer came in time.
+pub(super) fn timed_out(watch: &Watch) -> CopyOutcome {
+    if watch.is_taken_whole() {
+        CopyOutcome::Unknown(UnknownReason::Timeout)
+    } else {
+        CopyOutcome::Dropped(DropReason::SendTimeout)
+    }
+}
+
+/// The shadow ended it. `before`: bytes that the kernel had taken when the copy was begun;
+/// `unknown`: what to call it if all of it may have arrived.
+pub(super) fn sent(
+    wire: &WireState,
+    watch: &Watch,
+    before: u64,
+    unknown: UnknownReason,
+) -> CopyOutcome {
+    if let Some(reason) = watch.cut_reason() {
+        return CopyOutcome::Dropped(reason);
+    }
+    if wire.written.get() == before || wire.write_failed() || !watch.is_taken_whole() {
+        return CopyOutcome::Dropped(DropReason::ShadowClosed);
+    }
+    CopyOutcome::Unknown(unknown)
+}

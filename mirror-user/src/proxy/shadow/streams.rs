@@ -1,0 +1,172 @@
+//! Copies on streams: one connection of HTTP/2 to a shadow carries many. In: a copy, and room on a
+//! connection or the wish for some. Out: an outcome. A task for each copy; a copy that is cut or
+//! late resets its stream and leaves the others alone.
+
+use std::{rc::Rc, time::Duration};
+
+use h2::{Reason, RecvStream};
+use http::Response;
+use hyper::body::Body as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    copy::{Copy, CopyBody, Watch},
+    lane::Lane,
+    outcome::{sent, timed_out},
+};
+use crate::{
+    outcome::{CopyOutcome, DropReason, UnknownReason},
+    proxy::{
+        dress,
+        http2::{Connection, OpenError, Slot, Stream, answer, is_unseen},
+        interim::Interim,
+        primary::Speaks,
+    },
+};
+
+/// Connections to an endpoint; a copy beyond their streams is dropped.
+pub(super) const CONNECTIONS: usize = 4;
+
+/// How often a copy may move that the shadow has not looked at.
+const MOVES: u8 = 3;
+
+/// Carries one copy; `slot` is None while no connection has room.
+pub(super) async fn run(lane: Rc<Lane>, slot: Option<Slot>, mut copy: Copy) {
+    let slot = match slot {
+        Some(slot) => Ok(slot),
+        None => lane.room().await,
+    };
+    match slot {
+        Ok(slot) => carry(&lane, slot, copy).await,
+        Err(OpenError::Http1) => {
+            if let Some(ctx) = copy.ticket.context() {
+                ctx.protocols.is_http1(lane.endpoint);
+            }
+            copy.speaks = Speaks::Http1;
+            lane.take(copy);
+        }
+        Err(OpenError::Full) => {
+            copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+        }
+        Err(OpenError::Io(error)) => {
+            tracing::debug!(endpoint = %lane.endpoint, %error, "cannot connect to a shadow");
+            lane.reached(false);
+            let late = error.kind() == std::io::ErrorKind::TimedOut;
+            let reason = if late { DropReason::ConnectTimeout } else { DropReason::Connect };
+            copy.ticket.settle(CopyOutcome::Dropped(reason), 0);
+        }
+    }
+}
+
+/// A new connection, within the time that connecting may take.
+pub(super) async fn open(lane: &Lane) -> Result<Rc<Connection>, OpenError> {
+    let patience = lane.options.connect_timeout;
+    let deadline = Instant::now() + patience;
+    let connect = async {
+        let socket = lane.sockets.stream(&lane.place, lane.endpoint.is_ipv6())?;
+        socket.set_nodelay(true)?;
+        socket.connect(lane.endpoint).await
+    };
+    let stream = timeout_at(deadline, connect).await.map_err(std::io::Error::from)??;
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let opened = Connection::open(stream, left).await?;
+    lane.reached(true);
+    Ok(opened)
+}
+
+async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
+    let Ok(sender) = slot.ready().await else {
+        drop(slot);
+        return again(lane, copy);
+    };
+    let Copy { mut head, body, ticket, charge, moves, speaks } = copy;
+    let spare = body.is_end_stream().then(|| head.clone());
+    let Ok(request) = dress::for_http2(&mut head) else {
+        return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
+    };
+    let deadline = Instant::now() + lane.options.response_timeout;
+    let watch = body.watch();
+    let wire = Rc::clone(&slot.connection().wire);
+    let before = wire.written.get();
+    let (mut stream, response) = match Stream::open(slot, sender, request, body).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::debug!(endpoint = %lane.endpoint, %error, "a copy that HTTP/2 cannot carry");
+            return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
+        }
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = timeout_at(deadline, answer(response, &Interim::Ignore)) => answered,
+        reason = watch.cut() => {
+            return ticket.settle(CopyOutcome::Dropped(reason), watch.taken());
+        }
+    };
+    let outcome = match answered {
+        Ok(Ok(response)) => {
+            ticket.settle(CopyOutcome::Delivered, watch.taken());
+            drop(charge);
+            return finish(lane, &mut stream, response, &watch, deadline).await;
+        }
+        Ok(Err(error)) if is_unseen(&error) => {
+            if error.is_go_away() {
+                stream.slot().connection().retire();
+            }
+            if let Some(head) = spare {
+                let body = CopyBody::empty();
+                return again(lane, Copy { head, body, ticket, charge, moves, speaks });
+            }
+            CopyOutcome::Dropped(DropReason::ShadowClosed)
+        }
+        Ok(Err(error)) => {
+            lane.answered(false);
+            let malformed = error.is_library() && !error.is_io();
+            let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
+            sent(&wire, &watch, before, unknown)
+        }
+        Err(_) => timed_out(&watch),
+    };
+    ticket.settle(outcome, watch.taken());
+}
+
+/// The shadow has not looked at the copy: it may go to another connection.
+fn again(lane: &Rc<Lane>, mut copy: Copy) {
+    if copy.moves >= MOVES {
+        return copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
+    }
+    copy.moves += 1;
+    lane.take(copy);
+}
+
+/// Reads the answer to its end and drops it.
+async fn finish(
+    lane: &Lane,
+    stream: &mut Stream<CopyBody>,
+    response: Response<RecvStream>,
+    watch: &Watch,
+    deadline: Instant,
+) {
+    let mut body = response.into_body();
+    let rest = async {
+        while let Some(data) = body.data().await {
+            let Ok(data) = data else { return false };
+            if body.flow_control().release_capacity(data.len()).is_err() {
+                return false;
+            }
+        }
+        body.trailers().await.is_ok()
+    };
+    tokio::select! {
+        biased;
+        whole = timeout_at(deadline, rest) => match whole {
+            Ok(whole) => {
+                lane.answered(whole);
+                if whole {
+                    stream.finish();
+                }
+            }
+            Err(_) => stream.reset(Reason::CANCEL),
+        },
+        _ = watch.cut() => stream.reset(Reason::CANCEL),
+    }
+}

@@ -1,0 +1,141 @@
+//! A tunnel between a client's stream of HTTP/2 and a primary that speaks HTTP/1: CONNECT with a
+//! protocol (RFC 8441) becomes an Upgrade, plain CONNECT stays one. In: the client's request. Out:
+//! an answer whose body is what the primary sends; a task passes on what the client sends.
+
+use std::{future::poll_fn, pin::Pin, rc::Rc};
+
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Body as _;
+use tokio::{
+    io::{AsyncWriteExt, WriteHalf, split},
+    task::spawn_local,
+};
+
+use super::{Far, Reply, ask};
+use crate::{
+    outcome::Answer,
+    proxy::{
+        context::Context,
+        exchange::{Abort, Record, answer},
+        io::{UpstreamIo, WireState},
+        primary::{AnswerBody, Bridge, Failure, PrimaryBody, transport},
+    },
+};
+
+const WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+const WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+
+/// Asks the primary for the tunnel; it begins if the primary agrees.
+///
+/// # Errors
+/// As any exchange: the primary gave no answer.
+pub(in crate::proxy) async fn bridge(
+    ctx: &Context,
+    mut record: Record,
+    bridge: Bridge,
+) -> Result<Response<AnswerBody>, Abort> {
+    let Bridge { endpoint, load, request } = bridge;
+    let client = Rc::clone(&record.client);
+    let (mut head, body) = request.into_parts();
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    head.version = http::Version::HTTP_11;
+    if let Some(protocol) = &protocol {
+        upgrade(&mut head, protocol.as_str(), || ctx.draw());
+    }
+    let asked = async {
+        let stream = transport(ctx, &client.workload.place, endpoint)
+            .await
+            .map_err(|error| Failure::Connect(endpoint, error))?;
+        let request = Request::from_parts(head, PrimaryBody::Empty);
+        ask((endpoint, load), client.workload.key, stream, request).await
+    };
+    match asked.await {
+        Err(failure) => Err(record.fail(failure)),
+        Ok(Reply::Declined(response, upstream)) => Ok(answer(record, response, upstream)),
+        Ok(Reply::Agreed(mut response, Far { parts, upstream })) => {
+            let Ok(parts) = parts.await else {
+                return Err(record.fail(Failure::Refused(endpoint)));
+            };
+            record.endpoint = Some(endpoint);
+            record.answered(Answer::Primary, StatusCode::OK);
+            *response.status_mut() = StatusCode::OK;
+            let headers = response.headers_mut();
+            crate::route::retain(headers, |name| {
+                *name != WEBSOCKET_ACCEPT
+                    && *name != header::UPGRADE
+                    && *name != header::CONNECTION
+                    && *name != header::CONTENT_LENGTH
+            });
+            let (reader, writer) = split(parts.io.into_inner());
+            spawn_local(send(body, writer, upstream.wire()));
+            let (head, _) = response.into_parts();
+            let body = AnswerBody::raw(reader, parts.read_buf, record, upstream);
+            Ok(Response::from_parts(head, body))
+        }
+    }
+}
+
+/// RFC 8441, section 5: what CONNECT leaves out because HTTP/2 has no need of it.
+fn upgrade(head: &mut http::request::Parts, protocol: &str, draw: impl Fn() -> u64) {
+    head.method = Method::GET;
+    let headers = &mut head.headers;
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(protocol) = HeaderValue::from_str(protocol) {
+        headers.insert(header::UPGRADE, protocol);
+    }
+    if !headers.contains_key(WEBSOCKET_KEY) {
+        headers.insert(WEBSOCKET_KEY, websocket_key(draw));
+    }
+}
+
+/// 16 random bytes in base64 (RFC 6455, section 4.1).
+fn websocket_key(draw: impl Fn() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = u128::from(draw()) << 64 | u128::from(draw());
+    let mut key = [b'='; 24];
+    // 21 digits of 6 bits, and one of the last 2 bits.
+    for (at, digit) in key[..22].iter_mut().enumerate() {
+        let shifted = if at < 21 { bits >> (122 - 6 * at) } else { bits << 4 };
+        *digit = DIGITS[(shifted & 0x3f) as usize];
+    }
+    HeaderValue::from_bytes(&key).expect("base64 is ASCII")
+}
+
+/// What the client sends, to the primary. A client that resets its stream resets the connection.
+async fn send(mut body: PrimaryBody, mut writer: WriteHalf<UpstreamIo>, wire: Rc<WireState>) {
+    loop {
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        match frame {
+            None => return drop(writer.shutdown().await),
+            Some(Err(_)) => return wire.abort(),
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if writer.write_all(&data).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64() {
+        let zero = websocket_key(|| 0);
+        assert_eq!(zero, "AAAAAAAAAAAAAAAAAAAAAA==");
+        let ones = websocket_key(|| u64::MAX);
+        assert_eq!(ones, "/////////////////////w==");
+        // "the sample nonce" (RFC 6455, section 1.3).
+        let nonce = u128::from_be_bytes(*b"the sample nonce");
+        let halves = std::cell::Cell::new([(nonce >> 64) as u64, nonce as u64]);
+        let key = websocket_key(|| {
+            let [next, after] = halves.get();
+            halves.set([after, 0]);
+            next
+        });
+        assert_eq!(key, "dGhlIHNhbXBsZSBub25jZQ==");
+    }
+}

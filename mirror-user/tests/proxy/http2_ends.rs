@@ -1,0 +1,242 @@
+//! HTTP/2: how streams and connections end, and what the other side sees of it.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::pending,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, server::Builder};
+use http::Response;
+use mirror_user::worker::Command;
+
+use super::{
+    http2::{mirrored, to},
+    streams::{Answer, Client, Upstream, get, post, reason, run, until},
+};
+
+#[test]
+fn resets_keep_their_codes_both_ways() {
+    run(async {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let told = Rc::clone(&seen);
+        let primary = Upstream::start(Builder::new(), move |mut stream| {
+            let told = Rc::clone(&told);
+            async move {
+                let path = stream.request.as_ref().unwrap().uri().path().to_owned();
+                match path.as_str() {
+                    // Before the answer.
+                    "/refuse" => stream.respond.send_reset(Reason::ENHANCE_YOUR_CALM),
+                    // In the middle of it.
+                    "/break" => {
+                        let mut body = stream.answer(Response::new(()), false);
+                        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        body.send_reset(Reason::HTTP_1_1_REQUIRED);
+                    }
+                    _ => {
+                        let reset = std::future::poll_fn(|cx| stream.respond.poll_reset(cx)).await;
+                        told.borrow_mut().push(reset.unwrap());
+                    }
+                }
+            }
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        let refused = client.get("/refuse").await.unwrap_err();
+        assert!(refused.is_reset());
+        assert_eq!(reason(&refused), Reason::ENHANCE_YOUR_CALM);
+        let broken = client.get("/break").await.unwrap();
+        assert_eq!((&*broken.body, broken.broke), (&b"half"[..], Some(Reason::HTTP_1_1_REQUIRED)));
+        for (code, whole) in
+            [(Reason::CANCEL, true), (Reason::NO_ERROR, true), (Reason::INTERNAL_ERROR, false)]
+        {
+            let (_response, mut body) = client.send(post("/wait"), whole).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            body.send_reset(code);
+            until("the primary sees the reset", || seen.borrow().last() == Some(&code)).await;
+        }
+        assert_eq!(seen.borrow().len(), 3);
+        assert_eq!(primary.connections(), 1);
+    });
+}
+
+#[test]
+fn streams_cancelled_all_at_once_leave_the_connection_alone() {
+    run(async {
+        let mut builder = Builder::new();
+        builder.max_pending_accept_reset_streams(1000);
+        let primary = Upstream::start(builder, |mut stream| async move {
+            if stream.request.as_ref().unwrap().uri().path() == "/wait" {
+                let _held = &stream;
+                return pending().await;
+            }
+            stream.answer(Response::new(()), true);
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        for _ in 0..5 {
+            let mut bodies = Vec::new();
+            for _ in 0..100 {
+                bodies.push(client.send(get("/wait"), true).await);
+            }
+            drop(bodies);
+            assert_eq!(client.get("/").await.unwrap().status(), 200);
+        }
+    });
+}
+
+#[test]
+fn a_body_cut_by_the_client_is_never_whole_for_the_primary() {
+    run(async {
+        let primary = Upstream::echo().await;
+        let shadow = Upstream::echo().await;
+        let rig = mirrored(primary.address, shadow.address);
+        let mut client = Client::connect(rig.address()).await;
+        let (_response, mut body) = client.send(post("/"), false).await;
+        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        body.send_reset(Reason::CANCEL);
+        until("both saw it", || primary.got().len() + shadow.got().len() == 2).await;
+        for server in [&primary, &shadow] {
+            let got = &server.got()[0];
+            assert_eq!((&*got.body, got.broke), (&b"half"[..], Some(Reason::CANCEL)));
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_goes_away_loses_no_request_without_a_body() {
+    run(async {
+        // Each connection takes three requests and then says GOAWAY.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answered = Rc::new(Cell::new(0));
+        let count = Rc::clone(&answered);
+        tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let count = Rc::clone(&count);
+                tokio::task::spawn_local(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    let mut left = 3;
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        left -= 1;
+                        if left == 0 {
+                            connection.graceful_shutdown();
+                        }
+                        count.set(count.get() + 1);
+                        let _: h2::SendStream<Bytes> =
+                            respond.send_response(Response::new(()), true).unwrap();
+                    }
+                });
+            }
+        });
+        let rig = to(address);
+        let mut client = Client::connect(rig.address()).await;
+        for _ in 0..10 {
+            let mut answers = Vec::new();
+            for _ in 0..20 {
+                answers.push(client.send(get("/"), true).await.0);
+            }
+            for response in answers {
+                assert_eq!(Answer::of(response).await.unwrap().status(), 200);
+            }
+        }
+        assert_eq!(answered.get(), 200, "each was executed once");
+    });
+}
+
+#[test]
+fn a_primary_that_dies_resets_its_streams_alone() {
+    run(async {
+        let primary = Upstream::start(Builder::new(), |stream| async move {
+            let _held = stream;
+            pending::<()>().await;
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        let (response, _) = client.send(get("/"), true).await;
+        until("it arrived", || primary.connections() == 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        primary.kill();
+        let error = Answer::of(response).await.unwrap_err();
+        assert!(error.is_reset());
+        assert_eq!(reason(&error), Reason::INTERNAL_ERROR);
+    });
+}
+
+#[test]
+fn a_drain_says_goaway_and_ends_what_is_under_way() {
+    run(async {
+        let primary = Upstream::start(Builder::new(), |mut stream| async move {
+            stream.take().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            stream.answer(Response::new(()), true);
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        let (response, _) = client.send(get("/"), true).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        rig.worker.tell(Command::Drain);
+        assert_eq!(Answer::of(response).await.unwrap().status(), 200);
+        client.connection.await.unwrap().expect("an orderly end");
+        until("nothing is left", || rig.worker.left() == 0).await;
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_streams_and_their_tasks() {
+    run(async {
+        let ended = Rc::new(Cell::new(0));
+        let count = Rc::clone(&ended);
+        let primary = Upstream::start(Builder::new(), move |mut stream| {
+            let count = Rc::clone(&count);
+            async move {
+                let _ = std::future::poll_fn(|cx| stream.respond.poll_reset(cx)).await;
+                count.set(count.get() + 1);
+            }
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        let mut held = Vec::new();
+        for n in 0..20 {
+            held.push(client.send(post("/"), n % 2 == 0).await);
+        }
+        until("all arrived", || primary.connections() == 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.connection.abort();
+        until("all streams were reset", || ended.get() == 20).await;
+        until("nothing is left", || rig.worker.left() == 0).await;
+    });
+}
+
+#[test]
+fn an_early_answer_arrives_though_the_body_goes_on() {
+    run(async {
+        let primary = Upstream::start(Builder::new(), |mut stream| async move {
+            let refused = Response::builder().status(413).body(()).unwrap();
+            let mut body = stream.answer(refused, false);
+            body.send_data(Bytes::from_static(b"no"), true).unwrap();
+            // At once, the h2 crate would take the answer back.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            body.send_reset(Reason::NO_ERROR);
+        })
+        .await;
+        let rig = to(primary.address);
+        let mut client = Client::connect(rig.address()).await;
+        for _ in 0..50 {
+            let (response, mut body) = client.send(post("/"), false).await;
+            body.send_data(vec![0; 60_000].into(), false).unwrap();
+            let answer = Answer::of(response).await.unwrap();
+            assert_eq!((answer.status(), &*answer.body), (413, &b"no"[..]));
+        }
+    });
+}

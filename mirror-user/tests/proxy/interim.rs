@@ -1,0 +1,98 @@
+//! What a primary of HTTP/1 says before its answer: 100 and what depends on it, and the others.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    harness::{Setup, eventually, gate},
+    server::{OK, Server},
+    wire::End,
+};
+
+const EXPECTING: &str =
+    "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+#[test]
+fn the_client_is_asked_for_its_body_once_the_primary_wants_it() {
+    let (open, wait) = gate();
+    let primary = Server::start(move |mut visit| {
+        let head = visit.wire.head();
+        assert!(head.head.contains("Expect: 100-continue\r\n"), "{}", head.head);
+        wait();
+        visit.wire.send(CONTINUE);
+        assert_eq!(visit.wire.exactly(4), b"body");
+        visit.wire.send(OK);
+        visit.wire.rest();
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    client.send(EXPECTING);
+    assert!(client.is_silent_for(Duration::from_millis(200)), "100 before the primary said so");
+    open.send(()).expect("the primary waits");
+    assert_eq!(client.exactly(CONTINUE.len()), CONTINUE);
+    client.send("body");
+    assert_eq!(client.exactly(OK.len()), OK);
+}
+
+#[test]
+fn a_primary_that_says_nothing_gets_the_body_after_a_second() {
+    let primary = Server::start(|mut visit| {
+        while visit.request().is_some() {
+            visit.wire.send(OK);
+        }
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    let begun = Instant::now();
+    client.send(EXPECTING);
+    assert_eq!(client.exactly(CONTINUE.len()), CONTINUE);
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+    client.send("body");
+    assert_eq!(client.exactly(OK.len()), OK);
+}
+
+#[test]
+fn a_refusal_arrives_without_100_and_without_the_body() {
+    let primary = Server::start(|mut visit| {
+        visit.wire.head();
+        visit.wire.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
+        visit.wire.rest();
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    client.send(EXPECTING);
+    let (answer, end) = client.rest();
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 417 Expectation Failed\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nno"), "{answer}");
+    assert_eq!(end, End::Fin);
+    eventually("no body", || primary.bytes(0).ends_with(b"\r\n\r\n"));
+}
+
+#[test]
+fn a_client_that_does_not_wait_loses_nothing() {
+    let primary = Server::ok();
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    client.send(format!("{EXPECTING}body"));
+    let answer = client.exactly(OK.len());
+    assert!(answer == OK || answer.starts_with(CONTINUE), "{}", answer.escape_ascii());
+    eventually("the body is there", || primary.bytes(0).ends_with(b"\r\n\r\nbody"));
+}
+
+#[test]
+fn other_interim_answers_are_dropped_and_counted() {
+    let primary = Server::start(|mut visit| {
+        while visit.request().is_some() {
+            visit.wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            visit.wire.send(OK);
+        }
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.exactly(OK.len()), OK);
+    }
+    assert_eq!(rig.report().interim_dropped, 3);
+}
