@@ -1,4 +1,4 @@
-//! `mirror echo`: an HTTP/1.1 server whose answers have httpbin's form, for demos and tests.
+//! `mirror echo`: a server of HTTP/1.1 and HTTP/2 (prior knowledge) whose answers have httpbin's form, for demos and tests.
 //!
 //! In: flags. Out: answers, one access log line for each request as gunicorn writes it, and on
 //! request a JSON line that says exactly what arrived. It never buffers an upload, and a
@@ -12,8 +12,11 @@ mod log;
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -113,18 +116,21 @@ async fn connection(stream: TcpStream, peer: SocketAddr, server: Arc<Server>) {
 
 async fn serve<S>(stream: S, peer: SocketAddr, server: Arc<Server>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let server = server.clone();
         async move { Ok::<_, Infallible>(answer::answer(request, peer, &server).await) }
     });
     // How a connection ends is the client's affair; what arrived is in the log.
-    let _ = http1::Builder::new()
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
         .timer(TokioTimer::new())
         .half_close(true)
         .max_headers(1000)
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .http2()
+        .max_concurrent_streams(None);
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
@@ -23,7 +25,10 @@ pub(super) async fn answer(
     peer: SocketAddr,
     server: &Server,
 ) -> Response<AnswerBody> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if head.version == Version::HTTP_2 {
+        to_origin_form(&mut head);
+    }
     let record = server.log.record(peer, &head);
     if server.fault == Some(Fault::EarlyAnswer) {
         server.log.access(peer, &head, 413, 0);
@@ -45,9 +50,20 @@ pub(super) async fn answer(
     response
 }
 
+/// HTTP/2 tells the host in the target; here it is in Host, as HTTP/1 has it.
+fn to_origin_form(head: &mut Parts) {
+    let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    if let Some(host) = host {
+        head.headers.insert(header::HOST, host);
+    }
+    if let Some(target) = head.uri.path_and_query().cloned() {
+        head.uri = target.into();
+    }
+}
+
 fn early() -> Response<AnswerBody> {
     let mut response = whole(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", String::new());
-    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -228,8 +244,8 @@ fn whole(status: StatusCode, kind: &'static str, body: String) -> Response<Answe
 fn respond(status: StatusCode, kind: &'static str, body: AnswerBody) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::SERVER, header::HeaderValue::from_static("mirror-echo"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static("mirror-echo"));
     response
 }
 
