@@ -7,8 +7,6 @@ mod pool;
 mod send;
 mod stream;
 
-use h2::Reason;
-
 pub(super) use self::{
     connection::{Connection, OpenError, Slot},
     pool::Pool,
@@ -42,6 +40,3 @@ pub(super) const fn connection_window(stream: u32, streams: u32) -> u32 {
 /// The first bytes of a server that speaks HTTP/1 and got the HTTP/2 preface: an error's status
 /// line.
 pub(super) const HTTP1_GREETING: &[u8] = b"HTTP/1.";
-
-/// Resets a stream with this code where the peer's end says nothing better.
-pub(super) const BROKEN: Reason = Reason::INTERNAL_ERROR;

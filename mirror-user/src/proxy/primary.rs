@@ -33,7 +33,6 @@ use self::{
 use super::{
     context::Context,
     framing::Malformed,
-    http2::BROKEN,
     inbound::{Broken, Inbound},
     interim::Interim,
     io::WireState,
@@ -91,14 +90,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The code with which a client's stream is reset.
-    pub(super) fn reset_code(&self) -> Reason {
+    /// The code with which a client's stream is reset; None where the primary's whole connection
+    /// ended.
+    pub(super) fn reset_code(&self) -> Option<Reason> {
         match self {
             // Nobody has seen the request: it may be sent again (RFC 9113, section 8.7).
-            Self::NoEndpoint | Self::Connect(..) | Self::Refused(_) => Reason::REFUSED_STREAM,
-            Self::Lost(_, broken) => broken.reset_code().unwrap_or(BROKEN),
-            Self::Unfit(..) => Reason::PROTOCOL_ERROR,
-            Self::NoProtocols(_) => Reason::CONNECT_ERROR,
+            Self::NoEndpoint | Self::Connect(..) | Self::Refused(_) => Some(Reason::REFUSED_STREAM),
+            Self::Lost(_, broken) => broken.reset_code(),
+            Self::Unfit(..) => Some(Reason::PROTOCOL_ERROR),
+            Self::NoProtocols(_) => Some(Reason::CONNECT_ERROR),
         }
     }
 }

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use h2::{Reason, server::Builder};
 use http::Response;
 use mirror_user::worker::Command;
+use tokio::time::timeout;
 
 use super::{
+    harness::{Setup, backend_ref, rule},
     http2::{mirrored, to},
     streams::{Answer, Client, Upstream, get, post, reason, run, until},
 };
@@ -151,23 +153,84 @@ fn a_primary_that_goes_away_loses_no_request_without_a_body() {
     });
 }
 
+/// Answers `/quick` at once, begins to answer `/half`, and nothing else.
+async fn slow() -> Upstream {
+    Upstream::start(Builder::new(), |mut stream| async move {
+        let path = stream.request.as_ref().expect("not taken").uri().path().to_owned();
+        if path == "/quick" {
+            return drop(stream.answer(Response::new(()), true));
+        }
+        let mut held = None;
+        if path == "/half" {
+            let mut body = stream.answer(Response::new(()), false);
+            body.send_data(Bytes::from_static(b"half"), false).expect("open");
+            held = Some(body);
+        }
+        pending::<()>().await;
+        drop(held);
+    })
+    .await
+}
+
 #[test]
-fn a_primary_that_dies_resets_its_streams_alone() {
+fn a_primary_that_dies_ends_the_clients_connection_as_its_own() {
     run(async {
-        let primary = Upstream::start(Builder::new(), |stream| async move {
-            let _held = stream;
-            pending::<()>().await;
-        })
-        .await;
-        let rig = to(primary.address);
+        for path in ["/none", "/half"] {
+            let primary = slow().await;
+            let rig = to(primary.address);
+            let mut client = Client::connect(rig.address()).await;
+            let mut held = Vec::new();
+            for _ in 0..10 {
+                held.push(client.send(get(path), true).await.0);
+            }
+            until("it arrived", || primary.connections() == 1).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            primary.kill();
+            for response in held {
+                // The connection's end, not a reset stream.
+                match Answer::of(response).await {
+                    Err(error) => assert!(error.is_io() && path == "/none", "{error}"),
+                    Ok(answer) => {
+                        assert_eq!((path, &*answer.body), ("/half", &b"half"[..]));
+                        assert_eq!(answer.broke, Some(Reason::CONNECT_ERROR), "no reset");
+                    }
+                }
+            }
+            let _ = client.connection.await.unwrap();
+            until("nothing is left", || rig.worker.left() == 0).await;
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_dies_beside_others_resets_its_own_streams_alone() {
+    run(async {
+        let primaries = [slow().await, slow().await];
+        let addresses = [primaries[0].address, primaries[1].address];
+        let refs = vec![backend_ref("primary", &addresses)];
+        let rig = Setup::rules(addresses[0], vec![rule(Vec::new(), refs)]).start();
         let mut client = Client::connect(rig.address()).await;
-        let (response, _) = client.send(get("/"), true).await;
-        until("it arrived", || primary.connections() == 1).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        primary.kill();
-        let error = Answer::of(response).await.unwrap_err();
-        assert!(error.is_reset());
-        assert_eq!(reason(&error), Reason::INTERNAL_ERROR);
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            held.push(client.send(get("/half"), true).await.0);
+        }
+        until("both have some", || primaries.iter().all(|p| p.connections() == 1)).await;
+        let mut begun = Vec::new();
+        for response in held {
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half");
+            begun.push(body);
+        }
+        primaries[0].kill();
+        let mut lost = 0;
+        for mut body in begun {
+            if let Ok(ended) = timeout(Duration::from_millis(300), body.data()).await {
+                assert_eq!(reason(&ended.unwrap().unwrap_err()), Reason::INTERNAL_ERROR);
+                lost += 1;
+            }
+        }
+        assert!((1..10).contains(&lost), "{lost}");
+        assert_eq!(client.get("/quick").await.unwrap().status(), 200);
     });
 }
 

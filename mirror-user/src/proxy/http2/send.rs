@@ -13,8 +13,8 @@ use hyper::body::Body;
 
 /// With which code a stream is reset when its body breaks.
 pub(in crate::proxy) trait ResetCode {
-    /// The code (RFC 9113, section 7).
-    fn reset_code(&self) -> Reason;
+    /// The code (RFC 9113, section 7); None where the body ended with its whole connection.
+    fn reset_code(&self) -> Option<Reason>;
 }
 
 /// Sends a body; a stream that is dropped before the body's end is reset with CANCEL.
@@ -33,9 +33,9 @@ pub(in crate::proxy) enum Unsent {
     /// The peer reset the stream, or the connection is gone.
     #[error("the peer ended the stream: {0}")]
     Peer(#[source] h2::Error),
-    /// The body broke, and the stream was reset with this code.
-    #[error("the body broke: the stream was reset with {0}")]
-    Body(Reason),
+    /// The body broke; the stream is still open, to be reset with this code.
+    #[error("the body broke: {0:?}")]
+    Body(Option<Reason>),
 }
 
 impl<B> Pump<B> {
@@ -68,7 +68,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let sent = ready!(self.send(cx));
-        self.over = true;
+        self.over = !matches!(sent, Err(Unsent::Body(_)));
         Poll::Ready(sent)
     }
 }
@@ -101,11 +101,7 @@ where
                     self.stream.send_data(Bytes::new(), true).map_err(Unsent::Peer)?;
                     return Poll::Ready(Ok(()));
                 }
-                Some(Err(broken)) => {
-                    let reason = broken.reset_code();
-                    self.reset(reason);
-                    return Poll::Ready(Err(Unsent::Body(reason)));
-                }
+                Some(Err(broken)) => return Poll::Ready(Err(Unsent::Body(broken.reset_code()))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let last = self.body.is_end_stream();

@@ -18,7 +18,7 @@ use http::{Request, Response};
 use hyper::body::Body;
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::{Pump, ResetCode, Slot};
+use super::{Pump, ResetCode, Slot, Unsent};
 use crate::proxy::interim::Interim;
 
 /// The sending half of an exchange. Dropped before [`Stream::finish`], it resets the stream.
@@ -96,16 +96,24 @@ where
 {
     let pump = Rc::new(RefCell::new(Pump::new(body, stream)));
     let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut *pump.borrow_mut()).poll(cx))).await;
-    if first.is_ready() {
+    if let Poll::Ready(sent) = first {
+        end(&pump, &sent);
         return Sending::Pumping(pump, None);
     }
     let (run, slot) = (Rc::clone(&pump), Rc::clone(slot));
     let task = spawn_local(async move {
-        // Whoever waits for the answer learns of an error from it.
-        let _ = poll_fn(|cx| Pin::new(&mut *run.borrow_mut()).poll(cx)).await;
+        let sent = poll_fn(|cx| Pin::new(&mut *run.borrow_mut()).poll(cx)).await;
+        end(&run, &sent);
         drop(slot);
     });
     Sending::Pumping(pump, Some(task.abort_handle()))
+}
+
+/// Whoever waits for the answer learns from it that the upstream ended the stream.
+fn end<B>(pump: &RefCell<Pump<B>>, sent: &Result<(), Unsent>) {
+    if let Err(Unsent::Body(reason)) = sent {
+        pump.borrow_mut().reset(reason.unwrap_or(Reason::CANCEL));
+    }
 }
 
 /// Waits for the answer, and tells what comes before it.

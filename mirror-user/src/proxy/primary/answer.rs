@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         ending::{End, Ends},
         exchange::Record,
-        http2::{BROKEN, ResetCode},
+        http2::ResetCode,
         inbound::{Broken, Inbound},
         io::UpstreamIo,
     },
@@ -96,8 +96,8 @@ impl AnswerBody {
 pub(in crate::proxy) struct PrimaryBroke(#[source] Broken);
 
 impl ResetCode for PrimaryBroke {
-    fn reset_code(&self) -> Reason {
-        self.0.reset_code().unwrap_or(BROKEN)
+    fn reset_code(&self) -> Option<Reason> {
+        self.0.reset_code()
     }
 }
 

@@ -83,8 +83,8 @@ impl PrimaryBody {
 pub(in crate::proxy) struct ClientBroke(#[source] Broken);
 
 impl ResetCode for ClientBroke {
-    fn reset_code(&self) -> Reason {
-        self.0.reset_code().unwrap_or(Reason::CANCEL)
+    fn reset_code(&self) -> Option<Reason> {
+        self.0.reset_code()
     }
 }
 

@@ -1,35 +1,36 @@
-//! One connection of HTTP/2. In: a stream and the bytes sniffed. Out: requests to the
-//! [`exchange`], many at a time, and the connection's end. One task a stream.
+//! One connection of HTTP/2. In: a stream and the bytes sniffed. Out: requests to the exchange,
+//! many at a time, one task a stream, and the connection's end.
+//!
+//! A primary whose connection ends takes the client's with it when nothing else is under way, as it
+//! would without us: clients tell that end from a reset stream (gRPC calls one UNAVAILABLE and the
+//! other INTERNAL). Beside other streams only those that are lost are reset.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-};
+mod stream;
+
+use std::{future::pending, pin::pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
-    server::{Builder, Connection, SendResponse},
+    Reason,
+    server::{Builder, Connection},
 };
-use http::{Method, Request, Response};
-use hyper::body::Body as _;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
 
+use self::stream::Orphan;
 use crate::proxy::{
     connection::Client,
     context::Context,
-    dress, ending,
-    exchange::{Abort, Side, exchange},
-    http2::{CLIENT_STREAMS, CLIENT_WINDOW, HEAD_LIMIT, Pump, Unsent, connection_window},
-    inbound::Inbound,
-    interim::{Interim, Line},
+    ending::{self, End},
+    http2::{CLIENT_STREAMS, CLIENT_WINDOW, HEAD_LIMIT, connection_window},
     io::Replay,
-    primary::{AnswerBody, Progress},
 };
 
-type Answer = Result<Response<AnswerBody>, Abort>;
+/// How long streams that lost their primary wait for others that did so too.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Serves the connection to its end.
 pub(in crate::proxy) async fn serve(
@@ -41,20 +42,22 @@ pub(in crate::proxy) async fn serve(
     // The h2 crate keeps its socket to itself; this one is for the end.
     let spare = socket2::SockRef::from(&stream).try_clone();
     let hello = builder().handshake(Replay::new(stream, first));
-    match timeout(ctx.options.head_timeout, hello).await {
+    let fate = match timeout(ctx.options.head_timeout, hello).await {
         Ok(Ok(connection)) => run(&ctx, &client, connection).await,
         Ok(Err(error)) => {
             tracing::debug!(client = %client.workload.name, %error, "no connection of HTTP/2");
+            Fate::Over
         }
         Err(_) => {
             tracing::debug!(client = %client.workload.name, "no settings came in time");
+            Fate::Over
         }
-    }
-    // Our last word (GOAWAY) is to arrive though the client still sends.
-    if let Ok(spare) = spare
-        && let Ok(stream) = TcpStream::from_std(spare.into())
-    {
-        ending::linger(stream).await;
+    };
+    let Ok(Ok(stream)) = spare.map(|spare| TcpStream::from_std(spare.into())) else { return };
+    match (fate, client.ends.take()) {
+        (Fate::Orphaned, Some(End::Reset)) => ending::reset(stream),
+        // Our last word (GOAWAY) is to arrive though the client still sends.
+        _ => ending::linger(stream).await,
     }
 }
 
@@ -71,104 +74,78 @@ fn builder() -> Builder {
     builder
 }
 
-async fn run(ctx: &Rc<Context>, client: &Rc<Client>, mut connection: Connection<Replay, Bytes>) {
+/// How the connection ended.
+enum Fate {
+    Over,
+    /// Its streams lost their primary.
+    Orphaned,
+}
+
+/// Streams that lost their primary, and when it is decided what becomes of them.
+#[derive(Default)]
+struct Orphans {
+    streams: Vec<Orphan>,
+    decide: Option<Instant>,
+}
+
+impl Orphans {
+    fn push(&mut self, orphan: Orphan) {
+        self.streams.push(orphan);
+        self.decide.get_or_insert_with(|| Instant::now() + GATHER);
+    }
+
+    async fn gathered(&self) {
+        match self.decide {
+            Some(at) => sleep_until(at).await,
+            None => pending().await,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.decide = None;
+        self.streams.drain(..).for_each(|orphan| orphan.reset(Reason::INTERNAL_ERROR));
+    }
+}
+
+async fn run(
+    ctx: &Rc<Context>,
+    client: &Rc<Client>,
+    mut connection: Connection<Replay, Bytes>,
+) -> Fate {
     // Dropped with the connection: what it carried ends with it.
     let mut streams = JoinSet::new();
+    let mut orphans = Orphans::default();
     let mut closing = false;
+    let mut drained = pin!(ctx.drained());
     loop {
         tokio::select! {
             biased;
-            () = ctx.drained(), if !closing => {
+            () = &mut drained, if !closing => {
                 closing = true;
                 connection.graceful_shutdown();
             }
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    streams.spawn_local(stream(Rc::clone(ctx), Rc::clone(client), request, respond));
+                    let run = stream::run(Rc::clone(ctx), Rc::clone(client), request, respond);
+                    streams.spawn_local(run);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(client = %client.workload.name, %error, "connection ended");
-                    return;
+                    return Fate::Over;
                 }
-                None => return,
+                None => return Fate::Over,
             },
-            Some(_) = streams.join_next() => {}
+            Some(ended) = streams.join_next() => {
+                if let Ok(Some(orphan)) = ended {
+                    orphans.push(orphan);
+                }
+            }
+            () = orphans.gathered() => {
+                if streams.is_empty() {
+                    return Fate::Orphaned;
+                }
+                orphans.reset();
+            }
         }
-    }
-}
-
-/// Takes one stream to its end.
-async fn stream(
-    ctx: Rc<Context>,
-    client: Rc<Client>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let (head, body) = request.into_parts();
-    let body = Inbound::request(body, &head.headers);
-    let bodiless = head.method == Method::HEAD;
-    let (interim, line) = Interim::http2();
-    let progress = Rc::new(Progress::new(client.state.begin()));
-    let side = Side { interim, progress: Rc::clone(&progress) };
-    let answer = {
-        let exchange = pin!(exchange(ctx, client, head, body, side));
-        match await_answer(exchange, &line, &mut respond).await {
-            Ok(answer) => answer,
-            // The exchange is dropped, and its upstream's stream reset with the same code.
-            Err(reason) => return progress.reset.set(reason),
-        }
-    };
-    match answer {
-        Ok(answer) => send(respond, answer, bodiless, &progress).await,
-        Err(Abort(failure)) => respond.send_reset(failure.reset_code()),
-    }
-}
-
-/// Waits for the answer and passes on what comes before it. An error is the client's reset.
-async fn await_answer(
-    mut exchange: std::pin::Pin<&mut impl Future<Output = Answer>>,
-    line: &Line,
-    respond: &mut SendResponse<Bytes>,
-) -> Result<Answer, Option<Reason>> {
-    poll_fn(|cx| {
-        let polled = exchange.as_mut().poll(cx);
-        while let Poll::Ready(told) = line.poll_next(cx) {
-            // A stream that is gone is seen below.
-            let _ = respond.send_informational(told);
-        }
-        if let Poll::Ready(answer) = polled {
-            return Poll::Ready(Ok(answer));
-        }
-        match respond.poll_reset(cx) {
-            Poll::Ready(Ok(reason)) => Poll::Ready(Err(Some(reason))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.reason())),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-async fn send(
-    mut respond: SendResponse<Bytes>,
-    answer: Response<AnswerBody>,
-    bodiless: bool,
-    progress: &Progress,
-) {
-    let (mut head, body) = answer.into_parts();
-    dress::remove_connection_fields(&mut head.headers);
-    let whole = bodiless || body.is_end_stream();
-    let stream = match respond.send_response(Response::from_parts(head, ()), whole) {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::debug!(%error, "an answer that HTTP/2 cannot carry");
-            return respond.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
-        }
-    };
-    if whole {
-        return;
-    }
-    let mut pump = pin!(Pump::new(body, stream));
-    if let Err(Unsent::Peer(error)) = pump.as_mut().await {
-        progress.reset.set(error.reason());
     }
 }

@@ -62,8 +62,8 @@ pub(super) struct Watch(Option<Rc<Shared>>);
 pub(super) struct Cut(DropReason);
 
 impl ResetCode for Cut {
-    fn reset_code(&self) -> h2::Reason {
-        h2::Reason::CANCEL
+    fn reset_code(&self) -> Option<h2::Reason> {
+        Some(h2::Reason::CANCEL)
     }
 }
 
