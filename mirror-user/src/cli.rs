@@ -9,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::value_parser;
 
+pub(crate) use self::capture::namespace;
 pub use self::{
     capture::CaptureError,
     log::{LogArgs, LogFormat},
@@ -181,7 +182,7 @@ fn duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
 }
 
 /// What may be appended to a host name without ending it.
-fn suffix(text: &str) -> Result<String, String> {
+pub(crate) fn suffix(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if let Some(wrong) = text.chars().find(|c| !allowed(*c)) {
         return Err(format!("{wrong:?} cannot be part of a host name"));

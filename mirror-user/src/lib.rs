@@ -4,7 +4,8 @@
 //! publish) makes [`route`]s. Capture: [`capture`] takes the connections of a workload, with
 //! sockets that [`sockets`] makes inside its network namespace. Data path: [`worker`] runs
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
-//! records how each leg ended. [`agent`] is the composition root, [`admin`] its window.
+//! records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
+//! [`explain`] says of a single request what the agent would do.
 
 pub mod admin;
 pub mod agent;
@@ -12,6 +13,7 @@ pub mod capture;
 pub mod cli;
 pub mod control;
 pub mod echo;
+pub mod explain;
 pub mod outcome;
 pub mod proxy;
 pub mod route;

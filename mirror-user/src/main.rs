@@ -7,6 +7,7 @@ use mirror_user::{
     agent::{self, watchdog},
     cli::AgentArgs,
     echo::{self, EchoArgs},
+    explain::{self, ExplainArgs},
 };
 use tokio::runtime;
 
@@ -25,6 +26,9 @@ enum Command {
     Agent(Box<AgentArgs>),
     /// A server that answers with what it was asked, in the form of httpbin.
     Echo(EchoArgs),
+    /// Says what an agent would do with a request: which rule matches and why, and which copies
+    /// it makes.
+    Explain(Box<ExplainArgs>),
     /// Watches an agent from outside; the agent starts it.
     #[command(hide = true)]
     Watchdog(watchdog::WatchdogArgs),
@@ -35,7 +39,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("mirror: {}", describe(&error));
             ExitCode::FAILURE
@@ -52,7 +56,7 @@ fn describe(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => {
             args.log.start();
@@ -64,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .build()?
                 .block_on(echo::run(args))?;
         }
+        Command::Explain(args) => return explain::run(&args),
         Command::Watchdog(args) => {
             args.log.start();
             watchdog::run(&args)?;
@@ -73,5 +78,5 @@ fn run(command: Command) -> anyhow::Result<()> {
             watchdog::run_trial(&args)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

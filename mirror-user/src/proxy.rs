@@ -27,4 +27,6 @@ mod tunnel;
 
 pub(crate) use accept::accept;
 pub use context::{Context, Options, SharedContext};
+pub(crate) use framing::{Carriage, prepare_request};
+pub(crate) use shadow::shadow_host;
 pub use shadow::{Budget, Budgets, ShadowOptions, ShadowPlace};

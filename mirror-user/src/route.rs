@@ -11,6 +11,8 @@ mod table;
 
 pub use backend::{AppProtocol, Backend, BackendRef, Backends, InvalidBackend, ServicePort};
 pub use filter::{Filter, HeaderModifier, Mirror, Share, retain};
-pub use matcher::{HeaderMatch, Matcher, PathMatch, Pattern, QueryMatch, ValueMatch};
+pub use matcher::{
+    HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, QueryMatch, ValueMatch,
+};
 pub use snapshot::{Frontend, FrontendId, Lookup, Snapshot, Token};
-pub use table::{Precedence, RouteName, RouteTable, Rule, RuleEntry};
+pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry};

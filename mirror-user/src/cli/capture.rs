@@ -62,6 +62,11 @@ impl FromStr for WorkloadConfig {
     }
 }
 
+/// A Namespace by itself.
+pub(crate) fn namespace(text: &str) -> Result<String, CaptureError> {
+    check("the Namespace", text, 63, false).map(|()| text.to_owned())
+}
+
 /// RFC 1123 label (Namespace) or subdomain (name), as Kubernetes has them.
 fn check(what: &'static str, name: &str, most: usize, dots: bool) -> Result<(), CaptureError> {
     let end = |byte: Option<&u8>| {

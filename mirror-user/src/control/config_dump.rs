@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::{
     files::State,
+    objects::ObjectName,
     resolve::{Condition, Resolved, RouteStatus},
 };
 use crate::route::{
     Backend, BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher,
-    PathMatch, RouteTable, Rule, Snapshot, ValueMatch,
+    RouteTable, Rule, Snapshot,
 };
 
 /// What the control path last did, beside the snapshot itself.
@@ -43,18 +44,7 @@ impl Report {
 impl Report {
     /// Conditions that do not hold, one line each.
     pub(super) fn unmet(&self) -> impl Iterator<Item = String> {
-        self.routes.iter().flat_map(|route| {
-            let conditions =
-                [("Accepted", &route.accepted), ("ResolvedRefs", &route.resolved_refs)];
-            let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
-            unmet.map(|(kind, condition)| {
-                let ConditionDump { reason, message, .. } = condition;
-                format!(
-                    "HTTPRoute {} at {}: {kind} is False, {reason}: {message}",
-                    route.route, route.parent
-                )
-            })
-        })
+        self.routes.iter().flat_map(RouteDump::unmet)
     }
 }
 
@@ -125,6 +115,8 @@ struct BackendDump {
 /// The conditions of a route at a parent.
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteDump {
+    #[serde(skip)]
+    service: ObjectName,
     route: String,
     parent: String,
     accepted: ConditionDump,
@@ -159,7 +151,7 @@ fn table(table: &RouteTable) -> Vec<MatchDump> {
 impl MatchDump {
     fn new(matcher: &Matcher, rule: &Rule) -> Self {
         Self {
-            matches: condition(matcher),
+            matches: matcher.to_string(),
             route: rule.route.to_string(),
             rule: rule.index,
             filters: rule.filters.iter().map(filter).collect(),
@@ -186,6 +178,7 @@ impl RouteDump {
         let port = parent.port.map(|port| format!(":{port}")).unwrap_or_default();
         let section = parent.section.as_ref().map(|s| format!("#{s}")).unwrap_or_default();
         Self {
+            service: parent.service.clone(),
             route: status.route.to_string(),
             parent: format!("{}{port}{section}", parent.service),
             accepted: ConditionDump::new(&status.accepted),
@@ -194,30 +187,30 @@ impl RouteDump {
     }
 }
 
+impl RouteDump {
+    /// The parent's Service.
+    pub(crate) fn service(&self) -> &ObjectName {
+        &self.service
+    }
+
+    /// Conditions that do not hold, one line each.
+    pub(crate) fn unmet(&self) -> impl Iterator<Item = String> {
+        let conditions = [("Accepted", &self.accepted), ("ResolvedRefs", &self.resolved_refs)];
+        let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
+        unmet.map(|(kind, condition)| {
+            let ConditionDump { reason, message, .. } = condition;
+            format!(
+                "HTTPRoute {} at {}: {kind} is False, {reason}: {message}",
+                self.route, self.parent
+            )
+        })
+    }
+}
+
 impl ConditionDump {
     fn new(condition: &Condition) -> Self {
         let Condition { holds, reason, message } = condition;
         Self { status: *holds, reason, message: message.clone() }
-    }
-}
-
-fn condition(matcher: &Matcher) -> String {
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => format!("path = {path}"),
-        PathMatch::Prefix(path) => format!("path starts with {path}"),
-        PathMatch::Regex(pattern) => format!("path ~ {}", pattern.as_str()),
-    };
-    let method = matcher.method.iter().map(|method| format!("method = {method}"));
-    let headers = matcher.headers.iter().map(|h| format!("header {} {}", h.name, value(&h.value)));
-    let query = matcher.query.iter().map(|q| format!("query {} {}", q.name, value(&q.value)));
-    let parts: Vec<_> = [path].into_iter().chain(method).chain(headers).chain(query).collect();
-    parts.join(", ")
-}
-
-fn value(value: &ValueMatch) -> String {
-    match value {
-        ValueMatch::Exact(exact) => format!("= {exact}"),
-        ValueMatch::Regex(pattern) => format!("~ {}", pattern.as_str()),
     }
 }
 

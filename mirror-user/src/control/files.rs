@@ -20,7 +20,10 @@ use std::{
 use notify::Watcher as _;
 use tokio::sync::watch;
 
-use self::{folder::Folder, scan::Scan};
+use self::{
+    folder::Folder,
+    scan::{Contents, Scan},
+};
 use super::objects::Objects;
 
 mod folder;
@@ -113,6 +116,23 @@ impl FilesError {
     }
 }
 
+/// Reads the folder once.
+///
+/// # Errors
+/// When the folder cannot be read. A file in it that is refused is a [`Problem`] of the state.
+pub fn read(folder: &Path) -> Result<State, FilesError> {
+    let mut files = Folder::default();
+    files.update(first_contents(&mut Scan::new(folder))?);
+    Ok(files.state())
+}
+
+fn first_contents(scan: &mut Scan) -> Result<Contents, FilesError> {
+    let contents = scan.changes();
+    let contents =
+        contents.map_err(|source| FilesError::Read { folder: scan.folder().into(), source })?;
+    Ok(contents.unwrap_or_default())
+}
+
 /// Reads the folder, and keeps reading it whenever it changes, on a thread of its own that ends
 /// soon after the last receiver is dropped. The receiver holds the first state already.
 ///
@@ -122,11 +142,7 @@ impl FilesError {
 pub fn watch(folder: &Path) -> Result<watch::Receiver<State>, FilesError> {
     let mut scan = Scan::new(folder);
     let mut files = Folder::default();
-    let contents = scan
-        .changes()
-        .map_err(|source| FilesError::Read { folder: folder.into(), source })?
-        .unwrap_or_default();
-    files.update(contents);
+    files.update(first_contents(&mut scan)?);
     let (sender, receiver) = watch::channel(files.state());
     // Before the thread starts: what changes from here on is reported.
     let (events, watcher) = events(folder);

@@ -192,6 +192,8 @@ pub struct ParentRef {
 /// One of a route's `rules`.
 #[derive(Clone, Debug)]
 pub struct RouteRule {
+    /// `name`.
+    pub name: Option<String>,
     /// `matches`; none means every request.
     pub matches: Vec<Matcher>,
     /// `filters`, in order.

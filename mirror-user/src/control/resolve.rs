@@ -120,6 +120,12 @@ pub fn resolve(objects: &Objects) -> Resolved {
     resolved
 }
 
+/// Why no route can attach to the parent, in words; None when one can.
+#[must_use]
+pub fn unattachable(objects: &Objects, parent: &ParentRef) -> Option<String> {
+    attach::ports(objects, parent).err()
+}
+
 impl Condition {
     fn accepted(route: &HttpRoute) -> Self {
         let message = match route.hostnames.is_empty() {

@@ -10,7 +10,7 @@ use crate::route::retain;
 
 /// How a request is to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carriage {
+pub(crate) enum Carriage {
     /// A message with an answer.
     Message,
     /// Asks for a tunnel: CONNECT, or Upgrade.
@@ -19,7 +19,7 @@ pub(super) enum Carriage {
 
 /// Why a request is answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     #[error("an HTTP/1.1 request needs a Host field (RFC 9112, section 3.2)")]
     NoHost,
     #[error("more than one Host field (RFC 9112, section 3.2)")]
@@ -44,7 +44,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 ///
 /// # Errors
 /// What is malformed; the head is then to be answered with 400.
-pub(super) fn prepare_request(head: &mut request::Parts) -> Result<Carriage, Malformed> {
+pub(crate) fn prepare_request(head: &mut request::Parts) -> Result<Carriage, Malformed> {
     check_host(head)?;
     check_encoding(&head.headers)?;
     if head.method == Method::CONNECT {

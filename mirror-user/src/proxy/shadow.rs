@@ -28,6 +28,7 @@ use http::{header, request};
 
 pub use self::budget::{Budget, Budgets};
 pub(super) use self::copy::CopyWriter;
+pub(crate) use self::host::shadow as shadow_host;
 use self::{
     budget::{Charge, Purse},
     copy::{Copy, CopyBody},

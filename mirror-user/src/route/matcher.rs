@@ -12,12 +12,17 @@
 
 use http::{HeaderMap, HeaderName, Method};
 
-pub use self::pattern::Pattern;
+pub use self::{
+    mismatch::{Mismatch, Part},
+    pattern::Pattern,
+};
 
+mod mismatch;
 mod pattern;
 mod query;
 #[cfg(test)]
 mod tests;
+mod text;
 
 /// `HTTPRouteMatch`: all of its parts must hold.
 #[derive(Clone, Debug, Default)]
@@ -80,10 +85,14 @@ impl Matcher {
     /// Whether the request of this head is meant.
     #[must_use]
     pub fn matches(&self, head: &http::request::Parts) -> bool {
-        self.method.as_ref().is_none_or(|method| *method == head.method)
+        self.accepts(&head.method)
             && self.path.matches(head.uri.path())
             && self.headers.iter().all(|header| header.matches(&head.headers))
             && self.query.iter().all(|param| param.matches(head.uri.query().unwrap_or_default()))
+    }
+
+    fn accepts(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|wanted| wanted == method)
     }
 }
 

@@ -5,8 +5,11 @@ use std::{cmp::Reverse, fmt, sync::Arc};
 
 use super::{Backends, Filter, Matcher, PathMatch, matcher::elements};
 
+mod criterion;
 #[cfg(test)]
 mod tests;
+
+pub use self::criterion::Criterion;
 
 /// `namespace/name` of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +33,8 @@ pub struct Rule {
     pub route: RouteName,
     /// Its place in the route's `rules`, from 0.
     pub index: usize,
+    /// Its `name`.
+    pub name: Option<String>,
     /// In the order of the route.
     pub filters: Vec<Filter>,
     /// Where matching requests go.
@@ -126,6 +131,11 @@ impl RouteTable {
     #[must_use]
     pub fn find(&self, head: &http::request::Parts) -> Option<&Arc<Rule>> {
         self.entries.iter().find(|entry| entry.matcher.matches(head)).map(|entry| &entry.rule)
+    }
+
+    /// All matches with what decided their place, best first, for `mirror explain`.
+    pub fn candidates(&self) -> impl ExactSizeIterator<Item = (&Precedence, &Matcher, &Arc<Rule>)> {
+        self.entries.iter().map(|entry| (&entry.precedence, &entry.matcher, &entry.rule))
     }
 
     /// All matches and their rules, best first, for `/config`.

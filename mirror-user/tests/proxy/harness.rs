@@ -81,7 +81,7 @@ pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Share) -> Filte
 /// A rule for all requests.
 pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
     let route = RouteName { namespace: "default".into(), name: "route".into() };
-    let rule = Rule { route, index: 0, filters, backends: Backends::new(refs) };
+    let rule = Rule { route, index: 0, name: None, filters, backends: Backends::new(refs) };
     RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }
 }
 

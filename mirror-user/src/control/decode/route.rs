@@ -67,6 +67,7 @@ fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule
     let filters = typed.filters.into_iter().flatten().enumerate();
     let backends = typed.backend_refs.into_iter().flatten().enumerate();
     Ok(RouteRule {
+        name: typed.name,
         matches: matches
             .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed))
             .collect::<Decoded<_>>()?,

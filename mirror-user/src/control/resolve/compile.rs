@@ -68,7 +68,13 @@ impl<'o> Compiler<'o> {
             target: self.target(namespace, &backend.target, faults),
         });
         let backends = Backends::new(refs.collect());
-        Rule { route: RouteName::from(&route.name), index, filters, backends }
+        Rule {
+            route: RouteName::from(&route.name),
+            index,
+            name: rule.name.clone(),
+            filters,
+            backends,
+        }
     }
 
     fn filters(

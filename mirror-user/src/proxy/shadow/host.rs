@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::HeaderValue;
 
 /// The Host of a copy; None where it stays: an empty suffix, an IP address, an empty host.
-pub(super) fn shadow(host: &HeaderValue, suffix: &str) -> Option<HeaderValue> {
+pub(crate) fn shadow(host: &HeaderValue, suffix: &str) -> Option<HeaderValue> {
     let host = host.to_str().ok()?;
     let (name, port) = split_port(host);
     if suffix.is_empty() || name.is_empty() || is_address(name) {

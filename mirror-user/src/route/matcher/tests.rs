@@ -153,7 +153,78 @@ fn expressions_that_break_out_of_the_anchors_are_refused() {
     assert!(Pattern::new("(a{1000}){1000}").is_err(), "size limit");
 }
 
+#[test]
+fn what_does_not_hold_is_told_part_by_part() {
+    let matcher = Matcher {
+        path: PathMatch::Exact("/a".into()),
+        method: Some(Method::POST),
+        query: vec![QueryMatch { name: "v".into(), value: ValueMatch::Regex(regex("[0-9]+")) }],
+        ..header("x-env", ValueMatch::Exact("1".into()))
+    };
+    let told = |request: http::request::Parts| {
+        matcher.mismatches(&request).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(head("GET", "/b?v=x+y", &[("x-env", "2"), ("x-env", "3")])),
+        [
+            "path: wants = /a, the request has /b",
+            "header x-env: wants = 1, the request has 2,3",
+            "query v: wants ~ [0-9]+, the request has x y",
+            "method: wants POST, the request has GET",
+        ]
+    );
+    assert_eq!(
+        told(head("POST", "/a", &[])),
+        [
+            "header x-env: wants = 1, the request has none",
+            "query v: wants ~ [0-9]+, the request has none",
+        ]
+    );
+    assert!(told(head("POST", "/a?v=1", &[("x-env", "1")])).is_empty());
+}
+
+prop_compose! {
+    fn drawn_matcher()(
+        kind in 0_u8..3, path in "/[ab]?", method in prop::option::of(0_u8..2),
+        headers in prop::collection::vec(("[xy]", "[12]", any::<bool>()), 0..3),
+        query in prop::collection::vec(("[xy]", "[12]", any::<bool>()), 0..3),
+    ) -> Matcher {
+        let value = |(text, exact): (String, bool)| match exact {
+            true => ValueMatch::Exact(text),
+            false => ValueMatch::Regex(regex(&text)),
+        };
+        Matcher {
+            path: match kind {
+                0 => PathMatch::Exact(path),
+                1 => PathMatch::Prefix(path),
+                _ => PathMatch::Regex(regex(&path)),
+            },
+            method: method.map(|which| if which == 0 { Method::GET } else { Method::PUT }),
+            headers: headers.into_iter().map(|(name, text, exact)| HeaderMatch {
+                name: HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value: value((text, exact)),
+            }).collect(),
+            query: query.into_iter().map(|(name, text, exact)| QueryMatch {
+                name,
+                value: value((text, exact)),
+            }).collect(),
+        }
+    }
+}
+
 proptest! {
+    /// A request matches exactly when there is nothing to tell against it.
+    #[test]
+    fn mismatches_agree_with_the_match(
+        matcher in drawn_matcher(),
+        method in "GET|PUT", path in "/[ab]?", query in "([xy]=[12]&?){0,2}",
+        fields in prop::collection::vec(("[xy]", "[12]"), 0..3),
+    ) {
+        let fields: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let head = head(&method, &format!("{path}?{query}"), &fields);
+        prop_assert_eq!(matcher.matches(&head), matcher.mismatches(&head).is_empty());
+    }
+
     /// Element by element, as the Gateway API words it.
     #[test]
     fn a_prefix_is_a_prefix_of_elements(prefix in "(/[ab]{1,2}){0,3}/?", path in "(/[ab]{1,2}){0,4}/?") {

@@ -97,6 +97,15 @@ proptest! {
         prop_assert_eq!(a.precedence().cmp(&b.precedence()), ladder(&a, &b));
     }
 
+    /// What is told to people is what the order does.
+    #[test]
+    fn the_criterion_agrees_with_the_order(a in draw(), b in draw()) {
+        let (a, b) = (a.precedence(), b.precedence());
+        let order = a.decide(&b).map_or(Ordering::Equal, |(_, order)| order);
+        prop_assert_eq!(order, a.cmp(&b));
+        prop_assert_eq!(a.decide(&b).map(|(by, _)| by), b.decide(&a).map(|(by, _)| by));
+    }
+
     #[test]
     fn precedence_is_a_total_order(mut draws in prop::collection::vec(draw(), 3)) {
         let [a, b, c] = [0, 1, 2].map(|at: usize| draws[at].precedence());
@@ -130,6 +139,7 @@ fn entry(draw: &Draw) -> RuleEntry {
     let rule = Rule {
         route: draw.route.clone(),
         index: draw.place.0,
+        name: None,
         filters: Vec::new(),
         backends: Backends::default(),
     };
@@ -176,7 +186,8 @@ fn no_rule_is_none_and_no_match_is_every_request() {
         None
     );
     let route = RouteName { namespace: "default".into(), name: "r".into() };
-    let rule = Rule { route, index: 7, filters: Vec::new(), backends: Backends::default() };
+    let rule =
+        Rule { route, index: 7, name: None, filters: Vec::new(), backends: Backends::default() };
     let entry = RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None };
     assert_eq!(found(&RouteTable::new([entry]), "/anything"), Some(7));
 }

@@ -1,0 +1,157 @@
+//! Following one request through the stages: objects and a request in, the explanation out. Pure.
+
+use std::net::SocketAddr;
+
+use http::{StatusCode, request};
+
+use super::{
+    args::ExplainArgs,
+    find::{NotFound, find},
+    report::{
+        Candidate, Explanation, Fate, FrontendView, MismatchView, RequestView, TableView, Verdict,
+    },
+    rule::{self, fields},
+};
+use crate::{
+    control::{
+        config_dump::{Report, RouteDump},
+        files::State,
+        objects::ObjectName,
+        resolve::{Resolved, ResolvedFrontend},
+    },
+    proxy::prepare_request,
+    route::{Mismatch, Precedence, RouteTable},
+};
+
+pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
+    let head = args.head();
+    let request = RequestView {
+        method: head.method.to_string(),
+        target: head.uri.to_string(),
+        headers: fields(&head.headers),
+        client_namespace: args.client_namespace.clone(),
+    };
+    let found = find(&state.objects, resolved, &args.url, &args.client_namespace);
+    let (service, verdict) = match found {
+        Err(NotFound { service, why }) => (service, Verdict::NotCaptured { why }),
+        Ok(frontends) => {
+            let service = &frontends[0].service;
+            let service =
+                ObjectName { namespace: service.namespace.clone(), name: service.name.clone() };
+            (Some(service), at_frontend(args, &frontends, head))
+        }
+    };
+    let report = Report::new(state, resolved, Vec::new());
+    let routes = report.routes.iter().filter(|route| service.as_ref() == Some(route.service()));
+    Explanation {
+        request,
+        verdict,
+        unmet_conditions: routes.flat_map(RouteDump::unmet).collect(),
+        warnings: service.map(|service| warnings(resolved, &service)).unwrap_or_default(),
+        problems: report.problems,
+    }
+}
+
+/// What was said of the Service, of the routes attached to it, and of their backends' Services.
+fn warnings(resolved: &Resolved, service: &ObjectName) -> Vec<String> {
+    let attached = resolved.conditions.iter().filter(|status| status.parent.service == *service);
+    let mut objects: Vec<_> =
+        attached.map(|status| format!("HTTPRoute {}", status.route)).collect();
+    objects.push(format!("Service {service}"));
+    let tables = resolved.frontends.iter().flat_map(|frontend| {
+        let at = &frontend.service;
+        let here = at.namespace == service.namespace && at.name == service.name;
+        frontend.producer.iter().chain(frontend.consumers.values()).filter(move |_| here)
+    });
+    let rules = tables.flat_map(|table| table.entries().map(|(_, rule)| rule));
+    objects.extend(rules.flat_map(|rule| rule::services(rule)).map(|s| format!("Service {s}")));
+    let warnings = resolved.warnings.iter().filter(|warning| objects.contains(&warning.object));
+    warnings.map(|warning| format!("{}: {}", warning.object, warning.message)).collect()
+}
+
+fn at_frontend(
+    args: &ExplainArgs,
+    frontends: &[&ResolvedFrontend],
+    mut head: request::Parts,
+) -> Verdict {
+    let first = frontends[0];
+    let addresses = frontends.iter().map(|f| SocketAddr::from(f.address).to_string()).collect();
+    let frontend = FrontendView { service: first.service.to_string(), addresses };
+    let namespace = &args.client_namespace;
+    let (table, routes) = match (first.consumers.get(namespace), &first.producer) {
+        (Some(routes), _) => (TableView::Consumer { namespace: namespace.clone() }, routes),
+        (None, Some(routes)) => {
+            (TableView::Producer { namespace: first.service.namespace.clone() }, routes)
+        }
+        (None, None) => {
+            let mut others: Vec<_> = first.consumers.keys().map(String::as_str).collect();
+            others.sort_unstable();
+            let why = format!(
+                "routes hold for clients of {} alone; for clients of {namespace} the bytes pass \
+                 through unparsed",
+                others.join(", ")
+            );
+            return Verdict::PassesThrough { frontend, why };
+        }
+    };
+    let carriage = match prepare_request(&mut head) {
+        Ok(carriage) => carriage,
+        Err(malformed) => {
+            let status = StatusCode::BAD_REQUEST.as_u16();
+            return Verdict::BadRequest { frontend, status, why: malformed.to_string() };
+        }
+    };
+    let candidates = candidates(routes, &head);
+    let Some(matched) = routes.find(&head) else {
+        let status = StatusCode::NOT_FOUND.as_u16();
+        return Verdict::NoMatch { frontend, table, candidates, status };
+    };
+    let chosen = candidates.iter().find(|c| matches!(c.fate, Fate::Chosen { .. }));
+    let at = chosen.map_or(0, |chosen| chosen.r#match);
+    let rule = rule::view(matched, at, head, carriage, &args.host_suffix);
+    Verdict::Match { frontend, table, candidates, rule: Box::new(rule) }
+}
+
+/// All matches, those behind the chosen one as well: a user asks why it is not another.
+fn candidates(routes: &RouteTable, head: &request::Parts) -> Vec<Candidate> {
+    let mut chosen = None;
+    let mut candidates = Vec::with_capacity(routes.candidates().len());
+    for (precedence, matcher, rule) in routes.candidates() {
+        let mismatches = matcher.mismatches(head);
+        let fate = match chosen {
+            _ if !mismatches.is_empty() => {
+                Fate::Differs { mismatches: mismatches.iter().map(MismatchView::new).collect() }
+            }
+            None => {
+                chosen = Some(precedence);
+                Fate::Chosen { precedence: precedence.to_string() }
+            }
+            Some(first) => Fate::Later { because: because(first, precedence) },
+        };
+        candidates.push(Candidate {
+            wants: matcher.to_string(),
+            route: rule.route.to_string(),
+            rule: rule.index,
+            rule_name: rule.name.clone(),
+            r#match: precedence.match_index(),
+            fate,
+        });
+    }
+    candidates
+}
+
+fn because(first: &Precedence, later: &Precedence) -> String {
+    first.decide(later).map(|(criterion, _)| criterion.to_string()).unwrap_or_default()
+}
+
+impl MismatchView {
+    fn new(mismatch: &Mismatch) -> Self {
+        Self {
+            part: mismatch.part.label(),
+            name: mismatch.part.name().map(str::to_owned),
+            wants: mismatch.wanted.clone(),
+            has: mismatch.found.clone(),
+            text: mismatch.to_string(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the rule does with the request: filters in their order, copies as they stand at their
+//! filter's place, backends and what each share of the clients gets. In: a rule and the head as it
+//! is matched. Out: the view. The order of the steps is that of `proxy::exchange`.
+
+use http::{HeaderMap, header, request};
+
+use super::report::{BackendView, CopyView, RuleView, Step};
+use crate::{
+    proxy::{Carriage, shadow_host},
+    route::{Backend, BackendRef, Filter, HeaderModifier, Mirror, Rule, ServicePort},
+};
+
+pub(super) fn view(
+    rule: &Rule,
+    matched: usize,
+    mut head: request::Parts,
+    carriage: Carriage,
+    suffix: &str,
+) -> RuleView {
+    let mut filters = Vec::with_capacity(rule.filters.len());
+    for filter in &rule.filters {
+        filters.push(match filter {
+            Filter::RequestHeaders(modifier) => {
+                modifier.apply(&mut head.headers);
+                Step::RequestHeaders { changes: changes(modifier) }
+            }
+            Filter::ResponseHeaders(modifier) => {
+                Step::ResponseHeaders { changes: changes(modifier) }
+            }
+            Filter::Mirror(mirror) => Step::Mirror(copy(mirror, &head, carriage, suffix)),
+        });
+    }
+    let refs = rule.backends.refs();
+    let total: u64 = refs.iter().map(|entry| u64::from(entry.weight)).sum();
+    RuleView {
+        route: rule.route.to_string(),
+        rule: rule.index,
+        name: rule.name.clone(),
+        r#match: matched,
+        tunnel: carriage == Carriage::Tunnel,
+        filters,
+        backends: refs.iter().map(|entry| backend(entry, total, &head.headers)).collect(),
+        no_backend: (total == 0)
+            .then(|| "500: the rule has no backend with a weight above 0".to_owned()),
+    }
+}
+
+/// The Services that a rule leads to, shadows as well.
+pub(super) fn services(rule: &Rule) -> impl Iterator<Item = String> {
+    let mirrors = rule.filters.iter().filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => mirror.target.as_ref().ok(),
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+    });
+    let backends = rule.backends.refs().iter().filter_map(|entry| entry.target.as_ref().ok());
+    mirrors.chain(backends).map(|backend| {
+        let ServicePort { namespace, name, .. } = &*backend.service;
+        format!("{namespace}/{name}")
+    })
+}
+
+fn copy(mirror: &Mirror, head: &request::Parts, carriage: Carriage, suffix: &str) -> CopyView {
+    let Mirror { target, share } = mirror;
+    let never = match target {
+        Err(invalid) => Some(format!("no copy: {invalid}")),
+        Ok(_) if carriage == Carriage::Tunnel => {
+            Some("no copy: a tunnel (CONNECT or Upgrade) is never copied".into())
+        }
+        Ok(_) if share.numerator == 0 => Some("no copy: its share is 0".into()),
+        Ok(backend) if backend.endpoints.is_empty() => {
+            Some(format!("the copy is dropped: Service {} has no ready endpoint", backend.service))
+        }
+        Ok(_) => None,
+    };
+    let mut headers = head.headers.clone();
+    let shadow = headers.get(header::HOST).and_then(|host| shadow_host(host, suffix));
+    if let Some(shadow) = shadow {
+        headers.insert(header::HOST, shadow);
+    }
+    CopyView {
+        shadow: target.as_ref().ok().map(|backend| backend.service.to_string()),
+        numerator: share.numerator,
+        denominator: share.denominator,
+        never,
+        host: host(&headers),
+        headers: fields(&headers),
+        endpoints: target.iter().flat_map(|backend| endpoints(backend)).collect(),
+    }
+}
+
+fn backend(entry: &BackendRef, total: u64, headers: &HeaderMap) -> BackendView {
+    let mut headers = headers.clone();
+    let mut changed = Vec::new();
+    for filter in &entry.filters {
+        match filter {
+            Filter::RequestHeaders(modifier) => {
+                modifier.apply(&mut headers);
+                changed.extend(changes(modifier).into_iter().map(|c| format!("request: {c}")));
+            }
+            Filter::ResponseHeaders(modifier) => {
+                changed.extend(changes(modifier).into_iter().map(|c| format!("answer: {c}")));
+            }
+            Filter::Mirror(_) => {}
+        }
+    }
+    let answer = match &entry.target {
+        Err(invalid) => Some((500, invalid.to_string())),
+        Ok(backend) if backend.endpoints.is_empty() => {
+            Some((503, format!("Service {} has no ready endpoint", backend.service)))
+        }
+        Ok(_) => None,
+    };
+    BackendView {
+        service: entry.target.as_ref().ok().map(|backend| backend.service.to_string()),
+        weight: entry.weight,
+        share: if total == 0 { 0.0 } else { f64::from(entry.weight) * 100.0 / total as f64 },
+        changes: changed,
+        endpoints: entry.target.iter().flat_map(|backend| endpoints(backend)).collect(),
+        answer,
+        host: host(&headers),
+    }
+}
+
+fn endpoints(backend: &Backend) -> impl Iterator<Item = String> {
+    backend.endpoints.iter().map(ToString::to_string)
+}
+
+/// In the order in which they are applied.
+fn changes(modifier: &HeaderModifier) -> Vec<String> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let set = modifier.set.iter().map(|(name, value)| format!("set {name}: {}", text(value)));
+    let add = modifier.add.iter().map(|(name, value)| format!("add {name}: {}", text(value)));
+    let remove = modifier.remove.iter().map(|name| format!("remove {name}"));
+    set.chain(add).chain(remove).collect()
+}
+
+fn host(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?;
+    Some(String::from_utf8_lossy(host.as_bytes()).into_owned())
+}
+
+pub(super) fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
+    let fields = headers.iter();
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    fields.map(|(name, value)| (name.to_string(), text(value))).collect()
+}

@@ -1,0 +1,189 @@
+//! The explanation in words, for a terminal. Text from the request and the folder is written with
+//! its control characters escaped.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::report::{
+    BackendView, Candidate, CopyView, Explanation, Fate, FrontendView, RuleView, Step, TableView,
+    Verdict,
+};
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let request = &self.request;
+        writeln!(f, "request    {} {}", request.method, Plain(&request.target))?;
+        for (name, value) in &request.headers {
+            writeln!(f, "           {name}: {}", Plain(value))?;
+        }
+        writeln!(f, "client     of namespace {}", request.client_namespace)?;
+        self.verdict.fmt(f)?;
+        list(f, "problems: these files are not in force as they are", &self.problems)?;
+        list(f, "conditions that do not hold", &self.unmet_conditions)?;
+        list(f, "warnings", &self.warnings)
+    }
+}
+
+fn list(f: &mut Formatter<'_>, title: &str, lines: &[String]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{title}")?;
+    lines.iter().try_for_each(|line| writeln!(f, "  - {}", Plain(line)))
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotCaptured { why } => {
+                writeln!(f, "frontend   none: {}", Plain(why))?;
+                writeln!(f, "\nThe connection is not captured: it goes direct, untouched.")
+            }
+            Self::PassesThrough { frontend, why } => {
+                frontend.fmt(f)?;
+                writeln!(f, "routes     none: {why}")
+            }
+            Self::BadRequest { frontend, status, why } => {
+                frontend.fmt(f)?;
+                writeln!(f, "\nmirror answers {status} itself: {why}")
+            }
+            Self::NoMatch { frontend, table, candidates, status } => {
+                write!(f, "{frontend}{table}")?;
+                tried(f, candidates)?;
+                writeln!(f, "\nNo rule matches: mirror answers {status} itself.")
+            }
+            Self::Match { frontend, table, candidates, rule } => {
+                write!(f, "{frontend}{table}")?;
+                tried(f, candidates)?;
+                rule.fmt(f)
+            }
+        }
+    }
+}
+
+impl Display for FrontendView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "frontend   Service {} at {}", self.service, self.addresses.join(", "))
+    }
+}
+
+impl Display for TableView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Producer { namespace } => {
+                writeln!(f, "routes     producer routes, of the Service's namespace {namespace}")
+            }
+            Self::Consumer { namespace } => writeln!(
+                f,
+                "routes     consumer routes, of the client's namespace {namespace}: they replace \
+                 the producer's"
+            ),
+        }
+    }
+}
+
+fn tried(f: &mut Formatter<'_>, candidates: &[Candidate]) -> fmt::Result {
+    writeln!(f, "\nmatches, in the order in which they are tried")?;
+    for (at, candidate) in candidates.iter().enumerate() {
+        let Candidate { wants, route, rule, rule_name, r#match, fate } = candidate;
+        let mark = if matches!(fate, Fate::Chosen { .. }) { '>' } else { ' ' };
+        writeln!(f, "{mark} {}. {}", at + 1, Plain(wants))?;
+        writeln!(f, "     {route} rule {rule}{}, match {match}", Named(rule_name))?;
+        match fate {
+            Fate::Differs { mismatches } => mismatches
+                .iter()
+                .try_for_each(|mismatch| writeln!(f, "     differs: {}", Plain(&mismatch.text)))?,
+            Fate::Chosen { precedence } => writeln!(f, "     matches: {precedence}")?,
+            Fate::Later { because } => {
+                writeln!(f, "     would match, and comes after the chosen one ({because})")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Display for RuleView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { route, rule, name, r#match, tunnel, filters, backends, no_backend } = self;
+        writeln!(f, "\nrule       {route} rule {rule}{}, match {match}", Named(name))?;
+        if *tunnel {
+            writeln!(f, "tunnel     the request asks for one (CONNECT or Upgrade)")?;
+        }
+        if !filters.is_empty() {
+            writeln!(f, "\nfilters, in order")?;
+        }
+        for (at, step) in filters.iter().enumerate() {
+            write!(f, "  {}. ", at + 1)?;
+            match step {
+                Step::RequestHeaders { changes } => {
+                    writeln!(f, "request headers: {}", Plain(&changes.join("; ")))?;
+                }
+                Step::ResponseHeaders { changes } => {
+                    writeln!(f, "answer's headers: {}", Plain(&changes.join("; ")))?;
+                }
+                Step::Mirror(copy) => copy.fmt(f)?,
+            }
+        }
+        writeln!(f, "\nbackends")?;
+        backends.iter().try_for_each(|backend| backend.fmt(f))?;
+        no_backend.iter().try_for_each(|why| writeln!(f, "  clients get {why}"))
+    }
+}
+
+impl Display for CopyView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { shadow, numerator, denominator, never, host, headers, endpoints } = self;
+        let shadow = shadow.as_deref().unwrap_or("nowhere");
+        match (numerator, denominator) {
+            (all, of) if all == of => writeln!(f, "mirror every request to {shadow}")?,
+            (some, 100) => writeln!(f, "mirror {some} % of the requests to {shadow}")?,
+            (some, of) => writeln!(f, "mirror {some} of {of} requests to {shadow}")?,
+        }
+        if let Some(never) = never {
+            return writeln!(f, "     {}", Plain(never));
+        }
+        writeln!(f, "     endpoints {}", endpoints.join(", "))?;
+        writeln!(f, "     host {}", Plain(host.as_deref().unwrap_or("none")))?;
+        let others = headers.iter().filter(|(name, _)| name != "host");
+        others.into_iter().try_for_each(|(n, v)| writeln!(f, "     {n}: {}", Plain(v)))
+    }
+}
+
+impl Display for BackendView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { service, weight, share, changes, endpoints, answer, host } = self;
+        let service = service.as_deref().unwrap_or("nowhere");
+        let share = (share * 1e4).round() / 1e4;
+        writeln!(f, "  - {service}, weight {weight}: {share} % of the requests")?;
+        changes.iter().try_for_each(|change| writeln!(f, "    {}", Plain(change)))?;
+        match answer {
+            Some((status, why)) => {
+                writeln!(f, "    mirror answers {status} itself: {}", Plain(why))
+            }
+            None => {
+                writeln!(f, "    endpoints {}", endpoints.join(", "))?;
+                writeln!(f, "    host {}", Plain(host.as_deref().unwrap_or("none")))
+            }
+        }
+    }
+}
+
+/// ` "name"`, or nothing.
+struct Named<'a>(&'a Option<String>);
+
+impl Display for Named<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|name| write!(f, " {name:?}"))
+    }
+}
+
+/// Text of others: no control character of it reaches the terminal.
+struct Plain<'a>(&'a str);
+
+impl Display for Plain<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => write!(f, "{c}"),
+        })
+    }
+}
