@@ -81,7 +81,10 @@ pub struct AgentArgs {
           value_parser = |s: &str| duration(s, 0, 3_600_000))]
     pub grace: Duration,
 
-    /// Write one line per request to stdout, in this format [default: none].
+    /// Write one line per request to stdout, in this format [default: none]. Text is: TIME CLIENT
+    /// FRONTEND ROUTE#RULE BACKEND ENDPOINT "METHOD TARGET PROTOCOL" "HOST" STATUS ANSWER ENDING
+    /// FIRST_BYTE_MS DURATION_MS REQUEST_BYTES RESPONSE_BYTES COPIES "REASON"; absent fields are
+    /// '-'. JSON has the same fields by name.
     #[arg(long, env = "MIRROR_ACCESS_LOG", value_name = "FORMAT", value_enum)]
     pub access_log: Option<LineFormat>,
 

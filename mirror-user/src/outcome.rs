@@ -10,7 +10,7 @@ mod metrics;
 mod recorder;
 mod report;
 
-pub use access::{AccessLog, LineFormat, LogWriter};
+pub use access::{AccessLog, LineFormat, LogWriter, Notes};
 pub use histogram::Histogram;
 pub use metrics::{CONTENT_TYPE, Facts, encode};
 pub use recorder::Recorder;
@@ -104,6 +104,8 @@ pub struct RequestEvent<'a> {
     pub response_bytes: u64,
     /// How many mirrors selected it.
     pub copies: u32,
+    /// What the access log alone needs.
+    pub notes: &'a Notes,
 }
 
 /// How a selected copy ended: delivered + dropped(reason) + unknown = selected.

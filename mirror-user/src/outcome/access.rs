@@ -2,16 +2,35 @@
 //! offers it to a bounded channel; a thread of its own writes. When that thread falls behind,
 //! lines are dropped and counted: the data path never waits for a reader of stdout.
 //!
-//! The text format, fields parted by one space, absent ones written as `-`:
+//! # Fields
 //!
-//! ```text
-//! TIME CLIENT FRONTEND ROUTE#RULE BACKEND ENDPOINT "METHOD TARGET" STATUS ANSWER ENDING \
-//!     DURATION_MS REQUEST_BYTES RESPONSE_BYTES COPIES
-//! ```
+//! In the order of the text format, which parts them by one space. An absent one is `-` in text
+//! and null in JSON.
+//!
+//! | text | JSON | what |
+//! |---|---|---|
+//! | `TIME` | `time` | when the exchange ended: RFC 3339, UTC, milliseconds |
+//! | `CLIENT` | `client`, `client_namespace` | the workload that asked, as `namespace/name`, and its namespace |
+//! | `FRONTEND` | `frontend` | the Service that it connected to, as `namespace/name:port` |
+//! | `ROUTE#RULE` | `route`, `rule` | the HTTPRoute that matched, as `namespace/name`, and the place of its rule, from 0 |
+//! | `BACKEND` | `backend` | the Service port chosen |
+//! | `ENDPOINT` | `endpoint` | the address that answered |
+//! | `"METHOD TARGET PROTOCOL"` | `method`, `target`, `protocol` | of the request: the target is path and query, and the host and port of a CONNECT; the protocol is the client's, such as `HTTP/1.1` |
+//! | `"HOST"` | `host` | Host as the client sent it |
+//! | `STATUS` | `status` | what the client got |
+//! | `ANSWER` | `answer` | who answered: `primary`; mirror itself: `no_match` (404), `invalid_backend` (500), `no_endpoint` (503), `bad_request` (400); or `none` |
+//! | `ENDING` | `ending` | `complete`, `client_gone`, `primary_failed` or `tunnel` |
+//! | `FIRST_BYTE_MS` | `first_byte_ms` | from the end of the request's head to the answer's head |
+//! | `DURATION_MS` | `duration_ms` | from the end of the request's head to the end of the exchange |
+//! | `REQUEST_BYTES` | `request_bytes` | of the request's body, as far as the primary took it |
+//! | `RESPONSE_BYTES` | `response_bytes` | of the answer's body, as far as it was passed on |
+//! | `COPIES` | `copies` | how many mirrors selected the request |
+//! | `"REASON"` | `reason` | what `x-mirror-reason` says of an answer of mirror's own |
 //!
 //! Within the quotes `"` and `\` are preceded by `\`, and control characters written as `\xHH`.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     net::SocketAddr,
@@ -24,9 +43,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::request;
 use serde::{Serialize, Serializer};
 
+pub use self::notes::Notes;
 use super::{RequestEvent, labels};
+
+mod notes;
 
 /// Lines that may wait for the writing thread, for all workers together.
 const WAITING: usize = 8192;
@@ -90,6 +113,11 @@ impl AccessLog {
         self.sink.as_ref().map_or(0, |sink| sink.dropped.load(Ordering::Relaxed))
     }
 
+    /// What the line of a request will say of its head; nothing while the log is off.
+    pub(super) fn notes(&self, head: &request::Parts) -> Notes {
+        if self.sink.is_some() { Notes::new(head) } else { Notes::default() }
+    }
+
     /// Offers the line of one request; never waits.
     pub(super) fn write(&self, event: &RequestEvent<'_>) {
         let Some(sink) = &self.sink else { return };
@@ -134,6 +162,7 @@ struct Line<'a> {
     #[serde(serialize_with = "display")]
     time: humantime::Rfc3339Timestamp,
     client: &'a str,
+    client_namespace: &'a str,
     frontend: String,
     route: Option<String>,
     rule: Option<usize>,
@@ -141,34 +170,45 @@ struct Line<'a> {
     endpoint: Option<SocketAddr>,
     method: &'a str,
     target: String,
+    protocol: Option<String>,
+    host: Option<Cow<'a, str>>,
     status: Option<u16>,
     answer: &'static str,
     ending: &'static str,
+    first_byte_ms: Option<f64>,
     duration_ms: f64,
     request_bytes: u64,
     response_bytes: u64,
     copies: u32,
+    reason: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
     fn new(event: &RequestEvent<'a>, now: SystemTime) -> Self {
+        let noted = event.notes.0.as_deref();
+        let host = noted.and_then(|noted| noted.host.as_ref());
         Self {
             time: humantime::format_rfc3339_millis(now),
             client: event.client,
+            client_namespace: event.client.split_once('/').map_or("", |(namespace, _)| namespace),
             frontend: labels::service(&event.frontend.service),
             route: event.rule.map(|(route, _)| route.to_string()),
             rule: event.rule.map(|(_, index)| index),
             backend: event.backend.map(|backend| labels::service(backend)),
             endpoint: event.endpoint,
             method: event.method.as_str(),
-            target: event.target.to_string(),
+            target: target(event.target),
+            protocol: noted.map(|noted| format!("{:?}", noted.protocol)),
+            host: host.map(|host| String::from_utf8_lossy(host.as_bytes())),
             status: event.status,
             answer: event.answer.label(),
             ending: event.ending.label(),
-            duration_ms: event.duration.as_micros() as f64 / 1e3,
+            first_byte_ms: noted.and_then(|noted| noted.first_byte).map(millis),
+            duration_ms: millis(event.duration),
             request_bytes: event.request_bytes,
             response_bytes: event.response_bytes,
             copies: event.copies,
+            reason: noted.and_then(|noted| noted.reason.as_deref()),
         }
     }
 
@@ -185,17 +225,33 @@ impl<'a> Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { time, client, frontend, answer, ending, duration_ms, .. } = self;
+        let Self { time, client, frontend, method, target, answer, ending, .. } = self;
         write!(f, "{time} {client} {frontend} ")?;
         match (&self.route, self.rule) {
             (Some(route), Some(rule)) => write!(f, "{route}#{rule}")?,
             _ => f.write_str("-")?,
         }
         write!(f, " {} {}", OrDash(self.backend.as_ref()), OrDash(self.endpoint.as_ref()))?;
-        write!(f, " \"{} {}\"", Quoted(self.method), Quoted(&self.target))?;
-        write!(f, " {} {answer} {ending} {duration_ms:.3}", OrDash(self.status.as_ref()))?;
-        write!(f, " {} {} {}", self.request_bytes, self.response_bytes, self.copies)
+        let protocol = self.protocol.as_deref().unwrap_or("-");
+        write!(f, " \"{} {} {protocol}\"", Escaped(method), Escaped(target))?;
+        write!(f, " {}", OrDash(self.host.as_deref().map(Quoted)))?;
+        write!(f, " {} {answer} {ending}", OrDash(self.status.as_ref()))?;
+        match self.first_byte_ms {
+            Some(first_byte) => write!(f, " {first_byte:.3}")?,
+            None => f.write_str(" -")?,
+        }
+        write!(f, " {:.3} {} {}", self.duration_ms, self.request_bytes, self.response_bytes)?;
+        write!(f, " {} {}", self.copies, OrDash(self.reason.map(Quoted)))
     }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
+/// Without scheme and authority, which `host` has; CONNECT has nothing else.
+fn target(uri: &http::Uri) -> String {
+    uri.path_and_query().map_or_else(|| uri.to_string(), ToString::to_string)
 }
 
 /// A field that may be absent.
@@ -210,10 +266,19 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
     }
 }
 
-/// Text that comes from the client: nothing in it ends the quotes or the line.
+/// Text within quotes.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", Escaped(self.0))
+    }
+}
+
+/// Text that comes from the client: nothing in it ends the quotes or the line.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for character in self.0.chars() {
             match character {

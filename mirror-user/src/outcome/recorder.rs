@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    AccessLog, ConnectionKind, Copies, CopyOutcome, Exchanges, Report, RequestEvent, RetryReason,
-    labels::class, report::Pair,
+    AccessLog, ConnectionKind, Copies, CopyOutcome, Exchanges, Notes, Report, RequestEvent,
+    RetryReason, labels::class, report::Pair,
 };
 use crate::route::ServicePort;
 
@@ -62,6 +62,12 @@ impl Recorder {
         let plain = &mut self.state.borrow_mut().plain;
         plain.passed[0] += to_server;
         plain.passed[1] += to_client;
+    }
+
+    /// For the access log, of a head as the client sent it: hand it back with the event.
+    #[must_use]
+    pub fn notes(&self, head: &http::request::Parts) -> Notes {
+        self.access.notes(head)
     }
 
     /// A request ended. Once per request of a client, whatever was retried.

@@ -29,7 +29,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    outcome::{Answer, Ending, RequestEvent},
+    outcome::{Answer, Ending, Notes, RequestEvent},
     route::{Backend, BackendRef, Filter, Lookup, Rule},
 };
 
@@ -249,6 +249,7 @@ pub(super) struct Record {
     started: Instant,
     status: Option<u16>,
     answer: Answer,
+    notes: Notes,
 }
 
 impl Record {
@@ -258,6 +259,7 @@ impl Record {
         progress: Rc<Progress>,
         head: &request::Parts,
     ) -> Self {
+        let notes = ctx.recorder.notes(head);
         Self {
             client,
             rule: None,
@@ -275,6 +277,7 @@ impl Record {
             started: Instant::now(),
             status: None,
             answer: Answer::None,
+            notes,
         }
     }
 
@@ -286,6 +289,12 @@ impl Record {
     pub(super) fn answered(&mut self, by: Answer, status: StatusCode) {
         self.answer = by;
         self.status = Some(status.as_u16());
+        self.notes.answered(self.started);
+    }
+
+    /// What `x-mirror-reason` says.
+    pub(super) fn reason(&mut self, reason: &str) {
+        self.notes.reason(reason);
     }
 
     /// The primary agreed to a tunnel.
@@ -336,6 +345,7 @@ impl Drop for Record {
             request_bytes: self.progress.bytes.get(),
             response_bytes: self.response_bytes,
             copies: self.copies,
+            notes: &self.notes,
         });
     }
 }

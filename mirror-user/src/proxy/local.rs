@@ -48,6 +48,7 @@ fn answer(mut record: Record, by: Answer, status: StatusCode, why: &str) -> Resp
     }
     record.answered(by, status);
     let reason = format!("mirror: {why}");
+    record.reason(&reason);
     let text = Bytes::from(format!("{reason}\n"));
     let mut response = Response::new(AnswerBody::local(text, record));
     *response.status_mut() = status;

@@ -108,6 +108,8 @@ pub(crate) struct Setup {
     pub(crate) budgets: (usize, usize, usize),
     pub(crate) original: SocketAddr,
     pub(crate) rules: Vec<RuleEntry>,
+    /// Off, unless changed.
+    pub(crate) access: AccessLog,
 }
 
 impl Setup {
@@ -140,7 +142,8 @@ impl Setup {
             connect_timeout: Duration::from_secs(5),
             shadow,
         };
-        Self { options, budgets: (1 << 20, 8 << 20, 64 << 20), original, rules }
+        let access = AccessLog::off();
+        Self { options, budgets: (1 << 20, 8 << 20, 64 << 20), original, rules, access }
     }
 
     pub(crate) fn start(self) -> Rig {
@@ -157,7 +160,7 @@ impl Setup {
             budgets: Arc::clone(&budgets),
         };
         let heart = Box::new(Deaf);
-        let parts = WorkerParts { index: 0, shared, access: AccessLog::off(), heart };
+        let parts = WorkerParts { index: 0, shared, access: self.access, heart };
         let worker = Worker::start(parts).expect("a thread");
         let keys = AtomicU64::new(1);
         let mut rig = Rig { worker, routes, budgets, sockets, address: self.original, keys };

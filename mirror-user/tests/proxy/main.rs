@@ -2,6 +2,7 @@
 //! listener on 127.64.0.2 accepts connections whose local address carries frontend 2, exactly as
 //! captured ones do. Clients, primaries and shadows are raw sockets, so that every byte counts.
 
+mod access;
 mod agreement;
 mod budgets;
 mod endings;

@@ -26,6 +26,7 @@ fn line<'a>(method: &'a str, target: &str) -> Line<'a> {
     Line {
         time: humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(5)),
         client: "default/curl",
+        client_namespace: "default",
         frontend: "default/httpbin:8000".into(),
         route: Some("default/httpbin".into()),
         rule: Some(0),
@@ -33,13 +34,17 @@ fn line<'a>(method: &'a str, target: &str) -> Line<'a> {
         endpoint: Some(([10, 0, 0, 1], 80).into()),
         method,
         target: target.into(),
+        protocol: Some("HTTP/1.1".into()),
+        host: Some("httpbin:8000".into()),
         status: None,
         answer: "none",
         ending: "client_gone",
+        first_byte_ms: None,
         duration_ms: 1.25,
         request_bytes: 7,
         response_bytes: 0,
         copies: 2,
+        reason: None,
     }
 }
 
@@ -49,7 +54,8 @@ fn text_has_every_field_and_keeps_to_its_quotes() {
     assert_eq!(
         String::from_utf8(text).expect("text is UTF-8"),
         "1970-01-01T00:00:00.005Z default/curl default/httpbin:8000 default/httpbin#0 - \
-         10.0.0.1:80 \"GET /a\\\"b\\\\c\\x0d\\x0a\\x01\" - none client_gone 1.250 7 0 2\n"
+         10.0.0.1:80 \"GET /a\\\"b\\\\c\\x0d\\x0a\\x01 HTTP/1.1\" \"httpbin:8000\" - none \
+         client_gone - 1.250 7 0 2 -\n"
     );
 }
 
@@ -72,6 +78,10 @@ proptest! {
 }
 
 fn write(log: &AccessLog, target: &str) {
+    write_noted(log, target, &Notes::default());
+}
+
+fn write_noted(log: &AccessLog, target: &str, notes: &Notes) {
     let frontend = frontend("httpbin");
     let backend = Arc::new(ServicePort { namespace: "d".into(), name: "v1".into(), port: 80 });
     let route = RouteName { namespace: "d".into(), name: "r".into() };
@@ -80,7 +90,7 @@ fn write(log: &AccessLog, target: &str) {
         frontend: &frontend,
         rule: Some((&route, 3)),
         backend: Some(&backend),
-        endpoint: None,
+        endpoint: Some(([10, 0, 0, 1], 80).into()),
         method: &http::Method::POST,
         target: &target.parse().expect("a valid target"),
         status: Some(200),
@@ -90,7 +100,74 @@ fn write(log: &AccessLog, target: &str) {
         request_bytes: 1,
         response_bytes: 2,
         copies: 1,
+        notes,
     });
+}
+
+fn head(uri: &str, host: &'static str) -> request::Parts {
+    let mut head = http::Request::new(()).into_parts().0;
+    head.uri = uri.parse().expect("a valid target");
+    head.headers.insert(http::header::HOST, http::HeaderValue::from_static(host));
+    head
+}
+
+/// One line of a request for which everything is known.
+fn whole_line(format: LineFormat) -> String {
+    let out = Shared::default();
+    let (log, writer) = AccessLog::start(format, out.clone()).expect("a thread");
+    let mut notes = log.notes(&head("/get?a=1", "httpbin:8000"));
+    notes.answered(std::time::Instant::now());
+    notes.reason("mirror: \"because\"");
+    notes.0.as_mut().expect("the log is on").first_byte = Some(Duration::from_micros(750));
+    write_noted(&log, "http://httpbin:8000/get?a=1", &notes);
+    drop(log);
+    writer.finish(Duration::from_secs(10)).expect("written");
+    let bytes = out.0.lock().expect("no test panics with the lock").clone();
+    String::from_utf8(bytes).expect("a line is UTF-8")
+}
+
+#[test]
+fn a_whole_line_has_every_documented_field() {
+    let text = whole_line(LineFormat::Text);
+    let (time, fields) = text.split_once(' ').expect("fields");
+    assert_eq!(time.len(), "2026-11-22T23:08:02.000Z".len());
+    assert_eq!(
+        fields,
+        "d/curl default/httpbin:8000 d/r#3 d/v1:80 10.0.0.1:80 \"POST /get?a=1 HTTP/1.1\" \
+         \"httpbin:8000\" 200 primary complete 0.750 1.500 1 2 1 \"mirror: \\\"because\\\"\"\n"
+    );
+    let json: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&whole_line(LineFormat::Json)).expect("valid JSON");
+    assert!(json.values().all(|value| !value.is_null()), "{json:?}");
+    // The table in this module's documentation names exactly the fields that there are.
+    let mut documented: Vec<_> = include_str!("../access.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").nth(1))
+        .flat_map(|names| names.split(", "))
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect();
+    documented.sort();
+    assert_eq!(json.keys().cloned().collect::<Vec<_>>(), documented);
+    assert_eq!(json["client_namespace"], "d");
+    assert_eq!(json["host"], "httpbin:8000");
+    assert_eq!(json["first_byte_ms"], 0.75);
+}
+
+#[test]
+fn nothing_is_noted_while_the_log_is_off() {
+    let mut notes = AccessLog::off().notes(&head("/", "httpbin"));
+    notes.answered(std::time::Instant::now());
+    notes.reason("mirror: no");
+    assert!(notes.0.is_none());
+}
+
+#[test]
+fn the_targets_authority_outranks_host() {
+    let noted = |uri| Notes::new(&head(uri, "field")).0.expect("the log is on").host;
+    assert_eq!(noted("http://target:80/").expect("a host"), "target:80");
+    assert_eq!(noted("/").expect("a host"), "field");
+    let connect = "httpbin:443".parse().expect("an authority");
+    assert_eq!(target(&connect), "httpbin:443");
 }
 
 #[test]

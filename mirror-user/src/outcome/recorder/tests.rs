@@ -44,6 +44,7 @@ pub(in crate::outcome) fn request(
         request_bytes: 10,
         response_bytes: 100,
         copies: 0,
+        notes: &Notes::default(),
     });
 }
 
