@@ -27,7 +27,7 @@ pub(in crate::proxy) enum Speaks {
 pub(in crate::proxy) struct Protocols {
     http1: RefCell<HashMap<SocketAddr, Instant>>,
     /// Of the routes at the last sweep: with new ones an address may be another server's.
-    generation: Cell<u64>,
+    generation: Cell<Option<u64>>,
 }
 
 impl Protocols {
@@ -58,10 +58,9 @@ impl Protocols {
     /// Forgets what is old, and everything once the routes are others.
     pub(in crate::proxy) fn sweep(&self, generation: u64) {
         let mut http1 = self.http1.borrow_mut();
-        if self.generation.replace(generation) == generation {
-            http1.retain(|_, since| since.elapsed() < MEMORY);
-        } else {
-            http1.clear();
+        match self.generation.replace(Some(generation)) {
+            Some(last) if last != generation => http1.clear(),
+            _ => http1.retain(|_, since| since.elapsed() < MEMORY),
         }
     }
 }
@@ -90,8 +89,8 @@ mod tests {
         let protocols = Protocols::default();
         let [one, other] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
         let of = |endpoint| protocols.of(AppProtocol::Unspecified, Version::HTTP_2, endpoint);
-        protocols.sweep(1);
         protocols.is_http1(one);
+        protocols.sweep(1);
         assert_eq!((of(one), of(other)), (Speaks::Http1, Speaks::Http2));
         protocols.sweep(1);
         assert_eq!(of(one), Speaks::Http1);
