@@ -56,6 +56,8 @@ pub enum Answer {
     NoEndpoint,
     /// mirror itself: the request is malformed (400).
     BadRequest,
+    /// mirror itself: the rule's timeout passed before the primary answered (504).
+    Timeout,
     /// Nobody: the connection was closed or reset, as the primary did.
     None,
 }

@@ -8,6 +8,7 @@ mod filter;
 mod matcher;
 mod snapshot;
 mod table;
+mod timeouts;
 
 pub use backend::{AppProtocol, Backend, BackendRef, Backends, InvalidBackend, ServicePort};
 pub use filter::{Filter, HeaderModifier, Mirror, Share, retain};
@@ -16,3 +17,4 @@ pub use matcher::{
 };
 pub use snapshot::{Frontend, FrontendId, Lookup, Snapshot, Token};
 pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry};
+pub use timeouts::Timeouts;

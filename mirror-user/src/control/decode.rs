@@ -10,6 +10,7 @@ use serde_json::Value;
 use self::fault::{Fault, Path, fail};
 use super::objects::{Object, ObjectName};
 
+mod duration;
 mod fault;
 mod filter;
 mod matching;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
-use crate::route::{HeaderModifier, Matcher, RouteName, Share};
+use crate::route::{HeaderModifier, Matcher, RouteName, Share, Timeouts};
 
 /// All objects of one moment.
 #[derive(Clone, Debug, Default)]
@@ -200,6 +200,8 @@ pub struct RouteRule {
     pub filters: Vec<RouteFilter>,
     /// `backendRefs`.
     pub backends: Vec<WeightedRef>,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
 }
 
 /// One of a rule's `filters`.

@@ -107,6 +107,9 @@ pub(super) struct RuleView {
     pub(super) tunnel: bool,
     /// `filters`, in order.
     pub(super) filters: Vec<Step>,
+    /// `timeouts`; a request that takes longer is answered with 504.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) timeouts: Vec<String>,
     pub(super) backends: Vec<BackendView>,
     /// Why the rule has no backend to choose; clients get 500.
     pub(super) no_backend: Option<String>,

@@ -7,7 +7,7 @@ use http::{HeaderMap, header, request};
 use super::report::{BackendView, CopyView, RuleView, Step};
 use crate::{
     proxy::{Carriage, shadow_host},
-    route::{Backend, BackendRef, Filter, HeaderModifier, Mirror, Rule, ServicePort},
+    route::{Backend, BackendRef, Filter, HeaderModifier, Mirror, Rule, ServicePort, Timeouts},
 };
 
 pub(super) fn view(
@@ -39,10 +39,18 @@ pub(super) fn view(
         r#match: matched,
         tunnel: carriage == Carriage::Tunnel,
         filters,
+        timeouts: timeouts(&rule.timeouts),
         backends: refs.iter().map(|entry| backend(entry, total, &head.headers)).collect(),
         no_backend: (total == 0)
             .then(|| "500: the rule has no backend with a weight above 0".to_owned()),
     }
+}
+
+/// As in `timeouts` of a rule.
+fn timeouts(timeouts: &Timeouts) -> Vec<String> {
+    let limits = [("request", timeouts.request), ("backendRequest", timeouts.backend)];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some((name, limit?)));
+    limits.map(|(name, limit)| format!("{name} {}", humantime::format_duration(limit))).collect()
 }
 
 /// The Services that a rule leads to, shadows as well.

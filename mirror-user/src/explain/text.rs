@@ -103,7 +103,7 @@ fn tried(f: &mut Formatter<'_>, candidates: &[Candidate]) -> fmt::Result {
 
 impl Display for RuleView {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { route, rule, name, r#match, tunnel, filters, backends, no_backend } = self;
+        let Self { route, rule, name, r#match, tunnel, filters, .. } = self;
         writeln!(f, "\nrule       {route} rule {rule}{}, match {match}", Named(name))?;
         if *tunnel {
             writeln!(f, "tunnel     the request asks for one (CONNECT or Upgrade)")?;
@@ -123,9 +123,12 @@ impl Display for RuleView {
                 Step::Mirror(copy) => copy.fmt(f)?,
             }
         }
+        if !self.timeouts.is_empty() {
+            writeln!(f, "\ntimeouts, answered with 504: {}", self.timeouts.join(", "))?;
+        }
         writeln!(f, "\nbackends")?;
-        backends.iter().try_for_each(|backend| backend.fmt(f))?;
-        no_backend.iter().try_for_each(|why| writeln!(f, "  clients get {why}"))
+        self.backends.iter().try_for_each(|backend| backend.fmt(f))?;
+        self.no_backend.iter().try_for_each(|why| writeln!(f, "  clients get {why}"))
     }
 }
 

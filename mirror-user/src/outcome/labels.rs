@@ -34,12 +34,13 @@ labels! {
         UnknownId => "unknown_id",
         Silent => "silent",
     }
-    Answer: 6 {
+    Answer: 7 {
         Primary => "primary",
         NoMatch => "no_match",
         InvalidBackend => "invalid_backend",
         NoEndpoint => "no_endpoint",
         BadRequest => "bad_request",
+        Timeout => "timeout",
         None => "none",
     }
     Ending: 4 {

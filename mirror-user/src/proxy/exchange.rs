@@ -23,7 +23,8 @@ use super::{
     interim::Interim,
     local,
     primary::{
-        AnswerBody, Destination, Errand, Failure, Outcome, PrimaryBody, Progress, Sent, Upstream,
+        AnswerBody, Destination, Errand, Failure, Limits, Outcome, PrimaryBody, Progress, Sent,
+        Upstream,
     },
     shadow::{CopyWriter, Launch},
     tunnel,
@@ -172,7 +173,9 @@ async fn carry(
         return tunnel::open(&ctx, record, &to, request).await;
     }
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
-    let errand = Errand { ctx, client: workload, to: &to, interim, progress };
+    let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
+    let limits = Limits { started: record.started, timeouts };
+    let errand = Errand { ctx, client: workload, to: &to, interim, limits, progress };
     let mut sending = pin!(ctx.primary.send(errand, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
@@ -182,11 +185,17 @@ async fn carry(
         Poll::Pending => sending.await,
     };
     match sent {
-        Ok(Outcome::Answered(Sent { response, upstream })) => {
+        Ok(Outcome::Answered(Sent { response, mut upstream })) => {
+            upstream.abandoned = !interim.answered();
             if carriage == Carriage::Tunnel && response.status().is_success() {
                 record.tunnel();
             }
             Ok(answer(record, response, upstream))
+        }
+        Err(failure @ Failure::TimedOut(endpoint)) => {
+            tracing::debug!(%failure, "answered with 504");
+            record.endpoint = Some(endpoint);
+            Ok(local::timed_out(record))
         }
         Ok(Outcome::Bridge(bridge)) => tunnel::bridge(ctx, record, *bridge).await,
         Err(failure) => Err(record.fail(failure)),

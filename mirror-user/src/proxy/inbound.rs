@@ -46,13 +46,17 @@ pub(super) enum Broken {
     Http2(#[from] h2::Error),
     #[error(transparent)]
     Raw(#[from] std::io::Error),
+    #[error("the route's timeout passed")]
+    TimedOut,
 }
 
 impl Broken {
-    /// The code that the peer reset the stream with; None for every other end.
+    /// The code that the peer reset the stream with, or ours for an end of our own; None where the
+    /// connection ended.
     pub(super) fn reset_code(&self) -> Option<Reason> {
         match self {
             Self::Http2(error) if error.is_reset() && error.is_remote() => error.reason(),
+            Self::TimedOut => Some(Reason::CANCEL),
             Self::Http1(_) | Self::Http2(_) | Self::Raw(_) => None,
         }
     }

@@ -45,7 +45,10 @@ pub(super) struct Line(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// The client is asked for its body.
     continued: bool,
+    /// The answer itself is there: the client that was not asked by now never is.
+    answered: bool,
     kept: VecDeque<Response<()>>,
     waker: Option<Waker>,
 }
@@ -89,6 +92,18 @@ impl Interim {
                 }
             }
             Self::Pass(line) => line.keep(status, headers),
+        }
+    }
+
+    /// The answer is there. False: the client was not asked for its body, and may never send it.
+    pub(super) fn answered(&self) -> bool {
+        match self {
+            Self::Continue(line, _) => {
+                let mut state = line.state();
+                state.answered = true;
+                state.continued
+            }
+            Self::Ignore | Self::Count(_) | Self::Pass(_) => true,
         }
     }
 
@@ -153,8 +168,14 @@ impl Gate {
         if state.continued {
             return Poll::Ready(());
         }
+        if state.answered {
+            return Poll::Pending;
+        }
+        state.continued = self.clock.as_mut().poll(cx).is_ready();
+        if state.continued {
+            return Poll::Ready(());
+        }
         state.waker = Some(cx.waker().clone());
-        drop(state);
-        self.clock.as_mut().poll(cx)
+        Poll::Pending
     }
 }

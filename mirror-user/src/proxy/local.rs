@@ -36,6 +36,12 @@ pub(super) fn no_endpoint(record: Record) -> Response<AnswerBody> {
     answer(record, Answer::NoEndpoint, StatusCode::SERVICE_UNAVAILABLE, &why)
 }
 
+/// The rule's timeout passed (Gateway API, HTTPRouteTimeouts).
+pub(super) fn timed_out(record: Record) -> Response<AnswerBody> {
+    let why = "the primary did not answer within the route's timeout";
+    answer(record, Answer::Timeout, StatusCode::GATEWAY_TIMEOUT, why)
+}
+
 fn answer(mut record: Record, by: Answer, status: StatusCode, why: &str) -> Response<AnswerBody> {
     if record.may_tell() {
         tracing::warn!(

@@ -12,10 +12,11 @@ mod http2;
 mod pool;
 mod protocol;
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use h2::Reason;
 use http::{Method, Request, Response, Version};
+use tokio::time::timeout_at;
 
 pub(super) use self::{
     answer::AnswerBody,
@@ -39,7 +40,7 @@ use super::{
 };
 use crate::{
     outcome::RetryReason,
-    route::{AppProtocol, Backend},
+    route::{AppProtocol, Backend, Timeouts},
     worker::Workload,
 };
 
@@ -87,6 +88,8 @@ pub(super) enum Failure {
     Unfit(SocketAddr, Malformed),
     #[error("{0} takes no CONNECT with a protocol (RFC 8441)")]
     NoProtocols(SocketAddr),
+    #[error("{0} did not answer within the route's timeout")]
+    TimedOut(SocketAddr),
 }
 
 impl Failure {
@@ -99,6 +102,7 @@ impl Failure {
             Self::Lost(_, broken) => broken.reset_code(),
             Self::Unfit(..) => Some(Reason::PROTOCOL_ERROR),
             Self::NoProtocols(_) => Some(Reason::CONNECT_ERROR),
+            Self::TimedOut(_) => Some(Reason::CANCEL),
         }
     }
 }
@@ -128,6 +132,10 @@ pub(super) struct Bridge {
 pub(super) struct Upstream {
     pub(super) endpoint: SocketAddr,
     pub(super) line: Line,
+    /// The request will never be whole: the exchange ends with its answer.
+    pub(super) abandoned: bool,
+    /// When the answer must be whole.
+    pub(super) deadline: Option<Instant>,
     /// Counts the exchange towards its endpoint while it lasts.
     _load: Load,
 }
@@ -142,7 +150,7 @@ pub(super) enum Line {
 
 impl Upstream {
     pub(super) fn new(endpoint: SocketAddr, line: Line, load: Load) -> Self {
-        Self { endpoint, line, _load: load }
+        Self { endpoint, line, abandoned: false, deadline: None, _load: load }
     }
 
     /// Whether the connection was reset (RST, not FIN).
@@ -199,7 +207,25 @@ pub(super) struct Errand<'a> {
     pub(super) client: &'a Workload,
     pub(super) to: &'a Destination,
     pub(super) interim: &'a Interim,
+    pub(super) limits: Limits,
     pub(super) progress: &'a Rc<Progress>,
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) started: Instant,
+    pub(super) timeouts: Timeouts,
+}
+
+impl Limits {
+    /// Of an attempt that begins now; no clock is asked where nothing limits it.
+    fn deadline(&self) -> Option<Instant> {
+        if self.timeouts == Timeouts::default() {
+            return None;
+        }
+        self.timeouts.deadline(self.started, Instant::now())
+    }
 }
 
 /// One attempt at it.
@@ -232,9 +258,17 @@ impl Primary {
                 ctx.recorder.retry(reason);
             }
             let attempt = Attempt { errand, endpoint, fresh };
-            let miss = match self.attempt(&attempt, version, request).await {
+            let deadline = errand.limits.deadline();
+            let trying = self.attempt(&attempt, version, request);
+            let tried = match deadline {
+                None => trying.await,
+                Some(at) => timeout_at(at.into(), trying)
+                    .await
+                    .unwrap_or_else(|_| Tried::Missed(Miss::last(Failure::TimedOut(endpoint)))),
+            };
+            let miss = match tried {
                 Tried::Answered(response, line) => {
-                    let upstream = Upstream::new(endpoint, line, load);
+                    let upstream = Upstream { deadline, ..Upstream::new(endpoint, line, load) };
                     return Ok(Outcome::Answered(Sent { response, upstream }));
                 }
                 Tried::SpeaksHttp1(request) => {
@@ -296,6 +330,9 @@ impl Primary {
     /// The exchange came to its end: its connection may carry another.
     pub(super) fn keep(&self, upstream: Upstream) {
         match upstream.line {
+            Line::Single(single) if upstream.abandoned => single.wire.end(),
+            // Dropped, the stream is reset.
+            Line::Share(_) if upstream.abandoned => {}
             Line::Single(single) => self.pool.put(upstream.endpoint, single),
             Line::Share(share) => share.finish(),
         }

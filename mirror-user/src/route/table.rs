@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, fmt, sync::Arc};
 
-use super::{Backends, Filter, Matcher, PathMatch, matcher::elements};
+use super::{Backends, Filter, Matcher, PathMatch, Timeouts, matcher::elements};
 
 mod criterion;
 #[cfg(test)]
@@ -39,6 +39,8 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     /// Where matching requests go.
     pub backends: Backends,
+    /// How long they may take.
+    pub timeouts: Timeouts,
 }
 
 /// A rule on its way into a table, with what decides its place there.

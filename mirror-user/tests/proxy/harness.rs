@@ -19,7 +19,7 @@ use mirror_user::{
     proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
     route::{
         AppProtocol, Backend, BackendRef, Backends, Filter, Frontend, FrontendId, Lookup, Mirror,
-        RouteName, RouteTable, Rule, RuleEntry, ServicePort, Share, Snapshot,
+        RouteName, RouteTable, Rule, RuleEntry, ServicePort, Share, Snapshot, Timeouts,
     },
     sockets::{Place, SocketFactory},
     worker::{Command, Heart, Worker, WorkerParts, Workload},
@@ -81,7 +81,8 @@ pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Share) -> Filte
 /// A rule for all requests.
 pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
     let route = RouteName { namespace: "default".into(), name: "route".into() };
-    let rule = Rule { route, index: 0, name: None, filters, backends: Backends::new(refs) };
+    let (backends, timeouts) = (Backends::new(refs), Timeouts::default());
+    let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };
     RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }
 }
 

@@ -21,5 +21,6 @@ mod opaque;
 mod routes;
 mod server;
 mod streams;
+mod timeouts;
 mod tunnels;
 mod wire;

@@ -1,19 +1,24 @@
 //! HTTPRoutes.
 
 use gateway_api::httproutes::{
-    HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteSpec,
+    HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts,
+    HttpRouteSpec,
 };
 use serde_json::Value;
 
 use super::{
     Decoded, Fault, GATEWAY, WithSpec,
+    duration::duration,
     fault::fail,
     filter::{backend_filter, filter},
     matching::matcher,
     object_name, port, strict,
 };
-use crate::control::objects::{
-    HttpRoute, Object, ObjectName, ParentRef, RouteRule, TargetRef, WeightedRef,
+use crate::{
+    control::objects::{
+        HttpRoute, Object, ObjectName, ParentRef, RouteRule, TargetRef, WeightedRef,
+    },
+    route::Timeouts,
 };
 
 /// Bound of the API (HTTPBackendRef, `weight`).
@@ -60,9 +65,7 @@ fn parent(path: &str, typed: HttpRouteParentRefs, namespace: &str) -> Decoded<Pa
 }
 
 fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule> {
-    if typed.timeouts.is_some() {
-        return fail(format!("{path}.timeouts"), Fault::Unsupported("a timeout".into()));
-    }
+    let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
     let matches = typed.matches.into_iter().flatten().enumerate();
     let filters = typed.filters.into_iter().flatten().enumerate();
     let backends = typed.backend_refs.into_iter().flatten().enumerate();
@@ -77,7 +80,31 @@ fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule
         backends: backends
             .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
             .collect::<Decoded<_>>()?,
+        timeouts: limits.transpose()?.unwrap_or_default(),
     })
+}
+
+fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
+    let limit = |field: &str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => match duration(text) {
+            // GEP-1742: zero is no limit.
+            Some(limit) => Ok((!limit.is_zero()).then_some(limit)),
+            None => fail(
+                format!("{path}.{field}"),
+                Fault::Invalid(format!("{text:?} is no duration (GEP-2257), like 1h30m or 500ms")),
+            ),
+        },
+    };
+    let request = limit("request", &typed.request)?;
+    let backend = limit("backendRequest", &typed.backend_request)?;
+    if let (Some(request), Some(backend)) = (request, backend)
+        && backend > request
+    {
+        let reason = "is longer than the request timeout, which includes it".to_owned();
+        return fail(format!("{path}.backendRequest"), Fault::Invalid(reason));
+    }
+    Ok(Timeouts { request, backend })
 }
 
 fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Decoded<WeightedRef> {

@@ -44,7 +44,16 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
     vec![
         (json!({"retry": {"attempts": 2}}), "spec.rules[0].retry", "unknown field"),
         (json!({"sessionPersistence": {}}), "spec.rules[0].sessionPersistence", "unknown field"),
-        (json!({"timeouts": {"request": "1s"}}), "spec.rules[0].timeouts", "not supported"),
+        (
+            json!({"timeouts": {"request": "1.5s"}}),
+            "spec.rules[0].timeouts.request",
+            "\"1.5s\" is no duration",
+        ),
+        (
+            json!({"timeouts": {"request": "1s", "backendRequest": "2s"}}),
+            "spec.rules[0].timeouts.backendRequest",
+            "longer than the request timeout",
+        ),
         (json!({"backendRef": []}), "spec.rules[0].backendRef", "unknown field"),
         (
             filter(json!({"type": "RequestRedirect", "requestRedirect": {"port": 80}})),
@@ -296,5 +305,18 @@ proptest! {
         if let Err(error) = decode(route_with(&rule)) {
             prop_assert!(error.to_string().starts_with("HTTPRoute default/r: spec"), "{}", error);
         }
+    }
+}
+
+#[test]
+fn timeouts_are_durations_and_zero_is_none() {
+    let seconds = |s| Some(std::time::Duration::from_secs(s));
+    for (timeouts, request, backend) in [
+        (json!({"request": "10s", "backendRequest": "2s"}), seconds(10), seconds(2)),
+        (json!({"request": "0s", "backendRequest": "1m30s"}), None, seconds(90)),
+        (json!({}), None, None),
+    ] {
+        let route = route(&json!({ "timeouts": timeouts })).unwrap();
+        assert_eq!(route.rules[0].timeouts, crate::route::Timeouts { request, backend });
     }
 }

@@ -74,6 +74,7 @@ impl<'o> Compiler<'o> {
             name: rule.name.clone(),
             filters,
             backends,
+            timeouts: rule.timeouts,
         }
     }
 

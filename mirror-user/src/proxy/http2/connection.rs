@@ -12,11 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
-use tokio::{
-    net::TcpStream,
-    task::{AbortHandle, spawn_local},
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::spawn_local, time::timeout};
 
 use super::{HEAD_LIMIT, UPSTREAM_STREAMS, UPSTREAM_WINDOW, connection_window};
 use crate::proxy::io::{Greeting, UpstreamIo, WireState};
@@ -28,7 +24,6 @@ pub(in crate::proxy) struct Connection {
     streams: Cell<usize>,
     since: Cell<Instant>,
     gone: Rc<Cell<bool>>,
-    driver: AbortHandle,
 }
 
 /// Why a connection could not be opened.
@@ -59,9 +54,9 @@ impl Connection {
             }
             ended.set(true);
         });
-        let driver = driver.abort_handle();
+        wire.drive(driver.abort_handle());
         let (streams, since) = (Cell::new(0), Cell::new(Instant::now()));
-        let opened = Self { sender, wire, streams, since, gone, driver };
+        let opened = Self { sender, wire, streams, since, gone };
         match timeout(patience, opened.wire.greeting()).await {
             Ok(Greeting::Http1) => Err(OpenError::Http1),
             Ok(Greeting::Other) => Ok(Rc::new(opened)),
@@ -108,7 +103,7 @@ impl Connection {
     /// Ends it at once, whatever it carries.
     pub(in crate::proxy) fn close(&self) {
         self.gone.set(true);
-        self.driver.abort();
+        self.wire.end();
     }
 }
 

@@ -2,7 +2,7 @@
 //! hiding an answer that is already on its way.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io,
     os::fd::{AsRawFd, RawFd},
@@ -17,6 +17,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
+    task::AbortHandle,
 };
 
 use super::READ_LIMIT;
@@ -35,6 +36,8 @@ pub(in crate::proxy) struct WireState {
     write_broken: Cell<bool>,
     aborted: Cell<bool>,
     greeting: RefCell<Result<Greeting, Option<Waker>>>,
+    /// The task that runs the connection.
+    driver: OnceCell<AbortHandle>,
 }
 
 /// What an upstream said first.
@@ -95,6 +98,17 @@ impl WireState {
         self.write_broken.get()
     }
 
+    /// Names the task that runs the connection.
+    pub(in crate::proxy) fn drive(&self, driver: AbortHandle) {
+        // Each connection has one.
+        let _ = self.driver.set(driver);
+    }
+
+    /// Ends the connection at once, whatever it carries.
+    pub(in crate::proxy) fn end(&self) {
+        self.driver.get().into_iter().for_each(AbortHandle::abort);
+    }
+
     fn note(&self, error: &io::Error) {
         if error.kind() == io::ErrorKind::ConnectionReset {
             self.reset.set(true);
@@ -123,6 +137,7 @@ impl UpstreamIo {
             write_broken: Cell::new(false),
             aborted: Cell::new(false),
             greeting: RefCell::new(Err(None)),
+            driver: OnceCell::new(),
         });
         (Self { stream: stream.take(READ_LIMIT), state: Rc::clone(&state) }, state)
     }

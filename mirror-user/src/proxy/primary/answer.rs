@@ -3,6 +3,7 @@
 
 use std::{
     error::Error,
+    future::Future,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -11,7 +12,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::io::ReadHalf;
+use tokio::{
+    io::ReadHalf,
+    time::{Sleep, sleep_until},
+};
 use tokio_util::io::poll_read_buf;
 
 use super::Upstream;
@@ -56,6 +60,8 @@ pub(in crate::proxy) struct FromPrimary {
     upstream: Option<Upstream>,
     record: Record,
     ends: Rc<Ends>,
+    /// When it fires the answer must be whole.
+    clock: Option<Pin<Box<Sleep>>>,
 }
 
 impl AnswerBody {
@@ -86,7 +92,9 @@ impl AnswerBody {
         record: Record,
         ends: Rc<Ends>,
     ) -> Self {
-        Self::Primary(Box::new(FromPrimary { incoming, upstream: Some(upstream), record, ends }))
+        let clock = upstream.deadline.map(|at| Box::pin(sleep_until(at.into())));
+        let upstream = Some(upstream);
+        Self::Primary(Box::new(FromPrimary { incoming, upstream, record, ends, clock }))
     }
 }
 
@@ -157,6 +165,13 @@ impl Raw {
 
 impl FromPrimary {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PrimaryBroke>>> {
+        if let Some(clock) = &mut self.clock
+            && clock.as_mut().poll(cx).is_ready()
+        {
+            self.failed(&Broken::TimedOut);
+            self.ends.set(End::Reset);
+            return Poll::Ready(Some(Err(PrimaryBroke(Broken::TimedOut))));
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match &polled {
             Poll::Pending => {}

@@ -33,10 +33,11 @@ pub(in crate::proxy) async fn open(
     let (io, wire) = UpstreamIo::new(transport(ctx, place, endpoint).await?);
     let (sender, connection) =
         builder().handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
-    spawn_local(async move {
+    let driver = spawn_local(async move {
         // Its user learns of an error from the exchange itself.
         let _ = connection.await;
     });
+    wire.drive(driver.abort_handle());
     Ok((sender, wire))
 }
 

@@ -142,6 +142,7 @@ fn entry(draw: &Draw) -> RuleEntry {
         name: None,
         filters: Vec::new(),
         backends: Backends::default(),
+        timeouts: Timeouts::default(),
     };
     RuleEntry { rule: Arc::new(rule), matches: vec![draw.matcher.clone()], created: draw.created }
 }
@@ -186,8 +187,14 @@ fn no_rule_is_none_and_no_match_is_every_request() {
         None
     );
     let route = RouteName { namespace: "default".into(), name: "r".into() };
-    let rule =
-        Rule { route, index: 7, name: None, filters: Vec::new(), backends: Backends::default() };
+    let rule = Rule {
+        route,
+        index: 7,
+        name: None,
+        filters: Vec::new(),
+        backends: Backends::default(),
+        timeouts: Timeouts::default(),
+    };
     let entry = RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None };
     assert_eq!(found(&RouteTable::new([entry]), "/anything"), Some(7));
 }
