@@ -1,12 +1,16 @@
 //! The two sockets of an exchange, as hyper sees them. Neither ever buffers.
 
+mod blocks;
 mod client;
+mod framed;
 mod replay;
 mod upstream;
 
+use replay::Replay;
+
 pub(super) use self::{
     client::{ClientIo, ClientState, UnderWay},
-    replay::Replay,
+    framed::FramedIo,
     upstream::{Greeting, UpstreamIo, WireState},
 };
 

@@ -1,6 +1,7 @@
 //! Serving: one connection of a client. In: a stream and the bytes sniffed. Out: requests to the
 //! exchange, and the connection's end.
 
+mod clock;
 mod http1;
 mod http2;
 

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::pending,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use super::{
     harness::{Setup, backend_ref, rule},
     http2::{mirrored, to},
+    server::Server,
     streams::{Answer, Client, Upstream, get, post, reason, run, until},
+    wire::End,
 };
 
 #[test]
@@ -302,4 +304,24 @@ fn an_early_answer_arrives_though_the_body_goes_on() {
             assert_eq!((answer.status(), &*answer.body), (413, &b"no"[..]));
         }
     });
+}
+
+#[test]
+fn a_header_block_without_an_end_ends_the_connection() {
+    let primary = Server::ok();
+    let mut setup = Setup::to(&primary);
+    setup.options.head_timeout = Duration::from_millis(300);
+    let rig = setup.start();
+    let mut client = rig.client();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    // An idle connection is no head: it stays.
+    std::thread::sleep(Duration::from_millis(600));
+    // HEADERS without END_HEADERS on stream 1: `:method: GET`.
+    client.send(b"\0\0\x01\x01\x01\0\0\0\x01\x82");
+    let begun = Instant::now();
+    let (last, end) = client.rest();
+    assert!(begun.elapsed() > Duration::from_millis(250), "{:?}", begun.elapsed());
+    // GOAWAY with ENHANCE_YOUR_CALM.
+    assert!(last.ends_with(b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b"), "{}", last.escape_ascii());
+    assert_eq!(end, End::Fin);
 }

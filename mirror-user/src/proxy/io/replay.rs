@@ -16,21 +16,21 @@ use super::READ_LIMIT;
 
 /// The socket, and what was read of it.
 #[derive(Debug)]
-pub(in crate::proxy) struct Replay {
+pub(super) struct Replay {
     stream: Take<TcpStream>,
     prefix: Bytes,
 }
 
 impl Replay {
-    pub(in crate::proxy) fn new(stream: TcpStream, prefix: Bytes) -> Self {
+    pub(super) fn new(stream: TcpStream, prefix: Bytes) -> Self {
         Self { stream: stream.take(READ_LIMIT), prefix }
     }
 
-    pub(in crate::proxy) fn get_ref(&self) -> &TcpStream {
+    pub(super) fn get_ref(&self) -> &TcpStream {
         self.stream.get_ref()
     }
 
-    pub(in crate::proxy) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> TcpStream {
         self.stream.into_inner()
     }
 }

@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -18,11 +17,9 @@ use hyper::{
     service::Service,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{Sleep, sleep_until},
-};
+use tokio::net::TcpStream;
 
+use super::clock::HeadClock;
 use crate::proxy::{
     connection::Client,
     context::Context,
@@ -53,8 +50,12 @@ pub(in crate::proxy) async fn serve(
     let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client.state)));
     let exchanges = Exchanges { ctx: Rc::clone(&ctx), client: Rc::clone(&client) };
     let mut connection = builder().serve_connection(io, exchanges);
-    let mut driver =
-        Driver { ctx: Rc::clone(&ctx), client: Rc::clone(&client), head: None, closing: false };
+    let mut driver = Driver {
+        ctx: Rc::clone(&ctx),
+        client: Rc::clone(&client),
+        head: HeadClock::default(),
+        closing: false,
+    };
     let driven = poll_fn(|cx| driver.poll(&mut connection, cx)).await;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_stream();
@@ -91,12 +92,11 @@ enum Driven {
     HeadTimeout,
 }
 
-/// Polls hyper's connection, with a clock on a head that does not come to its end: none is armed
-/// for a head that arrives whole, nor between requests.
+/// Polls hyper's connection, and the clock on its heads.
 struct Driver {
     ctx: Rc<Context>,
     client: Rc<Client>,
-    head: Option<Pin<Box<Sleep>>>,
+    head: HeadClock,
     closing: bool,
 }
 
@@ -121,25 +121,8 @@ impl Driver {
             self.closing = true;
             Pin::new(connection).graceful_shutdown();
         }
-        self.poll_head(cx)
-    }
-
-    fn poll_head(&mut self, cx: &mut TaskContext<'_>) -> Poll<Driven> {
-        let Some(since) = self.client.state.head_since.get() else {
-            self.head = None;
-            return Poll::Pending;
-        };
-        let deadline = since + self.ctx.options.head_timeout;
-        let clock = self.head.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
-        if clock.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if Instant::now() < deadline {
-            self.head = None;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Driven::HeadTimeout)
+        let since = self.client.state.head_since.get();
+        self.head.poll(since, self.ctx.options.head_timeout, cx).map(|()| Driven::HeadTimeout)
     }
 }
 

@@ -7,7 +7,13 @@
 
 mod stream;
 
-use std::{future::pending, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{pending, poll_fn},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{
@@ -21,12 +27,13 @@ use tokio::{
 };
 
 use self::stream::Orphan;
+use super::clock::HeadClock;
 use crate::proxy::{
     connection::Client,
     context::Context,
     ending::{self, End},
     http2::{CLIENT_STREAMS, CLIENT_WINDOW, HEAD_LIMIT, connection_window},
-    io::Replay,
+    io::FramedIo,
 };
 
 /// How long streams that lost their primary wait for others that did so too.
@@ -41,9 +48,10 @@ pub(in crate::proxy) async fn serve(
 ) {
     // The h2 crate keeps its socket to itself; this one is for the end.
     let spare = socket2::SockRef::from(&stream).try_clone();
-    let hello = builder().handshake(Replay::new(stream, first));
+    let (io, block) = FramedIo::new(stream, first);
+    let hello = builder().handshake(io);
     let fate = match timeout(ctx.options.head_timeout, hello).await {
-        Ok(Ok(connection)) => run(&ctx, &client, connection).await,
+        Ok(Ok(connection)) => run(&ctx, &client, connection, &block).await,
         Ok(Err(error)) => {
             tracing::debug!(client = %client.workload.name, %error, "no connection of HTTP/2");
             Fate::Over
@@ -110,13 +118,16 @@ impl Orphans {
 async fn run(
     ctx: &Rc<Context>,
     client: &Rc<Client>,
-    mut connection: Connection<Replay, Bytes>,
+    mut connection: Connection<FramedIo, Bytes>,
+    block: &Cell<Option<std::time::Instant>>,
 ) -> Fate {
     // Dropped with the connection: what it carried ends with it.
     let mut streams = JoinSet::new();
     let mut orphans = Orphans::default();
-    let mut closing = false;
+    let (mut closing, mut late) = (false, false);
     let mut drained = pin!(ctx.drained());
+    let mut clock = HeadClock::default();
+    let limit = ctx.options.head_timeout;
     loop {
         tokio::select! {
             biased;
@@ -135,6 +146,11 @@ async fn run(
                 }
                 None => return Fate::Over,
             },
+            // After `accept`, which reads.
+            () = poll_fn(|cx| clock.poll(block.get(), limit, cx)), if !late => {
+                late = true;
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
             Some(ended) = streams.join_next() => {
                 if let Ok(Some(orphan)) = ended {
                     orphans.push(orphan);
