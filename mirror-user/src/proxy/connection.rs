@@ -12,7 +12,9 @@ use super::{
     context::Context,
     ending::{self, Ends},
     io::ClientState,
-    opaque, primary, serve,
+    opaque,
+    primary::{self, Shares},
+    serve,
     sniff::{Protocol, sniff},
     tunnel::Far,
 };
@@ -30,6 +32,8 @@ pub(super) struct Client {
     pub(super) ends: Rc<Ends>,
     /// Set by an exchange that became a tunnel.
     pub(super) tunnel: Cell<Option<Far>>,
+    /// What it has open to primaries that speak HTTP/2.
+    pub(super) shares: Shares,
     /// Keeps the frontend's id from being issued anew.
     _token: Token,
 }
@@ -43,6 +47,7 @@ impl Client {
             state: Rc::default(),
             ends: Rc::default(),
             tunnel: Cell::new(None),
+            shares: Shares::default(),
         }
     }
 }

@@ -175,7 +175,8 @@ async fn carry(
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
     let limits = Limits { started: record.started, timeouts };
-    let errand = Errand { ctx, client: workload, to: &to, interim, limits, progress };
+    let (to, shares) = (&to, &client.shares);
+    let errand = Errand { ctx, client: workload, shares, to, interim, limits, progress };
     let mut sending = pin!(ctx.primary.send(errand, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;

@@ -24,13 +24,10 @@ pub(super) use self::{
     body::{PrimaryBody, Progress},
     connect::{builder, transport},
     http1::Single,
+    http2::Shares,
     protocol::{Protocols, Speaks},
 };
-use self::{
-    balance::Balancer,
-    http2::{Share, Shares},
-    pool::Pool,
-};
+use self::{balance::Balancer, http2::Share, pool::Pool};
 use super::{
     context::Context,
     framing::Malformed,
@@ -196,7 +193,6 @@ impl Miss {
 #[derive(Default)]
 pub(super) struct Primary {
     pool: Pool,
-    shares: Shares,
     balancer: Balancer,
 }
 
@@ -205,6 +201,7 @@ pub(super) struct Primary {
 pub(super) struct Errand<'a> {
     pub(super) ctx: &'a Context,
     pub(super) client: &'a Workload,
+    pub(super) shares: &'a Shares,
     pub(super) to: &'a Destination,
     pub(super) interim: &'a Interim,
     pub(super) limits: Limits,
@@ -300,7 +297,7 @@ impl Primary {
         let stated = attempt.errand.to.protocol();
         let request = match protocols.of(stated, version, attempt.endpoint) {
             Speaks::Http1 => request,
-            Speaks::Http2 => match self.shares.attempt(attempt, request).await {
+            Speaks::Http2 => match attempt.errand.shares.attempt(attempt, request).await {
                 Tried::SpeaksHttp1(request) => {
                     protocols.is_http1(attempt.endpoint);
                     *request
@@ -341,13 +338,11 @@ impl Primary {
     /// Closes what has idled too long.
     pub(super) fn sweep(&self) {
         self.pool.sweep();
-        self.shares.sweep();
         self.balancer.sweep();
     }
 
     /// Closes the idle connections inside a workload's network namespace.
     pub(super) fn leave(&self, workload: u64) {
         self.pool.leave(workload);
-        self.shares.leave(workload);
     }
 }

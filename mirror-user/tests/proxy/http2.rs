@@ -211,3 +211,28 @@ fn interim_answers_are_passed_on() {
         assert_eq!(Answer::of(response).await.unwrap().status(), 200);
     });
 }
+
+#[test]
+fn a_stream_that_the_primary_does_not_read_holds_up_no_other_connection() {
+    run(async {
+        // The primary takes 65,535 bytes on each connection and reads none of `/stuck`.
+        let primary = Upstream::start(Builder::new(), |mut stream| async move {
+            if stream.request.as_ref().expect("not taken").uri().path() == "/stuck" {
+                let _held = stream;
+                return pending::<()>().await;
+            }
+            let got = stream.take().await;
+            stream.answer(Response::new(()), false).send_data(got.body.into(), true).expect("open");
+        })
+        .await;
+        let rig = to(primary.address);
+        let (mut one, mut other) =
+            (Client::connect(rig.address()).await, Client::connect(rig.address()).await);
+        let (_response, mut stuck) = one.send(post("/stuck"), false).await;
+        stuck.send_data(vec![0; 200_000].into(), false).expect("the connection lives");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (response, mut body) = other.send(post("/free"), false).await;
+        body.send_data(vec![1; 50_000].into(), true).expect("the connection lives");
+        assert_eq!(Answer::of(response).await.expect("an answer").body.len(), 50_000);
+    });
+}

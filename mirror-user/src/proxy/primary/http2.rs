@@ -1,14 +1,13 @@
-//! An attempt by HTTP/2: a stream of a connection that the worker's clients in one network
-//! namespace share.
+//! An attempt by HTTP/2: a stream of a connection that belongs to one connection of a client. No
+//! other client shares it: a stream whose body the primary does not read uses up the connection's
+//! window, which would hold up others that have a connection of their own without us.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 
 use h2::Reason;
 use http::{Request, Response};
 
-use super::{
-    Attempt, Failure, Line, Miss, PrimaryBody, Progress, Tried, connect::transport, pool::IDLE,
-};
+use super::{Attempt, Failure, Line, Miss, PrimaryBody, Progress, Tried, connect::transport};
 use crate::{
     outcome::RetryReason,
     proxy::{
@@ -19,9 +18,13 @@ use crate::{
     },
 };
 
-/// Connections by the workload whose network namespace they are in, and endpoint.
+/// Longest time without a stream; looked at when the client sends a request. The client's own
+/// connection may idle as long as it likes, and a server that closes an idle one says GOAWAY.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The connections to primaries that belong to a connection of a client, by endpoint.
 #[derive(Default)]
-pub(super) struct Shares(RefCell<HashMap<(u64, SocketAddr), Rc<Pool>>>);
+pub(in crate::proxy) struct Shares(RefCell<HashMap<SocketAddr, Rc<Pool>>>);
 
 /// A stream, held for one exchange. Dropped before its end, it is reset as the client's was.
 pub(in crate::proxy) struct Share {
@@ -77,29 +80,17 @@ impl Shares {
 
     async fn slot(&self, attempt: &Attempt<'_>) -> Result<Slot, OpenError> {
         let (ctx, client, endpoint) = (attempt.errand.ctx, attempt.errand.client, attempt.endpoint);
-        let key = (client.key, endpoint);
-        let pool = Rc::clone(self.0.borrow_mut().entry(key).or_default());
+        let pool = {
+            let mut pools = self.0.borrow_mut();
+            pools.retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
+            Rc::clone(pools.entry(endpoint).or_default())
+        };
         let patience = ctx.options.connect_timeout;
         let open = async || {
             let stream = transport(ctx, &client.place, endpoint).await?;
             Connection::open(stream, patience).await
         };
         pool.slot(usize::MAX, open).await
-    }
-
-    pub(super) fn sweep(&self) {
-        // A pool that somebody waits in has its key when the wait is over.
-        self.0.borrow_mut().retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
-    }
-
-    pub(super) fn leave(&self, workload: u64) {
-        self.0.borrow_mut().retain(|(key, _), pool| {
-            let stays = *key != workload;
-            if !stays {
-                pool.close();
-            }
-            stays
-        });
     }
 }
 

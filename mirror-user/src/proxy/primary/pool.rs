@@ -17,7 +17,7 @@ use super::{PrimaryBody, Single};
 use crate::proxy::io::WireState;
 
 /// Longest time between two requests on a connection.
-pub(super) const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A key: the workload whose namespace the socket is in, and the endpoint.
 type Key = (u64, SocketAddr);
