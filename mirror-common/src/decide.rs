@@ -1,7 +1,7 @@
 //! The pure decisions of the programs: is a connect looked at, is a worker alive, where is its
 //! socket. The programs call these very functions; the host tests them.
 
-use crate::{Heartbeat, MAX_WORKERS, PodEntry, PodFlags, Reason};
+use crate::{Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags, Reason};
 
 /// A heartbeat older than this is stale, in ns.
 pub const STALE_NS: u64 = 1_000_000_000;
@@ -14,6 +14,30 @@ pub const MESH_UIDS: [u32; 2] = [1337, 2102];
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
+/// The two families, each captured or not by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4, IPv4-mapped destinations of IPv6 sockets included.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The bit of a pod's entry that switches it on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flag(self) -> PodFlags {
+        match self {
+            Self::V4 => PodFlags::CAPTURE_V4,
+            Self::V6 => PodFlags::CAPTURE_V6,
+        }
+    }
+}
+
 /// What the connect hook knows of a connection before it asks the frontends.
 #[derive(Clone, Copy, Debug)]
 pub struct Connect {
@@ -21,8 +45,10 @@ pub struct Connect {
     pub kind: u32,
     /// `IPPROTO_*`.
     pub protocol: u32,
-    /// Destination, network byte order.
-    pub address: u32,
+    /// The family of the way: an IPv4-mapped destination goes by IPv4.
+    pub family: Family,
+    /// Whether the destination never leaves the pod: [`is_loopback`], [`crate::is_loopback_v6`].
+    pub loopback: bool,
     /// Of the calling process.
     pub uid: u32,
     /// Interface that the socket is bound to; 0 for none.
@@ -43,13 +69,13 @@ pub fn consider(
         return Err(Reason::NotTcp);
     }
     let Some(pod) = pod() else { return Err(Reason::PodUnknown) };
-    if !pod.flags.contains(PodFlags::CAPTURE_V4) {
+    if !pod.flags.contains(connect.family.flag()) {
         return Err(Reason::PodOff);
     }
     if connect.uid == MESH_UIDS[0] || connect.uid == MESH_UIDS[1] {
         return Err(Reason::MeshUid);
     }
-    if is_loopback(connect.address) {
+    if connect.loopback {
         return Err(Reason::Loopback);
     }
     if connect.bound_dev_if != 0 {
@@ -90,13 +116,20 @@ pub const fn pulse(beat: &Heartbeat, now: u64) -> Pulse {
     }
 }
 
-/// Where the listener of a worker in a slot lies in the map of sockets; `worker` is below
-/// [`MAX_WORKERS`].
+/// Where a worker's listener of a family in a slot lies in the map of sockets; `slot` is below
+/// [`MAX_PODS`], `worker` below [`MAX_WORKERS`].
 #[inline(always)]
 #[must_use]
-pub const fn socket_index(slot: u32, worker: u32) -> u32 {
-    slot * MAX_WORKERS + worker
+pub const fn socket_index(family: Family, slot: u32, worker: u32) -> u32 {
+    let first = match family {
+        Family::V4 => 0,
+        Family::V6 => MAX_PODS * MAX_WORKERS,
+    };
+    first + slot * MAX_WORKERS + worker
 }
+
+/// Entries of the map of sockets.
+pub const MAX_SOCKETS: u32 = 2 * MAX_PODS * MAX_WORKERS;
 
 #[cfg(test)]
 mod tests {
@@ -106,12 +139,17 @@ mod tests {
 
     use super::*;
 
-    const ON: PodEntry =
-        PodEntry { own_address: 0, slot: 3, port: 0, flags: PodFlags::CAPTURE_V4, zero: 0 };
+    const ON: PodEntry = PodEntry {
+        own_address: 0,
+        slot: 3,
+        port: 0,
+        flags: PodFlags::CAPTURE_V4,
+        own_address_v6: [0; 4],
+    };
 
     fn tcp(address: [u8; 4]) -> Connect {
-        let address = Ipv4Addr::from(address).to_bits().to_be();
-        Connect { kind: 1, protocol: 6, address, uid: 1000, bound_dev_if: 0 }
+        let loopback = is_loopback(Ipv4Addr::from(address).to_bits().to_be());
+        Connect { kind: 1, protocol: 6, family: Family::V4, loopback, uid: 1000, bound_dev_if: 0 }
     }
 
     #[test]
@@ -133,6 +171,18 @@ mod tests {
         assert_eq!(asked(tcp([127, 0, 0, 1]), Some(ON)), Reason::Loopback);
         assert_eq!(asked(tcp([127, 64, 0, 9]), Some(ON)), Reason::Loopback);
         assert_eq!(asked(Connect { bound_dev_if: 2, ..to }, Some(ON)), Reason::BoundDevice);
+    }
+
+    #[test]
+    fn each_family_has_its_own_switch() {
+        let to = |family| Connect { family, ..tcp([10, 96, 0, 1]) };
+        let with = |flags| move || Some(PodEntry { flags, ..ON });
+        for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+            assert!(consider(&to(family), with(family.flag())).is_ok());
+            assert_eq!(consider(&to(family), with(other.flag())), Err(Reason::PodOff));
+            let both = family.flag().with(other.flag());
+            assert!(consider(&to(family), with(both)).is_ok());
+        }
     }
 
     #[test]
@@ -169,10 +219,13 @@ mod tests {
 
         #[test]
         fn sockets_of_different_pods_never_meet(
-            a in 0..crate::MAX_PODS, b in 0..crate::MAX_PODS,
+            a in 0..MAX_PODS, b in 0..MAX_PODS,
             v in 0..MAX_WORKERS, w in 0..MAX_WORKERS,
+            f in prop::sample::select(&Family::ALL[..]), g in prop::sample::select(&Family::ALL[..]),
         ) {
-            prop_assert_eq!(socket_index(a, v) == socket_index(b, w), (a, v) == (b, w));
+            let (one, other) = (socket_index(f, a, v), socket_index(g, b, w));
+            prop_assert_eq!(one == other, (f, a, v) == (g, b, w));
+            prop_assert!(one < MAX_SOCKETS);
         }
     }
 }

@@ -8,12 +8,25 @@ pub const MAX_PODS: u32 = 1024;
 /// Frontends, tombstones included.
 pub const MAX_FRONTENDS: u32 = 65_536;
 
-/// Key of a frontend: what an application connects to.
+/// Key of an IPv4 frontend: what an application connects to. IPv6 has a type and maps of its own,
+/// so that an IPv4 connection hashes no more than eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FrontendKey {
     /// IPv4 address, network byte order.
     pub address: u32,
+    /// Port, network byte order.
+    pub port: u16,
+    /// Always 0.
+    pub zero: u16,
+}
+
+/// Key of an IPv6 frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FrontendKeyV6 {
+    /// IPv6 address, network byte order.
+    pub address: [u32; 4],
     /// Port, network byte order.
     pub port: u16,
     /// Always 0.
@@ -32,8 +45,8 @@ pub struct PodEntry {
     pub port: u16,
     /// See [`PodFlags`].
     pub flags: PodFlags,
-    /// Always 0.
-    pub zero: u32,
+    /// The namespace's own IPv6 address, network byte order; all 0 when it has none.
+    pub own_address_v6: [u32; 4],
 }
 
 /// Bits of a pod's entry.
@@ -44,12 +57,26 @@ pub struct PodFlags(pub u16);
 impl PodFlags {
     /// IPv4 connections are captured.
     pub const CAPTURE_V4: Self = Self(1);
+    /// IPv6 connections are captured.
+    pub const CAPTURE_V6: Self = Self(2);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// With the bits of `other` set.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// With the bits of `other` cleared.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -66,7 +93,8 @@ pub struct Heartbeat {
 }
 
 const _: () = assert!(size_of::<FrontendKey>() == 8 && align_of::<FrontendKey>() == 4);
-const _: () = assert!(size_of::<PodEntry>() == 16 && align_of::<PodEntry>() == 4);
+const _: () = assert!(size_of::<FrontendKeyV6>() == 20 && align_of::<FrontendKeyV6>() == 4);
+const _: () = assert!(size_of::<PodEntry>() == 28 && align_of::<PodEntry>() == 4);
 const _: () = assert!(size_of::<Heartbeat>() == 16 && align_of::<Heartbeat>() == 8);
 const _: () = assert!(size_of::<crate::FrontendId>() == 4);
 
@@ -75,6 +103,8 @@ mod user {
     // SAFETY: repr(C) or repr(transparent) over integers, without padding (asserted above), valid
     // for every pattern of bits.
     unsafe impl aya::Pod for super::FrontendKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FrontendKeyV6 {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::PodEntry {}
     // SAFETY: as above.

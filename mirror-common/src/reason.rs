@@ -11,7 +11,8 @@ pub enum Reason {
     NotAFrontend = 1,
     /// The network namespace is not captured, or not by this agent.
     PodUnknown = 2,
-    /// Capturing is switched off for the namespace: its canary failed, or not yet succeeded.
+    /// Capturing this family is switched off for the namespace: it has none of it, or the canary
+    /// failed, or did not succeed yet.
     PodOff = 3,
     /// Every worker is stale.
     NoLiveWorker = 4,
@@ -19,7 +20,7 @@ pub enum Reason {
     QueueFull = 5,
     /// The socket is bound to a device, from which loopback cannot be reached.
     BoundDevice = 6,
-    /// To 127.0.0.0/8 already.
+    /// To 127.0.0.0/8 or its like already.
     Loopback = 7,
     /// Not a TCP stream.
     NotTcp = 8,

@@ -1,5 +1,6 @@
-//! connect(2) of a captured pod: a connection to a frontend goes to 127.64.0.0 + id on the
-//! agent's port, when a worker is there to take it. Anything else passes untouched.
+//! connect(2) of an IPv4 socket of a captured pod: a connection to a frontend goes to
+//! 127.64.0.0 + id on the agent's port, when a worker is there to take it. Anything else passes
+//! untouched.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -12,7 +13,9 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
-use mirror_common::{Connect, FrontendId, FrontendKey, PodEntry, Reason, consider};
+use mirror_common::{
+    Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider, is_loopback,
+};
 
 use crate::{
     count::count,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// Lets the call go on; 0 would make it fail with EPERM.
-const GO_ON: i32 = 1;
+pub(crate) const GO_ON: i32 = 1;
 /// Length of the IPv4 part of a `bpf_sock_tuple`.
 const TUPLE_V4: u32 = 12;
 
@@ -39,19 +42,26 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
     let addr = ctx.sock_addr;
-    // SAFETY: the kernel passes a valid context with a socket; the verifier checks every field.
-    let (address, port, connect) = unsafe {
-        let sk = (*addr).__bindgen_anon_1.sk;
-        let connect = Connect {
-            kind: (*addr).type_,
-            protocol: (*addr).protocol,
-            address: (*addr).user_ip4,
-            uid: bpf_get_current_uid_gid() as u32,
-            bound_dev_if: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
-        };
-        (connect.address, (*addr).user_port as u16, connect)
-    };
-    let pod = consider(&connect, || pod(ctx))?;
+    // SAFETY: the kernel passes a valid context; the verifier checks every field.
+    let (address, port) = unsafe { ((*addr).user_ip4, (*addr).user_port as u16) };
+    let (id, pod) = captured_v4(ctx, address, port)?;
+    // SAFETY: both fields are writable in this hook.
+    unsafe {
+        (*addr).user_ip4 = id.to_net();
+        (*addr).user_port = u32::from(pod.port);
+    }
+    Ok(())
+}
+
+/// The id that stands for an IPv4 destination, and where its listeners are; or why the connection
+/// goes direct.
+#[inline(always)]
+pub(crate) fn captured_v4(
+    ctx: &SockAddrContext,
+    address: u32,
+    port: u16,
+) -> Result<(FrontendId, PodEntry), Reason> {
+    let pod = consider(&facts(ctx, Family::V4, is_loopback(address)), || pod(ctx))?;
     let key = FrontendKey { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
     let Some(id) = (unsafe { FRONTENDS.get(&key) }).copied() else {
@@ -67,11 +77,6 @@ fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
         );
         return Err(reason);
     }
-    // SAFETY: both fields are writable in this hook.
-    unsafe {
-        (*addr).user_ip4 = id.to_net();
-        (*addr).user_port = u32::from(pod.port);
-    }
     debug!(
         ctx,
         "connect to {:i}:{} captured with id {}",
@@ -79,7 +84,25 @@ fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
         u16::from_be(port),
         id.0
     );
-    Ok(())
+    Ok((id, pod))
+}
+
+/// What is known of the connection beside its destination.
+#[inline(always)]
+pub(crate) fn facts(ctx: &SockAddrContext, family: Family, loopback: bool) -> Connect {
+    let addr = ctx.sock_addr;
+    // SAFETY: the kernel passes a valid context with a socket; the verifier checks every field.
+    unsafe {
+        let sk = (*addr).__bindgen_anon_1.sk;
+        Connect {
+            kind: (*addr).type_,
+            protocol: (*addr).protocol,
+            family,
+            loopback,
+            uid: bpf_get_current_uid_gid() as u32,
+            bound_dev_if: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
+        }
+    }
 }
 
 /// The entry of the network namespace that the socket is in.

@@ -2,15 +2,17 @@
 //! agent), sk_lookup (gives it to a live worker), names (give the application its own view back).
 //!
 //! Every exit lets the application's call go on: connect never returns 0, which would refuse it.
-//! IPv4 only for now; the programs for IPv6 get files of their own beside these.
 #![no_std]
 #![no_main]
 
 mod connect;
+mod connect6;
 mod count;
 mod maps;
 mod names;
+mod names6;
 mod steer;
+mod words;
 mod workers;
 
 #[cfg(not(test))]

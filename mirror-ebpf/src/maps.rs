@@ -4,30 +4,43 @@
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, PerCpuArray, SockMap},
 };
 use mirror_common::{
-    FrontendId, FrontendKey, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS, PodEntry, Reason,
+    FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_SOCKETS,
+    MAX_WORKERS, PodEntry, Reason,
 };
 
 /// Captured network namespaces by their cookie.
 #[map]
 pub(crate) static PODS: HashMap<u64, PodEntry> = HashMap::with_max_entries(MAX_PODS, 0);
 
-/// The frontends that a route names.
+/// The IPv4 frontends that a route names.
 #[map]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendId> =
     HashMap::with_max_entries(MAX_FRONTENDS, 0);
 
-/// Frontends by id, tombstones included.
+/// IPv4 frontends by id, tombstones included.
 #[map]
 pub(crate) static ADDRESSES: HashMap<FrontendId, FrontendKey> =
     HashMap::with_max_entries(MAX_FRONTENDS, 0);
 
+/// The IPv6 frontends that a route names. Not allocated ahead, as the next: most clusters have
+/// none, and 65,536 entries are some ten megabytes.
+#[map]
+pub(crate) static FRONTENDS6: HashMap<FrontendKeyV6, FrontendId> =
+    HashMap::with_max_entries(MAX_FRONTENDS, BPF_F_NO_PREALLOC);
+
+/// IPv6 frontends by id, tombstones included.
+#[map]
+pub(crate) static ADDRESSES6: HashMap<FrontendId, FrontendKeyV6> =
+    HashMap::with_max_entries(MAX_FRONTENDS, BPF_F_NO_PREALLOC);
+
 /// Listeners: [`mirror_common::socket_index`].
 #[map]
-pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(MAX_PODS * MAX_WORKERS, 0);
+pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(MAX_SOCKETS, 0);
 
 /// Signs of life by worker.
 #[map]

@@ -1,13 +1,13 @@
-//! getpeername(2) and getsockname(2) of a captured connection: the address that the application
+//! getpeername(2) and getsockname(2) of a captured connection of an IPv4 socket: the address that the application
 //! asked for, and the pod's own address instead of 127.0.0.1.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use mirror_common::{FrontendId, is_loopback};
 
-use crate::{connect::pod, maps::ADDRESSES};
-
-/// Lets the call go on.
-const GO_ON: i32 = 1;
+use crate::{
+    connect::{GO_ON, pod},
+    maps::ADDRESSES,
+};
 
 /// Attached to the pod's own cgroup.
 #[cgroup_sock_addr(getpeername4)]

@@ -1,6 +1,6 @@
-//! sk_lookup of a pod's network namespace: who takes a SYN to 127.64.0.0/10 on the agent's port.
-//! The connect hook's question runs through here as well, so that "is there a worker" and "which
-//! worker" cannot disagree.
+//! sk_lookup of a pod's network namespace: who takes a SYN to 127.64.0.0/10, or to the private /96,
+//! on the agent's port. The connect hooks' question runs through here as well, so that "is there a
+//! worker" and "which worker" cannot disagree.
 //!
 //! The kernel does not tell this program which namespace it runs for
 //! (`sk_lookup_func_proto` has no `bpf_get_netns_cookie`), so it is loaded once for each, with the
@@ -8,16 +8,18 @@
 
 use aya_ebpf::{helpers::bpf_get_prandom_u32, macros::sk_lookup, programs::SkLookupContext};
 use aya_log_ebpf::debug;
-use mirror_common::{FrontendId, MAX_PODS, Pulse, socket_index};
+use mirror_common::{Family, FrontendId, MAX_PODS, Pulse, socket_index};
 
 use crate::{
     maps::{POD_PORT, POD_SLOT, SOCKETS},
+    words::read,
     workers::{now, state, workers},
 };
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
 const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_SK_LOOKUP_F_NO_REUSEPORT`: the chosen listener, not one of its group.
 const NO_REUSEPORT: u64 = 2;
@@ -26,37 +28,66 @@ const NO_REUSEPORT: u64 = 2;
 #[sk_lookup]
 pub fn steer(ctx: SkLookupContext) -> u32 {
     // SAFETY: the kernel passes a valid context; the verifier checks every field.
-    let (family, protocol, remote, local, port) = unsafe {
-        let c = ctx.lookup;
-        ((*c).family, (*c).protocol, (*c).remote_ip4, (*c).local_ip4, (*c).local_port)
-    };
-    let ours = family == AF_INET
-        && protocol == IPPROTO_TCP
-        && port == POD_PORT.load()
-        && FrontendId::from_net(local).is_some();
-    if !ours {
+    let (family, protocol, port) =
+        unsafe { ((*ctx.lookup).family, (*ctx.lookup).protocol, (*ctx.lookup).local_port) };
+    if protocol != IPPROTO_TCP || port != POD_PORT.load() {
         return SK_PASS;
     }
+    let asked = match family {
+        AF_INET => asked_v4(&ctx),
+        AF_INET6 => asked_v6(&ctx),
+        _ => None,
+    };
+    let Some((family, asked)) = asked else { return SK_PASS };
     let slot = POD_SLOT.load();
     if slot >= MAX_PODS {
         return SK_PASS;
     }
-    if assign(&ctx, slot, Pulse::Fresh) {
+    if assign(&ctx, family, slot, Pulse::Fresh) {
         return SK_PASS;
     }
-    // The connect hook's question has no source address; a real SYN has passed the hook already,
-    // so that a full queue (the SYN is sent again) is better than a reset.
-    if remote != 0 && assign(&ctx, slot, Pulse::Full) {
+    // A real SYN has passed the hook already, so that a full queue (the SYN is sent again) is
+    // better than a reset.
+    if asked == Asked::BySyn && assign(&ctx, family, slot, Pulse::Full) {
         return SK_PASS;
     }
-    debug!(&ctx, "no worker for {:i}", u32::from_be(local));
+    debug!(&ctx, "no worker on port {}", port);
     // Not SK_PASS: a wildcard listener of the application must not get the connection.
     SK_DROP
 }
 
+/// Who asks for a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A connect hook: its question has no source address.
+    ByHook,
+    /// A SYN, which has one.
+    BySyn,
+}
+
+/// Of an IPv4 packet to one of our addresses.
+#[inline(always)]
+fn asked_v4(ctx: &SkLookupContext) -> Option<(Family, Asked)> {
+    // SAFETY: the kernel passes a valid context.
+    let (local, remote) = unsafe { ((*ctx.lookup).local_ip4, (*ctx.lookup).remote_ip4) };
+    FrontendId::from_net(local)?;
+    Some((Family::V4, if remote == 0 { Asked::ByHook } else { Asked::BySyn }))
+}
+
+/// Of an IPv6 packet to one of our addresses.
+#[inline(always)]
+fn asked_v6(ctx: &SkLookupContext) -> Option<(Family, Asked)> {
+    // SAFETY: the kernel passes a valid context.
+    let (local, remote) = unsafe {
+        (read(&raw const (*ctx.lookup).local_ip6), read(&raw const (*ctx.lookup).remote_ip6))
+    };
+    FrontendId::from_net_v6(local)?;
+    Some((Family::V6, if remote == [0; 4] { Asked::ByHook } else { Asked::BySyn }))
+}
+
 /// Assigns the socket of a worker in the wanted state, from a random one onward.
 #[inline(always)]
-fn assign(ctx: &SkLookupContext, slot: u32, wanted: Pulse) -> bool {
+fn assign(ctx: &SkLookupContext, family: Family, slot: u32, wanted: Pulse) -> bool {
     let workers = workers();
     let now = now();
     // SAFETY: takes no argument.
@@ -67,7 +98,9 @@ fn assign(ctx: &SkLookupContext, slot: u32, wanted: Pulse) -> bool {
     for i in 0..workers {
         let worker = if start + i < workers { start + i } else { start + i - workers };
         if state(worker, now) == wanted
-            && SOCKETS.redirect_sk_lookup(ctx, socket_index(slot, worker), NO_REUSEPORT).is_ok()
+            && SOCKETS
+                .redirect_sk_lookup(ctx, socket_index(family, slot, worker), NO_REUSEPORT)
+                .is_ok()
         {
             return true;
         }

@@ -33,7 +33,7 @@ pub use counters::Counters;
 pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heart::KernelHeart;
 pub use programs::{Programs, ProgramsError};
-pub use status::{CanaryState, State, WorkloadStatus};
+pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
 
 use crate::{sockets::NetnsSockets, worker::Command};
 use watch::{Order, Watch};

@@ -3,12 +3,15 @@
 //! privileged.
 
 mod factory;
+pub(crate) mod netlink;
 pub(crate) mod sys;
 
 pub use factory::NetnsSockets;
 pub(crate) use factory::{fd_path, is_free};
 
-use std::{io, net::SocketAddrV4, os::fd::OwnedFd, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+
+use socket2::SockRef;
 
 /// A network namespace that the agent holds open.
 #[derive(Debug)]
@@ -36,11 +39,20 @@ pub trait SocketFactory: Send + Sync + std::fmt::Debug {
     /// What `setns(2)` or `socket(2)` says.
     fn stream(&self, place: &Place, v6: bool) -> io::Result<tokio::net::TcpSocket>;
 
-    /// A TCP listener on `address` with a backlog of 4096.
+    /// A TCP listener on `address` with a backlog of 4096. An IPv6 one takes IPv6 alone, and its
+    /// address need not be assigned to an interface.
     ///
     /// # Errors
     /// What `setns(2)`, `socket(2)`, `bind(2)` or `listen(2)` says.
-    fn listener(&self, place: &Place, address: SocketAddrV4) -> io::Result<std::net::TcpListener>;
+    fn listener(&self, place: &Place, address: SocketAddr) -> io::Result<std::net::TcpListener>;
+}
+
+/// Whether an accepted IPv6 connection was made inside its network namespace: its SYN came by
+/// `lo`. The /96 is no loopback for the kernel, which lets a neighbour's packets to it in. (That
+/// interface is what the socket has for IPV6_MULTICAST_IF: `mcast_oif`, which
+/// tcp_v6_syn_recv_sock() in net/ipv6/tcp_ipv6.c takes from the packet.)
+pub(crate) fn came_by_loopback(stream: &tokio::net::TcpStream) -> bool {
+    SockRef::from(stream).multicast_if_v6().is_ok_and(|interface| interface == netlink::LOOPBACK)
 }
 
 /// The accept queue of a listener.

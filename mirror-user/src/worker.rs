@@ -49,14 +49,14 @@ pub struct Workload {
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept from this listener on behalf of the workload.
+    /// Accept from this listener on behalf of the workload, beside those that it has.
     Serve {
         /// The workload whose namespace the listener is in.
         workload: Arc<Workload>,
         /// Bound and listening, non-blocking.
         listener: StdListener,
     },
-    /// Drop the listener, all connections and idle upstreams of the workload with this key, so
+    /// Drop the listeners, all connections and idle upstreams of the workload with this key, so
     /// that nothing keeps its namespace alive.
     Leave(u64),
     /// Close each connection after the answer that is under way; go on accepting.
@@ -219,7 +219,8 @@ impl Vitals {
 /// The listeners of a worker, by workload.
 struct Doors {
     ctx: Rc<Context>,
-    open: HashMap<u64, Door>,
+    /// One for each family.
+    open: HashMap<u64, Vec<Door>>,
 }
 
 struct Door {
@@ -242,7 +243,7 @@ impl Doors {
                 let listener = Rc::new(listener);
                 let accepting = proxy::accept(Rc::clone(&self.ctx), workload, Rc::clone(&listener));
                 let task = spawn_local(accepting).abort_handle();
-                self.open.insert(key, Door { listener, task });
+                self.open.entry(key).or_default().push(Door { listener, task });
             }
             Err(error) => {
                 tracing::error!(client = %workload.name, %error, "a listener cannot be served");
@@ -251,7 +252,7 @@ impl Doors {
     }
 
     fn close(&mut self, key: u64) {
-        if let Some(door) = self.open.remove(&key) {
+        for door in self.open.remove(&key).unwrap_or_default() {
             door.task.abort();
         }
         self.ctx.leave(key);
@@ -259,7 +260,7 @@ impl Doors {
 
     fn queues(&self) -> Queues {
         let mut queues = Queues { waiting: 0, full: false };
-        for door in self.open.values() {
+        for door in self.open.values().flatten() {
             if let Ok(queue) = sockets::accept_queue(&*door.listener) {
                 queues.waiting += queue.waiting as usize;
                 queues.full |= queue.waiting > queue.limit / 2;

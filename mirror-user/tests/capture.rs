@@ -212,7 +212,8 @@ fn two_cgroups_of_one_namespace_share_listeners_but_not_across_namespaces() {
             let wanted = [State::On, State::On, State::Refused];
             if states == wanted { Ok(()) } else { Err(format!("{:?}", agent.status())) }
         });
-        assert_eq!(agent.served.lock().unwrap().len(), fixture::WORKERS as usize);
+        // Each worker's of both families.
+        assert_eq!(agent.served.lock().unwrap().len(), 2 * fixture::WORKERS as usize);
         assert!(agent.status()[2].reason.as_ref().unwrap().contains("default/web"));
         // The agent's own namespace is captured here, as for a systemd service.
         assert_eq!(pod.connect(VIP).greeting, greeting("default/web", &agent));

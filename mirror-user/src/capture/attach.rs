@@ -24,13 +24,13 @@ pub(crate) enum AttachError {
 /// The links on one cgroup.
 pub(crate) struct Attached {
     /// First, so that a drop ends capturing before the names go.
-    connect: Option<CgroupSockAddrLink>,
-    _names: [CgroupSockAddrLink; 2],
+    connect: Vec<CgroupSockAddrLink>,
+    _names: Vec<CgroupSockAddrLink>,
     inode: u64,
 }
 
 impl Attached {
-    /// Attaches all hooks; the connect hook last, when everything that it needs is there.
+    /// Attaches all hooks; the connect hooks last, when everything that it needs is there.
     pub(crate) fn new(programs: &mut Programs, path: &Path) -> Result<Self, AttachError> {
         let cgroup = File::open(path).map_err(AttachError::Open)?;
         let inode = cgroup.metadata().map_err(AttachError::Open)?.ino();
@@ -40,14 +40,14 @@ impl Attached {
                 None => error.into(),
             })
         };
-        let names = [attach(Hook::GetPeerName4)?, attach(Hook::GetSockName4)?];
-        let connect = Some(attach(Hook::Connect4)?);
+        let names = Hook::NAMES.into_iter().map(&mut attach).collect::<Result<_, _>>()?;
+        let connect = Hook::CONNECT.into_iter().map(&mut attach).collect::<Result<_, _>>()?;
         Ok(Self { connect, _names: names, inode })
     }
 
     /// Captures no more connections; names of peers are still answered.
     pub(crate) fn stop(&mut self) {
-        self.connect = None;
+        self.connect.clear();
     }
 
     /// Whether the path still is the cgroup that the links are on.

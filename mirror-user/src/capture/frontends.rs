@@ -1,10 +1,13 @@
-//! The frontends in the kernel's maps. In: what the publisher adds and removes. Out: what the
-//! connect hook captures, and what getpeername answers.
+//! The frontends in the kernel's maps, a pair of maps for each family. In: what the publisher adds
+//! and removes. Out: what the connect hooks capture, and what getpeername answers.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use aya::maps::{HashMap, MapData, MapError};
-use mirror_common::{FrontendId, FrontendKey};
+use aya::{
+    Pod,
+    maps::{HashMap, MapData, MapError},
+};
+use mirror_common::{FrontendId, FrontendKey, FrontendKeyV6, words};
 
 use super::programs::{Programs, ProgramsError};
 use crate::control::publish::FrontendMap;
@@ -27,8 +30,8 @@ pub enum FrontendMapError {
 
 /// The maps of the loaded programs.
 pub struct KernelFrontends {
-    forward: HashMap<MapData, FrontendKey, FrontendId>,
-    reverse: HashMap<MapData, FrontendId, FrontendKey>,
+    v4: Pair<FrontendKey>,
+    v6: Pair<FrontendKeyV6>,
 }
 
 impl std::fmt::Debug for KernelFrontends {
@@ -43,37 +46,62 @@ impl KernelFrontends {
     /// # Errors
     /// What the kernel says.
     pub fn new(programs: &Programs) -> Result<Self, ProgramsError> {
-        Ok(Self { forward: programs.frontends()?, reverse: programs.addresses()? })
+        let v4 = Pair { forward: programs.frontends()?, reverse: programs.addresses()? };
+        let v6 = Pair { forward: programs.frontends_v6()?, reverse: programs.addresses_v6()? };
+        Ok(Self { v4, v6 })
     }
 }
 
 impl FrontendMap for KernelFrontends {
     type Error = FrontendMapError;
 
-    /// The reverse entry is written first, so that getpeername never sees an id that it does not
-    /// know.
-    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), FrontendMapError> {
+    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), FrontendMapError> {
         if !(FrontendId::FIRST..=FrontendId::MAX).contains(&id) {
             return Err(FrontendMapError::Id(id));
         }
-        let key = key(address);
-        self.reverse
-            .insert(id, key, 0)
-            .and_then(|()| self.forward.insert(key, id, 0))
-            .map_err(|source| FrontendMapError::Kernel { what: address.to_string(), source })
+        let inserted = match address {
+            SocketAddr::V4(address) => self.v4.insert(id, key(address)),
+            SocketAddr::V6(address) => self.v6.insert(id, key_v6(address)),
+        };
+        inserted.map_err(|source| FrontendMapError::Kernel { what: address.to_string(), source })
     }
 
-    fn remove(&mut self, address: SocketAddrV4) -> Result<(), FrontendMapError> {
-        gone(self.forward.remove(&key(address)), || address.to_string())
+    fn remove(&mut self, address: SocketAddr) -> Result<(), FrontendMapError> {
+        let removed = match address {
+            SocketAddr::V4(address) => self.v4.forward.remove(&key(address)),
+            SocketAddr::V6(address) => self.v6.forward.remove(&key_v6(address)),
+        };
+        gone(removed, || address.to_string())
     }
 
+    /// An id is of one family only, and which is not asked.
     fn forget(&mut self, id: FrontendId) -> Result<(), FrontendMapError> {
-        gone(self.reverse.remove(&id), || format!("id {}", id.0))
+        let what = || format!("id {}", id.0);
+        gone(self.v4.reverse.remove(&id), what)?;
+        gone(self.v6.reverse.remove(&id), what)
+    }
+}
+
+/// The maps of one family.
+struct Pair<K> {
+    forward: HashMap<MapData, K, FrontendId>,
+    reverse: HashMap<MapData, FrontendId, K>,
+}
+
+impl<K: Pod> Pair<K> {
+    /// The reverse entry is written first, so that getpeername never sees an id that it does not
+    /// know.
+    fn insert(&mut self, id: FrontendId, key: K) -> Result<(), MapError> {
+        self.reverse.insert(id, key, 0).and_then(|()| self.forward.insert(key, id, 0))
     }
 }
 
 fn key(address: SocketAddrV4) -> FrontendKey {
     FrontendKey { address: address.ip().to_bits().to_be(), port: address.port().to_be(), zero: 0 }
+}
+
+fn key_v6(address: SocketAddrV6) -> FrontendKeyV6 {
+    FrontendKeyV6 { address: words(*address.ip()), port: address.port().to_be(), zero: 0 }
 }
 
 fn gone(result: Result<(), MapError>, what: impl Fn() -> String) -> Result<(), FrontendMapError> {

@@ -1,40 +1,43 @@
 //! A captured network namespace: the listeners in it, sk_lookup on it, its entry in the pods map,
-//! its canary. Shared by all workloads (cgroups) in it. Dropping it takes everything back.
+//! a canary for each family. Shared by all workloads (cgroups) in it. Dropping it takes everything
+//! back.
+//!
+//! The families stand on their own: what IPv6 lacks never switches IPv4 off, nor the reverse.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddrV4},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Instant,
-};
+mod addresses;
+mod seat;
+mod v6;
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use aya::{
     maps::{HashMap, MapData, MapError, SockMap},
     programs::sk_lookup::SkLookupLink,
 };
-use mirror_common::{FrontendId, PodEntry, PodFlags, socket_index};
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use mirror_common::{Family, PodEntry, PodFlags};
 
 use super::{
-    CanaryState, Hand,
-    canary::Canary,
+    CanaryState, FamilyState, FamilyStatus, Hand,
+    canary::{Canary, Obstacle},
     programs::{PORTS, Programs, ProgramsError},
 };
 use crate::{
-    sockets::{Netns, NetnsSockets, Place, SocketFactory as _, is_free},
+    sockets::{Netns, NetnsSockets, Place, netlink::Bell},
     worker::{Command, Workload},
 };
+use addresses::Own;
+use seat::Seat;
+use v6::Loopback6;
 
 /// Why a namespace could not be captured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
     #[error("entering the network namespace: {0}")]
     Netns(#[source] io::Error),
-    #[error("no port from {} to {} is free on 127.64.0.0 in the network namespace", PORTS.start, PORTS.end - 1)]
+    #[error("no port from {} to {} is free on the listeners' addresses in the network namespace", PORTS.start, PORTS.end - 1)]
     NoPort,
     #[error("listening on {address}: {source}")]
-    Listen { address: SocketAddrV4, source: io::Error },
+    Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Programs(#[from] ProgramsError),
     #[error("a map of the programs: {0}")]
@@ -51,16 +54,24 @@ pub(crate) struct Outside {
 
 /// One captured namespace.
 pub(crate) struct Pod {
-    workload: Arc<Workload>,
+    seat: Seat,
     cookie: u64,
     inode: u64,
-    workers: u32,
     entry: PodEntry,
-    port: u16,
-    canary: Canary,
-    verdict: Option<Result<(), String>>,
+    v4: Way,
+    v6: Way,
+    loopback6: Loopback6,
+    /// None where the kernel gave none: the canaries find out in time.
+    bell: Option<Bell>,
     /// None after the end began.
     steer: Option<SkLookupLink>,
+}
+
+/// The way of one family's connections, and what its canary last said.
+struct Way {
+    family: Family,
+    canary: Canary,
+    verdict: Option<Result<(), Obstacle>>,
 }
 
 /// Who a namespace is captured for.
@@ -73,7 +84,7 @@ pub(crate) struct Identity {
 
 impl Pod {
     /// Takes hold of the namespace behind `fd`, listens in it and steers to the listeners. New
-    /// connections still go direct: the canary switches it on.
+    /// connections still go direct: the canaries switch it on.
     pub(crate) fn new(
         (netns, inode): (Netns, u64),
         identity: Identity,
@@ -84,20 +95,26 @@ impl Pod {
         let fd: OwnedFd = netns.fd.try_clone().map_err(PodError::Netns)?;
         let Identity { name, namespace, key, slot } = identity;
         let place = Place::Netns(Arc::new(netns));
+        v6::remove_stale(&outside.sockets, &place);
+        let port = seat::free_port(&outside.sockets, &place)?;
+        let bell = outside.sockets.run(&place, Bell::new).and_then(|bell| bell);
+        let bell = bell.inspect_err(|error| tracing::debug!(name, %error, "no news of routes"));
         let workload = Arc::new(Workload { name, namespace, place, key });
-        let port = free_port(&outside.sockets, &workload.place)?;
-        let own_address = own_address(&outside.sockets, &workload.place);
-        let entry =
-            PodEntry { own_address, slot, port: port.to_be(), flags: PodFlags::default(), zero: 0 };
+        let entry = PodEntry { slot, port: port.to_be(), ..PodEntry::default() };
+        let way = |family| Way {
+            family,
+            canary: Canary::new(family, port, Instant::now()),
+            verdict: None,
+        };
         let mut pod = Self {
-            workload,
+            seat: Seat { workload, slot, port, workers: programs.workers() },
             cookie,
             inode,
-            workers: programs.workers(),
             entry,
-            port,
-            canary: Canary::new(port, Instant::now()),
-            verdict: None,
+            v4: way(Family::V4),
+            v6: way(Family::V6),
+            loopback6: Loopback6::new(port),
+            bell: bell.ok(),
             steer: None,
         };
         if let Err(error) = pod.open(&fd, programs, outside) {
@@ -113,76 +130,93 @@ impl Pod {
         programs: &mut Programs,
         outside: &mut Outside,
     ) -> Result<(), PodError> {
-        let address = SocketAddrV4::new(FrontendId::LISTENER.address(), self.port);
-        for worker in 0..self.workers {
-            let listener = outside
-                .sockets
-                .listener(&self.workload.place, address)
-                .map_err(|source| PodError::Listen { address, source })?;
-            let index = socket_index(self.entry.slot, worker);
-            outside.listeners.set(index, &listener, 0)?;
-            let workload = Arc::clone(&self.workload);
-            (outside.hand)(worker, Command::Serve { workload, listener });
-        }
-        self.steer = Some(programs.steer(fd, self.entry.slot, self.port)?);
+        self.seat.listen(Family::V4, outside)?;
+        self.steer = Some(programs.steer(fd, self.seat.slot, self.seat.port)?);
         outside.pods.insert(self.cookie, self.entry, 0)?;
         Ok(())
     }
 
     /// Takes everything back; the workers drop what they hold.
     pub(crate) fn close(&mut self, outside: &mut Outside) {
-        // Neither entry may be there (a worker's closed listener leaves the map by itself).
+        // The entry may not be there.
         let _ = outside.pods.remove(&self.cookie);
-        for worker in 0..self.workers {
-            let _ = outside.listeners.clear_index(&socket_index(self.entry.slot, worker));
-            (outside.hand)(worker, Command::Leave(self.workload.key));
-        }
+        self.seat.leave(outside);
         self.steer = None;
+        self.loopback6.close(&outside.sockets, &self.seat.workload);
     }
 
-    /// Lets the canary go on and switches capturing accordingly.
+    /// Lets the canaries go on and switches capturing accordingly.
     pub(crate) fn tick(&mut self, outside: &mut Outside, now: Instant) {
-        let place = &self.workload.place;
-        let Some(verdict) = self.canary.poll(&outside.sockets, place, now) else { return };
-        let mut entry = self.entry;
-        entry.flags = if verdict.is_ok() { PodFlags::CAPTURE_V4 } else { PodFlags::default() };
+        if self.bell.as_ref().is_some_and(Bell::rang) {
+            self.v4.canary.hurry(now);
+            self.v6.canary.hurry(now);
+        }
+        let sockets = Arc::clone(&outside.sockets);
+        let Self { seat, v4, v6, loopback6, .. } = self;
+        let place = &seat.workload.place;
+        let heard_v4 = v4.canary.poll(&sockets, place, now, || Ok(()));
+        let heard_v6 = v6.canary.poll(&sockets, place, now, || loopback6.prepare(seat, outside));
+        if heard_v4.is_none() && heard_v6.is_none() {
+            return;
+        }
         // The CNI plugin may have given it an address since.
-        entry.own_address = own_address(&outside.sockets, place);
+        let own = Own::of(&sockets, place);
+        let mut entry = self.entry;
+        (entry.own_address, entry.own_address_v6) = own.words();
+        for (way, heard) in [(v4, heard_v4), (v6, heard_v6)] {
+            if let Some(heard) = heard {
+                way.hear(heard, &mut entry.flags, &seat.workload.name);
+            }
+        }
         if entry != self.entry {
             match outside.pods.insert(self.cookie, entry, 0) {
                 Ok(()) => self.entry = entry,
                 Err(error) => {
-                    tracing::error!(workload = self.workload.name, %error, "cannot switch capturing");
+                    let workload = &self.seat.workload.name;
+                    tracing::error!(workload, %error, "cannot switch capturing");
                 }
             }
         }
-        self.verdict = Some(verdict);
     }
 
-    /// Whether new connections are captured.
-    pub(crate) fn is_on(&self) -> bool {
-        self.entry.flags.contains(PodFlags::CAPTURE_V4)
+    /// Whether new connections of the family are captured.
+    pub(crate) fn is_on(&self, family: Family) -> bool {
+        self.entry.flags.contains(family.flag())
     }
 
-    /// The last result of the canary, and why it failed.
+    /// The last result of the IPv4 canary, and why it failed.
     pub(crate) fn canary(&self) -> (CanaryState, Option<&str>) {
-        match &self.verdict {
+        match &self.v4.verdict {
             None => (CanaryState::Pending, None),
             Some(Ok(())) => (CanaryState::Passed, None),
-            Some(Err(reason)) => (CanaryState::Failed, Some(reason)),
+            Some(Err(Obstacle::Absent(why) | Obstacle::Broken(why))) => {
+                (CanaryState::Failed, Some(why))
+            }
         }
     }
 
+    /// How it stands with IPv6.
+    pub(crate) fn ipv6(&self) -> FamilyStatus {
+        let (state, reason) = match &self.v6.verdict {
+            None => (FamilyState::Starting, None),
+            Some(Ok(())) if self.is_on(Family::V6) => (FamilyState::On, None),
+            Some(Ok(())) => (FamilyState::Off, None),
+            Some(Err(Obstacle::Absent(why))) => (FamilyState::Absent, Some(why.clone())),
+            Some(Err(Obstacle::Broken(why))) => (FamilyState::Off, Some(why.clone())),
+        };
+        FamilyStatus { state, reason }
+    }
+
     pub(crate) fn workload(&self) -> &Workload {
-        &self.workload
+        &self.seat.workload
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.seat.port
     }
 
     pub(crate) fn slot(&self) -> u32 {
-        self.entry.slot
+        self.seat.slot
     }
 
     /// Of the namespace; not reused while it is held.
@@ -191,28 +225,26 @@ impl Pod {
     }
 }
 
-fn free_port(sockets: &NetnsSockets, place: &Place) -> Result<u16, PodError> {
-    for port in PORTS {
-        let address = SocketAddrV4::new(FrontendId::LISTENER.address(), port);
-        if is_free(sockets, place, address)
-            .map_err(|source| PodError::Listen { address, source })?
-        {
-            return Ok(port);
+impl Way {
+    /// Takes the canary's word: switches the family's bit, and tells of what is new.
+    fn hear(&mut self, heard: Result<(), Obstacle>, flags: &mut PodFlags, workload: &str) {
+        let flag = self.family.flag();
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let was = flags.contains(flag);
+        *flags = if heard.is_ok() { flags.with(flag) } else { flags.without(flag) };
+        match &heard {
+            Ok(()) if !was => tracing::info!(workload, family, "new connections are captured"),
+            Err(Obstacle::Broken(reason)) if was => {
+                tracing::warn!(workload, family, reason, "new connections go direct");
+            }
+            Err(Obstacle::Absent(reason)) if self.verdict.as_ref() != Some(&heard) => {
+                tracing::info!(workload, family, reason, "nothing to capture");
+            }
+            _ => {}
         }
+        self.verdict = Some(heard);
     }
-    Err(PodError::NoPort)
-}
-
-/// The namespace's own IPv4 address in network byte order: the first on an interface that is up
-/// and not loopback; 0 when there is none.
-fn own_address(sockets: &NetnsSockets, place: &Place) -> u32 {
-    let addresses = match sockets.run(place, getifaddrs) {
-        Ok(Ok(addresses)) => addresses,
-        Ok(Err(_)) | Err(_) => return 0,
-    };
-    addresses
-        .filter(|a| a.flags.contains(InterfaceFlags::IFF_UP))
-        .filter(|a| !a.flags.contains(InterfaceFlags::IFF_LOOPBACK))
-        .find_map(|a| Some(a.address?.as_sockaddr_in()?.ip()))
-        .map_or(0, |ip: Ipv4Addr| ip.to_bits().to_be())
 }

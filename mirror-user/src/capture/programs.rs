@@ -18,7 +18,9 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
-use mirror_common::{FrontendId, FrontendKey, Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry};
+use mirror_common::{
+    FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry,
+};
 
 pub use error::ProgramsError;
 
@@ -27,8 +29,17 @@ use crate::sockets::{fd_path, sys};
 /// Built by xtask, chosen by build.rs.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("MIRROR_OBJECT"));
 /// Maps that all loads share.
-const SHARED: [&str; 7] =
-    ["PODS", "FRONTENDS", "ADDRESSES", "SOCKETS", "HEARTBEATS", "COUNTERS", "AYA_LOGS"];
+const SHARED: [&str; 9] = [
+    "PODS",
+    "FRONTENDS",
+    "FRONTENDS6",
+    "ADDRESSES",
+    "ADDRESSES6",
+    "SOCKETS",
+    "HEARTBEATS",
+    "COUNTERS",
+    "AYA_LOGS",
+];
 const STEER: &str = "steer";
 /// aya-log's levels: everything, or nothing (the verifier then removes the calls).
 static LOG_ALL: u8 = 4;
@@ -59,22 +70,35 @@ const fn count_from<const N: usize>(first: u32) -> [u32; N] {
 /// The hooks of one cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
-    /// connect(2), IPv4.
+    /// connect(2) of IPv4 sockets.
     Connect4,
-    /// getpeername(2), IPv4.
+    /// connect(2) of IPv6 sockets.
+    Connect6,
+    /// getpeername(2) of IPv4 sockets.
     GetPeerName4,
-    /// getsockname(2), IPv4.
+    /// getpeername(2) of IPv6 sockets.
+    GetPeerName6,
+    /// getsockname(2) of IPv4 sockets.
     GetSockName4,
+    /// getsockname(2) of IPv6 sockets.
+    GetSockName6,
 }
 
 impl Hook {
-    pub(crate) const ALL: [Self; 3] = [Self::GetPeerName4, Self::GetSockName4, Self::Connect4];
+    /// Those that give the application its own view back.
+    pub(crate) const NAMES: [Self; 4] =
+        [Self::GetPeerName4, Self::GetPeerName6, Self::GetSockName4, Self::GetSockName6];
+    /// Those that capture.
+    pub(crate) const CONNECT: [Self; 2] = [Self::Connect4, Self::Connect6];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
             Self::GetPeerName4 => "getpeername4",
+            Self::GetPeerName6 => "getpeername6",
             Self::GetSockName4 => "getsockname4",
+            Self::GetSockName6 => "getsockname6",
         }
     }
 
@@ -82,8 +106,11 @@ impl Hook {
     pub(crate) fn attach_type(self) -> u32 {
         match self {
             Self::Connect4 => 10,
+            Self::Connect6 => 11,
             Self::GetPeerName4 => 29,
+            Self::GetPeerName6 => 30,
             Self::GetSockName4 => 31,
+            Self::GetSockName6 => 32,
         }
     }
 }
@@ -119,7 +146,7 @@ impl Programs {
         let mount = sys::detached_bpffs().map_err(ProgramsError::Mount)?;
         let mut loader = loader(&mount, workers, log);
         let mut ebpf = loader.load(OBJECT).map_err(ProgramsError::Object)?;
-        for hook in Hook::ALL {
+        for hook in Hook::NAMES.into_iter().chain(Hook::CONNECT) {
             let name = hook.name();
             sock_addr(&mut ebpf, hook)?
                 .load()
@@ -202,6 +229,18 @@ impl Programs {
         &self,
     ) -> Result<HashMap<MapData, FrontendId, FrontendKey>, ProgramsError> {
         self.map("ADDRESSES", Map::HashMap)
+    }
+
+    pub(crate) fn frontends_v6(
+        &self,
+    ) -> Result<HashMap<MapData, FrontendKeyV6, FrontendId>, ProgramsError> {
+        self.map("FRONTENDS6", Map::HashMap)
+    }
+
+    pub(crate) fn addresses_v6(
+        &self,
+    ) -> Result<HashMap<MapData, FrontendId, FrontendKeyV6>, ProgramsError> {
+        self.map("ADDRESSES6", Map::HashMap)
     }
 
     pub(crate) fn sockets(&self) -> Result<SockMap<MapData>, ProgramsError> {

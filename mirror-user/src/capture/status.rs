@@ -8,11 +8,11 @@ use serde::Serialize;
 pub enum State {
     /// Its cgroup does not exist, or has no process.
     Waiting,
-    /// Attached; the canary has not come through yet.
+    /// Attached; the canaries have not come through yet.
     Starting,
-    /// New connections to frontends are captured.
+    /// New connections to frontends are captured; whether to those of IPv6 is told apart.
     On,
-    /// The canary fails: new connections go direct.
+    /// The canary of IPv4 fails: its new connections go direct.
     Off,
     /// It cannot be captured, or must not be; tried again every second.
     Refused,
@@ -35,7 +35,7 @@ impl State {
     }
 }
 
-/// The last result of a workload's canary.
+/// The last result of a workload's canary of IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryState {
@@ -45,6 +45,29 @@ pub enum CanaryState {
     Passed,
     /// It did not.
     Failed,
+}
+
+/// Where a family of addresses stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FamilyState {
+    /// Not known yet.
+    Starting,
+    /// New connections to frontends of the family are captured.
+    On,
+    /// The canary fails, or its way cannot be made: new connections go direct.
+    Off,
+    /// The network namespace has no address of the family.
+    Absent,
+}
+
+/// A family of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FamilyStatus {
+    /// Where it stands.
+    pub state: FamilyState,
+    /// Why it is off or absent.
+    pub reason: Option<String>,
 }
 
 /// One workload.
@@ -62,6 +85,8 @@ pub struct WorkloadStatus {
     pub port: Option<u16>,
     /// Cookie of that namespace.
     pub netns_cookie: Option<u64>,
-    /// The last result of the canary.
+    /// The last result of the canary of IPv4.
     pub canary: Option<CanaryState>,
+    /// How it stands with IPv6.
+    pub ipv6: Option<FamilyStatus>,
 }

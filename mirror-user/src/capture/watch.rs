@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirror_common::MAX_PODS;
+use mirror_common::{Family, MAX_PODS};
 
 use super::{
-    CanaryState, Hand, Programs, ProgramsError, State, WorkloadConfig, WorkloadStatus,
+    CanaryState, FamilyState, Hand, Programs, ProgramsError, State, WorkloadConfig, WorkloadStatus,
     attach::Attached,
     cgroup,
     pod::{Identity, Outside, Pod},
@@ -119,9 +119,7 @@ impl Watch {
             self.follow(place, now);
         }
         for shared in self.pods.values_mut() {
-            let was = shared.pod.is_on();
             shared.pod.tick(&mut self.outside, now);
-            report(&shared.pod, was);
         }
         self.programs.flush_log();
     }
@@ -278,6 +276,7 @@ impl Watch {
             port: None,
             netns_cookie: None,
             canary: None,
+            ipv6: None,
         };
         match phase {
             Phase::Waiting => status.reason = Some("no process in the cgroup".into()),
@@ -288,12 +287,15 @@ impl Watch {
             Phase::Captured { cookie, .. } => {
                 let Some(Shared { pod, .. }) = self.pods.get(cookie) else { return status };
                 let (canary, reason) = pod.canary();
-                status.state = match (self.stopped, pod.is_on(), canary) {
+                let ipv6 = pod.ipv6();
+                status.state = match (self.stopped, pod.is_on(Family::V4), canary) {
                     (true, ..) => State::Draining,
+                    (false, true, _) if ipv6.state == FamilyState::Starting => State::Starting,
                     (false, true, _) => State::On,
                     (false, false, CanaryState::Pending) => State::Starting,
                     (false, false, _) => State::Off,
                 };
+                status.ipv6 = Some(ipv6);
                 status.reason = reason.map(str::to_owned);
                 status.port = Some(pod.port());
                 status.netns_cookie = Some(*cookie);
@@ -301,16 +303,5 @@ impl Watch {
             }
         }
         status
-    }
-}
-
-fn report(pod: &Pod, was: bool) {
-    let workload = &pod.workload().name;
-    match (was, pod.is_on(), pod.canary().1) {
-        (false, true, _) => tracing::info!(workload, "new connections are captured"),
-        (true, false, Some(reason)) => {
-            tracing::warn!(workload, reason, "new connections go direct");
-        }
-        _ => {}
     }
 }

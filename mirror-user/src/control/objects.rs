@@ -1,7 +1,7 @@
 //! The model: Kubernetes objects as compact rows of our own, with only what [`super::resolve`]
 //! reads. Everything in it has been checked; sources fill it, nothing changes it later.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use crate::route::{HeaderModifier, Matcher, RouteName, Share, Timeouts};
 
@@ -106,13 +106,13 @@ pub struct Service {
 /// Where clients of a Service connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceAddress {
-    /// The IPv4 one of `spec.clusterIPs`.
-    ClusterIp(Ipv4Addr),
+    /// All of `spec.clusterIPs`: one, or one of each family.
+    ClusterIps(Vec<IpAddr>),
     /// `clusterIP: None`: clients connect to the endpoints themselves.
     Headless,
     /// Nothing in the document: a cluster would have assigned one.
     Missing,
-    /// `type: ExternalName`, or IPv6 alone.
+    /// `type: ExternalName`.
     Unsupported(&'static str),
 }
 
@@ -138,8 +138,8 @@ pub struct EndpointSlice {
     pub service: Option<String>,
     /// Names and numbers of its TCP ports.
     pub ports: Vec<(String, u16)>,
-    /// First address of each ready endpoint; empty unless the slice is of type IPv4.
-    pub ready: Vec<Ipv4Addr>,
+    /// First address of each ready endpoint, all of the slice's family; empty for type FQDN.
+    pub ready: Vec<IpAddr>,
 }
 
 /// A ReferenceGrant, as far as it lets HTTPRoutes refer to Services.

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,7 +36,7 @@ pub const MIN_TOMBSTONE_AGE: Duration = Duration::from_secs(60);
 pub struct Publisher<M> {
     map: M,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    known: BTreeMap<SocketAddrV4, Known>,
+    known: BTreeMap<SocketAddr, Known>,
     issued: HashSet<FrontendId>,
     next: FrontendId,
     capacity: usize,
@@ -102,7 +102,7 @@ impl<M: FrontendMap> Publisher<M> {
         &self.map
     }
 
-    fn live(&self) -> impl Iterator<Item = SocketAddrV4> {
+    fn live(&self) -> impl Iterator<Item = SocketAddr> {
         self.known.iter().filter(|(_, k)| matches!(k.state, State::Live(_))).map(|(a, _)| *a)
     }
 
@@ -117,7 +117,7 @@ impl<M: FrontendMap> Publisher<M> {
         };
         let frontend = Frontend {
             id,
-            address: SocketAddr::V4(address),
+            address,
             service: resolved.service,
             producer: resolved.producer,
             consumers: resolved.consumers,
@@ -170,7 +170,7 @@ impl<M: FrontendMap> Publisher<M> {
     /// that the map would not let go of before.
     fn retire(
         &mut self,
-        gone: &HashSet<SocketAddrV4>,
+        gone: &HashSet<SocketAddr>,
         now: Instant,
         errors: &mut Vec<PublishError<M::Error>>,
     ) {
@@ -198,7 +198,7 @@ impl<M: FrontendMap> Publisher<M> {
     /// first: from the map, then from the snapshot.
     fn make_room(
         &mut self,
-        wanted: &HashSet<SocketAddrV4>,
+        wanted: &HashSet<SocketAddr>,
         now: Instant,
         errors: &mut Vec<PublishError<M::Error>>,
     ) {

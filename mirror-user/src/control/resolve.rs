@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddrV4,
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -38,7 +38,7 @@ pub struct Resolved {
 #[derive(Clone, Debug)]
 pub struct ResolvedFrontend {
     /// What the application connects to.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// The Service port behind that address.
     pub service: Arc<ServicePort>,
     /// Routes of the Service's own namespace.
@@ -160,7 +160,7 @@ fn frontends(
     attached: BTreeMap<(&ObjectName, u16), Attachment<'_>>,
     resolved: &mut Resolved,
 ) {
-    let mut taken: BTreeMap<SocketAddrV4, Arc<ServicePort>> = BTreeMap::new();
+    let mut taken: BTreeMap<SocketAddr, Arc<ServicePort>> = BTreeMap::new();
     for ((name, number), attachment) in attached {
         let Some(service) = objects.services.get(name) else { continue };
         let service_port = Arc::new(ServicePort {
@@ -190,11 +190,11 @@ fn frontends(
     }
 }
 
-/// What clients of this port connect to: the ClusterIP, or each endpoint of a headless Service.
-fn addresses(slices: &Slices<'_>, service: &Service, port: &Port) -> BTreeSet<SocketAddrV4> {
-    match service.address {
-        ServiceAddress::ClusterIp(address) => {
-            BTreeSet::from([SocketAddrV4::new(address, port.port)])
+/// What clients of this port connect to: each ClusterIP, or each endpoint of a headless Service.
+fn addresses(slices: &Slices<'_>, service: &Service, port: &Port) -> BTreeSet<SocketAddr> {
+    match &service.address {
+        ServiceAddress::ClusterIps(addresses) => {
+            addresses.iter().map(|address| SocketAddr::new(*address, port.port)).collect()
         }
         ServiceAddress::Headless => slices.endpoints(&service.name, port),
         ServiceAddress::Missing | ServiceAddress::Unsupported(_) => BTreeSet::new(),

@@ -1,22 +1,22 @@
 //! The walkthrough through all stages: folder, decoding, resolving, publishing, dump.
 
-use std::{collections::HashMap, convert::Infallible, fs, net::SocketAddrV4, time::Duration};
+use std::{collections::HashMap, convert::Infallible, fs, net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{control::config_dump::ConfigDump, route::FrontendId};
 
 #[derive(Debug, Default)]
-struct Map(HashMap<SocketAddrV4, FrontendId>);
+struct Map(HashMap<SocketAddr, FrontendId>);
 
 impl FrontendMap for Map {
     type Error = Infallible;
 
-    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Infallible> {
+    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Infallible> {
         self.0.insert(address, id);
         Ok(())
     }
 
-    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Infallible> {
+    fn remove(&mut self, address: SocketAddr) -> Result<(), Infallible> {
         self.0.remove(&address);
         Ok(())
     }
@@ -45,7 +45,7 @@ fn the_walkthrough_from_folder_to_dump() {
         let report = report.load();
         serde_json::to_value(ConfigDump::new(&snapshot.load(), &report)).unwrap()
     };
-    let address: SocketAddrV4 = "10.96.0.10:8000".parse().unwrap();
+    let address: SocketAddr = "10.96.0.10:8000".parse().unwrap();
 
     write("route.yaml", include_str!("../../tests/fixtures/route-default.yaml"));
     let dump = next(&mut control);

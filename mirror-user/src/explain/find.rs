@@ -76,7 +76,7 @@ fn by_name(host: &str, namespace: &str) -> Result<ObjectName, NotFound> {
 fn by_address(objects: &Objects, address: IpAddr) -> Result<ObjectName, NotFound> {
     let mut services = objects.services.values();
     let found = services.find(
-        |service| matches!(service.address, ServiceAddress::ClusterIp(own) if own == address),
+        |service| matches!(&service.address, ServiceAddress::ClusterIps(own) if own.contains(&address)),
     );
     found.map(|service| service.name.clone()).ok_or_else(|| NotFound {
         service: None,

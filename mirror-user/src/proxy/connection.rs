@@ -21,6 +21,7 @@ use super::{
 use crate::{
     outcome::ConnectionKind,
     route::{Frontend, Lookup, Token},
+    sockets,
     worker::Workload,
 };
 
@@ -93,7 +94,8 @@ pub(super) async fn run(ctx: Rc<Context>, workload: Arc<Workload>, stream: TcpSt
     }
 }
 
-/// An id that was never issued: somebody connects to the agent's own addresses.
+/// An id that was never issued, or a connection from outside of the pod: somebody connects to the
+/// agent's own addresses.
 fn refuse(ctx: &Rc<Context>, workload: &Workload, stream: TcpStream) {
     tracing::debug!(client = %workload.name, "a connection to an id never issued was reset");
     let _seen = Seen::new(ctx, ConnectionKind::UnknownId);
@@ -103,6 +105,9 @@ fn refuse(ctx: &Rc<Context>, workload: &Workload, stream: TcpStream) {
 fn frontend_id(stream: &TcpStream) -> Option<FrontendId> {
     match stream.local_addr().ok()?.ip() {
         IpAddr::V4(address) => FrontendId::from_address(address),
+        IpAddr::V6(address) if sockets::came_by_loopback(stream) => {
+            FrontendId::from_address_v6(address)
+        }
         IpAddr::V6(_) => None,
     }
 }

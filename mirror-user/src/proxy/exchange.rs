@@ -99,7 +99,8 @@ pub(super) async fn exchange(
         return Ok(unready(record, offers));
     }
     let freight = Freight { head, body, interim: side.interim, offers };
-    carry(ctx, record, carriage, Destination::Backend(backend), freight).await
+    let to = Destination::Backend(backend, record.client.frontend.address);
+    carry(ctx, record, carriage, to, freight).await
 }
 
 enum Found {

@@ -47,8 +47,8 @@ pub(super) const ATTEMPTS: usize = 3;
 /// Where a request goes.
 #[derive(Clone, Debug)]
 pub(super) enum Destination {
-    /// A backend of the rule that matched.
-    Backend(Arc<Backend>),
+    /// A backend of the rule that matched, for a client that asked for this frontend's address.
+    Backend(Arc<Backend>, SocketAddr),
     /// No route holds any more: the address that the client asked for.
     Original(SocketAddr),
 }
@@ -56,7 +56,7 @@ pub(super) enum Destination {
 impl Destination {
     fn endpoints(&self) -> &[SocketAddr] {
         match self {
-            Self::Backend(backend) => &backend.endpoints,
+            Self::Backend(backend, frontend) => backend.endpoints_for(frontend),
             Self::Original(address) => std::slice::from_ref(address),
         }
     }
@@ -64,7 +64,7 @@ impl Destination {
     /// What is known of its endpoints' protocol.
     pub(super) fn protocol(&self) -> AppProtocol {
         match self {
-            Self::Backend(backend) => backend.protocol,
+            Self::Backend(backend, _) => backend.protocol,
             Self::Original(_) => AppProtocol::Unspecified,
         }
     }

@@ -174,7 +174,7 @@ impl Shadows {
         client: &Client,
         backend: &Backend,
     ) -> Result<Rc<Lane>, DropReason> {
-        let endpoints = &backend.endpoints;
+        let endpoints = backend.endpoints_for(&client.frontend.address);
         let (key, place) = match self.options.place {
             ShadowPlace::Node => (0, &Place::Own),
             ShadowPlace::Pod => (client.workload.key, &client.workload.place),

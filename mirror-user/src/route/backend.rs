@@ -40,8 +40,23 @@ pub struct Backend {
     pub service: Arc<ServicePort>,
     /// What its endpoints speak.
     pub protocol: AppProtocol,
-    /// Ready endpoints, address and target port; empty when none is ready.
+    /// Ready endpoints, address and target port, those of IPv4 first; empty when none is ready.
     pub endpoints: Vec<SocketAddr>,
+}
+
+impl Backend {
+    /// The endpoints for a client that asked for `frontend`: those of the family that it reached it
+    /// by, which its network namespace has for certain, or else, when none is ready, the others'.
+    #[must_use]
+    pub fn endpoints_for(&self, frontend: &SocketAddr) -> &[SocketAddr] {
+        let (v4, v6) = self.endpoints.split_at(self.endpoints.partition_point(|e| e.is_ipv4()));
+        match frontend.is_ipv4() {
+            true if v4.is_empty() => v6,
+            true => v4,
+            false if v6.is_empty() => v4,
+            false => v6,
+        }
+    }
 }
 
 /// Why a `backendRef` names nothing that a request could be sent to.
@@ -123,5 +138,30 @@ impl Backends {
     #[must_use]
     pub fn refs(&self) -> &[BackendRef] {
         &self.refs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_of_the_clients_family_when_one_is() {
+        let parse = |text: &str| text.parse().unwrap();
+        let (a, b, c) = (parse("10.0.0.1:80"), parse("[fd00::1]:80"), parse("[fd00::2]:80"));
+        let service = ServicePort { namespace: "d".into(), name: "s".into(), port: 80 };
+        let service = Arc::new(service);
+        let protocol = AppProtocol::Unspecified;
+        let of = |endpoints: &[SocketAddr]| Backend {
+            service: Arc::clone(&service),
+            protocol,
+            endpoints: endpoints.to_vec(),
+        };
+        let (v4, v6) = (parse("10.96.0.1:80"), parse("[fd00:96::1]:80"));
+        assert_eq!(of(&[a, b, c]).endpoints_for(&v4), [a]);
+        assert_eq!(of(&[a, b, c]).endpoints_for(&v6), [b, c]);
+        assert_eq!(of(&[a]).endpoints_for(&v6), [a]);
+        assert_eq!(of(&[b, c]).endpoints_for(&v4), [b, c]);
+        assert_eq!(of(&[]).endpoints_for(&v6), []);
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io,
-    net::SocketAddrV4,
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     process,
 };
@@ -65,10 +65,8 @@ impl SocketFactory for NetnsSockets {
         })?
     }
 
-    fn listener(&self, place: &Place, address: SocketAddrV4) -> io::Result<std::net::TcpListener> {
-        let socket = self.run(place, || {
-            Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
-        })??;
+    fn listener(&self, place: &Place, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let socket = self.run(place, || for_address(address))??;
         // Every worker has a listener on the same address; sk_lookup chooses.
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
@@ -92,14 +90,30 @@ impl Netns {
     }
 }
 
+/// A socket that can be bound to `address`. sysctl net.ipv6.bindv6only must not decide whether an
+/// IPv6 one takes IPv4 as well; and its address is one of a local route, which no interface has.
+fn for_address(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    Ok(socket)
+}
+
 /// Whether nobody listens on `address` in `place`: two agents of one user could otherwise share a
 /// port by SO_REUSEPORT.
 pub(crate) fn is_free(
     factory: &NetnsSockets,
     place: &Place,
-    address: SocketAddrV4,
+    address: SocketAddr,
 ) -> io::Result<bool> {
-    let socket = factory.run(place, || Socket::new(Domain::IPV4, Type::STREAM, None))??;
+    let socket = match factory.run(place, || for_address(address))? {
+        // A kernel without the family.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(true),
+        socket => socket?,
+    };
     match socket.bind(&address.into()) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(false),

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddrV4, TcpListener},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -19,8 +19,8 @@ use std::{
 
 use mirror_user::{
     capture::{
-        Capture, KernelFrontends, KernelHeart, Programs, State, WorkloadConfig, WorkloadStatus,
-        check,
+        Capture, FamilyState, KernelFrontends, KernelHeart, Programs, State, WorkloadConfig,
+        WorkloadStatus, check,
     },
     control::publish::FrontendMap as _,
     route::FrontendId,
@@ -34,32 +34,49 @@ pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const OTHER: &str = "10.99.0.1:81";
 /// The pod's own address.
 pub(crate) const POD_IP: &str = "10.98.0.7";
+/// The same in IPv6.
+pub(crate) const VIP6: &str = "[fd00:99::1]:80";
+/// Never a frontend.
+pub(crate) const OTHER6: &str = "[fd00:99::1]:81";
+/// The pod's own IPv6 address.
+pub(crate) const POD_IP6: &str = "fd00:98::7";
 /// The id that the tests give to [`VIP`].
 pub(crate) const ID: FrontendId = FrontendId(0x1_2345);
+/// The id that the tests give to [`VIP6`].
+pub(crate) const ID6: FrontendId = FrontendId(0x3f_fffe);
 pub(crate) const WORKERS: u32 = 2;
 
-/// What the pod does: joins, serves, connects on command.
+/// What the pod does: joins, serves, connects on command. An address in brackets is connected to by
+/// an IPv6 socket.
 const POD: &str = r#"
 import os, socket, sys, threading
-def serve(port):
-    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(("10.99.0.1", port)); s.listen(64)
+def serve(family, host, port):
+    s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((host, port)); s.listen(64)
     while True:
         c, _ = s.accept(); c.sendall(b"direct"); c.close()
-for port in (80, 81):
-    threading.Thread(target=serve, args=(port,), daemon=True).start()
+hosts = [(socket.AF_INET, "10.99.0.1")]
+if "NO_IPV6" not in os.environ: hosts.append((socket.AF_INET6, "fd00:99::1"))
+for family, host in hosts:
+    for port in (80, 81):
+        threading.Thread(target=serve, args=(family, host, port), daemon=True).start()
 kept = None
-def name(a): return "%s:%d" % a
+def name(a): return ("[%s]:%d" if ":" in a[0] else "%s:%d") % a[:2]
 print("ready", flush=True)
 for line in sys.stdin:
-    word, address = line.split(); host, port = address.split(":")
+    word, address = line.split(); host, port = address.rsplit(":", 1)
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    host = host.strip("[]")
     try:
         if word == "again":
             s = kept
         else:
-            s = socket.socket(type=socket.SOCK_DGRAM if word == "udp" else socket.SOCK_STREAM)
+            s = socket.socket(family, socket.SOCK_DGRAM if word == "udp" else socket.SOCK_STREAM)
             s.settimeout(5)
             if word == "bound": s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            if word == "only": s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if word == "dual": s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            if word == "loop": s.bind(("::1", 0))
             if word == "mesh": os.setresuid(1337, 0, 0)
             s.connect((host, int(port)))
             os.setresuid(0, 0, 0)
@@ -162,20 +179,38 @@ impl Drop for Cgroup {
 impl Pod {
     /// In a network namespace of its own.
     pub(crate) fn new() -> Self {
-        Self::start("exec unshare --net sh -c")
+        Self::start("exec unshare --net sh -c", &setup_v6())
+    }
+
+    /// In a network namespace of its own, with IPv6 disabled.
+    pub(crate) fn without_ipv6() -> Self {
+        let off = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && export NO_IPV6=1";
+        Self::start("exec unshare --net sh -c", off)
     }
 
     /// In the namespace of the calling thread.
     pub(crate) fn here() -> Self {
-        Self::start("exec sh -c")
+        Self::start("exec sh -c", &setup_v6())
     }
 
-    fn start(enter: &str) -> Self {
+    /// Runs a shell's command in the pod's network namespace, but not in its cgroup.
+    pub(crate) fn shell(&self, command: &str) -> String {
+        let pid = self.child.id().to_string();
+        let output = Command::new("nsenter")
+            .args(["-t", &pid, "-n", "sh", "-c", command])
+            .output()
+            .expect("nsenter (util-linux)");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {text}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn start(enter: &str, then: &str) -> Self {
         let cgroup = Cgroup::new();
         let inner = format!(
             "ip link set lo up && ip address add 10.99.0.1/32 dev lo && ip link add eth0 type veth \
-             peer name eth1 && ip address add {POD_IP}/24 dev eth0 && ip link set eth0 up && \
-             exec python3 -c \"$POD\""
+             peer name eth1 && ip link set eth1 up && ip address add {POD_IP}/24 dev eth0 && \
+             ip link set eth0 up && {then} && exec python3 -c \"$POD\""
         );
         // First the cgroup, then the namespace: the order in which a race can go wrong.
         let outer = format!("echo $$ > {}/cgroup.procs && {enter} '{inner}'", cgroup.0.display());
@@ -231,6 +266,14 @@ impl Drop for Pod {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Adds the IPv6 addresses, usable at once; the server's never as a source.
+fn setup_v6() -> String {
+    format!(
+        "ip address add fd00:99::1/128 dev lo nodad preferred_lft 0 && \
+         ip address add {POD_IP6}/64 dev eth0 nodad"
+    )
 }
 
 /// A process that only lives.
@@ -313,8 +356,10 @@ impl Agent {
     pub(crate) fn with_log(workloads: Vec<WorkloadConfig>, log: bool) -> Self {
         let programs = Programs::load(WORKERS, log).unwrap_or_else(|e| panic!("{e}"));
         let mut frontends = KernelFrontends::new(&programs).expect("the maps open");
-        let vip: SocketAddrV4 = VIP.parse().expect("an address");
-        frontends.insert(ID, vip).expect("the map takes it");
+        for (id, vip) in [(ID, VIP), (ID6, VIP6)] {
+            let vip: SocketAddr = vip.parse().expect("an address");
+            frontends.insert(id, vip).expect("the map takes it");
+        }
         let heart = KernelHeart::new(&programs).expect("the map opens");
         let served = Served::default();
         let beats = Arc::new(AtomicU8::new(Beats::Fresh as u8));
@@ -349,6 +394,18 @@ impl Agent {
 
     pub(crate) fn status(&self) -> Vec<WorkloadStatus> {
         self.capture.as_ref().expect("not dropped").status()
+    }
+
+    /// Waits until IPv6 stands so in the first workload.
+    pub(crate) fn wait_for_v6(&self, state: FamilyState) -> Option<String> {
+        eventually(&format!("IPv6 {state:?}"), || {
+            let status = self.status();
+            let ipv6 = status.first().and_then(|status| status.ipv6.clone());
+            match ipv6 {
+                Some(ipv6) if ipv6.state == state => Ok(ipv6.reason),
+                _ => Err(format!("{status:?}")),
+            }
+        })
     }
 
     /// Waits until all workloads are in the state.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{SocketAddr, SocketAddrV4, TcpListener},
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -269,7 +269,7 @@ impl SocketFactory for Plain {
         if v6 { TcpSocket::new_v6() } else { TcpSocket::new_v4() }
     }
 
-    fn listener(&self, _: &Place, address: SocketAddrV4) -> io::Result<TcpListener> {
+    fn listener(&self, _: &Place, address: SocketAddr) -> io::Result<TcpListener> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)

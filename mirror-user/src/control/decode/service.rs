@@ -1,6 +1,6 @@
 //! Services and EndpointSlices. The conversions are public: a typed watch needs only them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::{
     core::v1::{Service as TypedService, ServiceSpec},
@@ -68,23 +68,24 @@ fn address(spec: &ServiceSpec) -> Decoded<ServiceAddress> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(ServiceAddress::Unsupported("it is of type ExternalName"));
     }
+    // A cluster writes the first one in both fields.
     let all = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
-    let mut v6 = false;
+    let mut addresses = Vec::new();
     for text in all.filter(|text| !text.is_empty()) {
-        match text.parse() {
+        match text.parse::<IpAddr>() {
             _ if text == "None" => return Ok(ServiceAddress::Headless),
-            Ok(IpAddr::V4(address)) => return Ok(ServiceAddress::ClusterIp(address)),
-            Ok(IpAddr::V6(_)) => v6 = true,
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => addresses.push(address),
             Err(_) => {
                 let reason = format!("{text:?} is neither an IP address nor None");
                 return fail("spec.clusterIP", Fault::Invalid(reason));
             }
         }
     }
-    Ok(if v6 {
-        ServiceAddress::Unsupported("it has IPv6 addresses only")
-    } else {
+    Ok(if addresses.is_empty() {
         ServiceAddress::Missing
+    } else {
+        ServiceAddress::ClusterIps(addresses)
     })
 }
 
@@ -106,25 +107,29 @@ fn convert_slice(typed: &TypedSlice) -> Decoded<EndpointSlice> {
 
 /// The first address of an endpoint stands for it (EndpointSlice, `addresses`); `ready` unset
 /// counts as true.
-fn ready(typed: &TypedSlice) -> Decoded<Vec<Ipv4Addr>> {
-    match typed.address_type.as_str() {
-        "IPv4" => {}
-        "IPv6" | "FQDN" => return Ok(Vec::new()),
+fn ready(typed: &TypedSlice) -> Decoded<Vec<IpAddr>> {
+    let (family, is_family): (_, fn(&IpAddr) -> bool) = match typed.address_type.as_str() {
+        "IPv4" => ("IPv4", IpAddr::is_ipv4),
+        "IPv6" => ("IPv6", IpAddr::is_ipv6),
+        "FQDN" => return Ok(Vec::new()),
         other => {
             let reason = format!("{other:?} is none of IPv4, IPv6 and FQDN");
             return fail("addressType", Fault::Invalid(reason));
         }
-    }
+    };
     let is_ready = |endpoint: &Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
     let endpoints = typed.endpoints.iter().enumerate().filter(|(_, endpoint)| is_ready(endpoint));
     let first = endpoints.map(|(at, endpoint)| {
         let text = endpoint.addresses.first().map(String::as_str).unwrap_or_default();
-        text.parse().or_else(|_| {
-            let path = format!("endpoints[{at}].addresses[0]");
-            fail(path, Fault::Invalid(format!("{text:?} is not an IPv4 address")))
-        })
+        text.parse().ok().filter(is_family).map_or_else(
+            || {
+                let path = format!("endpoints[{at}].addresses[0]");
+                fail(path, Fault::Invalid(format!("{text:?} is not an {family} address")))
+            },
+            Ok,
+        )
     });
     first.collect()
 }

@@ -252,9 +252,45 @@ fn what_a_cluster_prints_is_read() {
     assert!(matches!(&rule.filters[0], RouteFilter::Mirror(
         TargetRef::Service(name, 80), Share { numerator: 5, denominator: 1000 },
     ) if name.to_string() == "shop/httpbin-v2"));
-    assert_eq!(service.address, ServiceAddress::ClusterIp([10, 96, 0, 20].into()));
-    assert_eq!(slice.ready, [std::net::Ipv4Addr::new(10, 244, 3, 4)]);
+    assert_eq!(service.address, ServiceAddress::ClusterIps(vec![[10, 96, 0, 20].into()]));
+    assert_eq!(slice.ready, [std::net::IpAddr::from([10, 244, 3, 4])]);
     assert_eq!(slice.ports, [("http".to_owned(), 80)]);
+}
+
+#[test]
+fn both_families_of_a_service_and_of_slices_are_read() {
+    let service = |spec: Value| {
+        let document = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"},
+            "spec": spec});
+        match decode(document).unwrap() {
+            Object::Service(service) => service.address,
+            other => panic!("{other:?}"),
+        }
+    };
+    let [v4, v6] = ["10.96.0.1", "fd00:96::1"].map(|text| text.parse().unwrap());
+    let dual = json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+        "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"});
+    assert_eq!(service(dual), ServiceAddress::ClusterIps(vec![v4, v6]));
+    let single = json!({"clusterIP": "fd00:96::1", "clusterIPs": ["fd00:96::1"]});
+    assert_eq!(service(single), ServiceAddress::ClusterIps(vec![v6]));
+    assert_eq!(service(json!({"clusterIPs": ["None"]})), ServiceAddress::Headless);
+    assert_eq!(service(json!({"clusterIP": ""})), ServiceAddress::Missing);
+
+    let slice = |kind: &str, address: &str| {
+        decode(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "a"}, "addressType": kind, "ports": [],
+            "endpoints": [{"addresses": [address]}]}))
+    };
+    let ready = |kind, address| match slice(kind, address).unwrap() {
+        Object::Slice(slice) => slice.ready,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ready("IPv6", "fd00:244::7"), ["fd00:244::7".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(ready("FQDN", "a.example"), Vec::<std::net::IpAddr>::new());
+    for (kind, address) in [("IPv6", "10.0.0.1"), ("IPv4", "fd00::1"), ("IPv6", "a.example")] {
+        let error = slice(kind, address).unwrap_err().to_string();
+        assert!(error.contains("endpoints[0].addresses[0]") && error.contains(kind), "{error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The map that the connect hook reads, as [`super::Publisher`] sees it, and what can go wrong.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use super::MAX_KNOWN;
 use crate::route::FrontendId;
@@ -14,14 +14,14 @@ pub trait FrontendMap {
     ///
     /// # Errors
     /// What `bpf(2)` says.
-    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Self::Error>;
+    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Self::Error>;
 
     /// Ends the capture; what the id stands for stays known. An address that is not there is no
     /// error.
     ///
     /// # Errors
     /// What `bpf(2)` says.
-    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Self::Error>;
+    fn remove(&mut self, address: SocketAddr) -> Result<(), Self::Error>;
 
     /// Forgets what a removed id stood for.
     ///
@@ -37,7 +37,7 @@ pub enum PublishError<E: std::error::Error> {
     #[error("cannot capture {address}: {source}")]
     Insert {
         /// The frontend.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// The map's own error.
         source: E,
     },
@@ -45,7 +45,7 @@ pub enum PublishError<E: std::error::Error> {
     #[error("cannot end the capture of {address}: {source}")]
     Remove {
         /// The frontend.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// The map's own error.
         source: E,
     },
@@ -53,13 +53,13 @@ pub enum PublishError<E: std::error::Error> {
     #[error("cannot forget the removed frontend {address}: {source}")]
     Forget {
         /// The frontend.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// The map's own error.
         source: E,
     },
     /// More frontends than there may be: connections go direct.
     #[error("cannot capture {0}: {MAX_KNOWN} frontends are known already")]
-    Full(SocketAddrV4),
+    Full(SocketAddr),
 }
 
 impl<E: std::error::Error> PublishError<E> {

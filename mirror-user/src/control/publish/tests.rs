@@ -10,7 +10,7 @@ use crate::route::{RouteTable, ServicePort};
 /// A map that checks the promise at every step, from inside.
 struct Fake {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    forward: Rc<RefCell<HashMap<SocketAddrV4, FrontendId>>>,
+    forward: Rc<RefCell<HashMap<SocketAddr, FrontendId>>>,
     /// Refuses the calls whose turn it is.
     refuse: Vec<bool>,
     calls: usize,
@@ -47,7 +47,7 @@ impl Fake {
                 Lookup::Live(frontend) => frontend.address,
                 Lookup::Tombstone(frontend) => frontend.address,
             };
-            assert_eq!(known, SocketAddr::V4(*address));
+            assert_eq!(known, *address);
         }
     }
 }
@@ -55,14 +55,14 @@ impl Fake {
 impl FrontendMap for Fake {
     type Error = Refused;
 
-    fn insert(&mut self, id: FrontendId, address: SocketAddrV4) -> Result<(), Refused> {
+    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Refused> {
         self.step()?;
         assert!(matches!(self.snapshot.load().frontends.get(&id), Some(Lookup::Live(_))));
         self.forward.borrow_mut().insert(address, id);
         Ok(())
     }
 
-    fn remove(&mut self, address: SocketAddrV4) -> Result<(), Refused> {
+    fn remove(&mut self, address: SocketAddr) -> Result<(), Refused> {
         self.step()?;
         self.forward.borrow_mut().remove(&address);
         Ok(())
@@ -75,8 +75,8 @@ impl FrontendMap for Fake {
     }
 }
 
-fn address(host: u8) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host), 80)
+fn address(host: u8) -> SocketAddr {
+    (Ipv4Addr::new(10, 0, 0, host), 80).into()
 }
 
 fn frontends(hosts: &[u8]) -> Vec<ResolvedFrontend> {
@@ -185,7 +185,7 @@ proptest! {
             prop_assert!(snapshot.frontends.len() <= 8);
             // All that was asked for is in force, or an error names it.
             let live = |host: &u8| snapshot.frontends.values().any(
-                |lookup| matches!(lookup, Lookup::Live(f) if f.address == SocketAddr::V4(address(*host))));
+                |lookup| matches!(lookup, Lookup::Live(f) if f.address == address(*host)));
             let full = failed.iter().filter(|e| matches!(e, PublishError::Full(_))).count();
             prop_assert_eq!(hosts.iter().filter(|host| !live(host)).count(), full);
             // An id that a connection carries stands for the address that it stood for.

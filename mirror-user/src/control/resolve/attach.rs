@@ -12,8 +12,8 @@ pub(super) fn ports<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<
     let name = &parent.service;
     let service =
         objects.services.get(name).ok_or_else(|| format!("Service {name} does not exist"))?;
-    match service.address {
-        ServiceAddress::ClusterIp(_) | ServiceAddress::Headless => {}
+    match &service.address {
+        ServiceAddress::ClusterIps(_) | ServiceAddress::Headless => {}
         ServiceAddress::Missing => {
             return Err(format!(
                 "Service {name} has no address: add spec.clusterIP (a cluster assigns it; a file \

@@ -152,7 +152,7 @@ impl<'o> Compiler<'o> {
                 port: number,
             }),
             protocol,
-            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            endpoints: endpoints.into_iter().collect(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddrV4,
+    net::SocketAddr,
 };
 
 use crate::control::objects::{EndpointSlice, ObjectName, Objects, Port};
@@ -27,16 +27,16 @@ impl<'o> Slices<'o> {
         self.0.contains_key(&(service.namespace.as_str(), service.name.as_str()))
     }
 
-    /// Ready endpoints of a port, each once. A slice's port belongs to the Service port of the
+    /// Ready endpoints of a port, each once, those of IPv4 first. A slice's port belongs to the Service port of the
     /// same name (EndpointPort, `name`).
-    pub(super) fn endpoints(&self, service: &ObjectName, port: &Port) -> BTreeSet<SocketAddrV4> {
+    pub(super) fn endpoints(&self, service: &ObjectName, port: &Port) -> BTreeSet<SocketAddr> {
         let key = (service.namespace.as_str(), service.name.as_str());
         let slices = self.0.get(&key).into_iter().flatten();
         slices
             .flat_map(|slice| {
                 let ports = slice.ports.iter().filter(|(name, _)| *name == port.name);
                 ports.flat_map(|(_, target)| {
-                    slice.ready.iter().map(|address| SocketAddrV4::new(*address, *target))
+                    slice.ready.iter().map(|address| SocketAddr::new(*address, *target))
                 })
             })
             .collect()

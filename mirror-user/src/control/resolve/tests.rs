@@ -188,6 +188,44 @@ fn a_headless_services_frontends_are_its_endpoints() {
     assert!(resolved.warnings[0].message.contains("already belongs to default/a:80"));
 }
 
+/// A slice of IPv6 endpoints for a Service of the namespace `default`.
+fn slice_v6(service: &str) -> String {
+    format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: {service}-v6, \
+         labels: {{kubernetes.io/service-name: {service}}}}}, addressType: IPv6, ports: \
+         [{{name: http, port: 8080}}], endpoints: [{{addresses: ['fd00:244::9']}}]}}\n---\n"
+    )
+}
+
+#[test]
+fn a_dual_stack_service_has_a_frontend_of_each_family_with_the_same_routes() {
+    let rule = "{backendRefs: [{name: a, port: 80}]}";
+    let text = service("default", "a", "10.0.0.1").replace(
+        "clusterIP: 10.0.0.1",
+        "clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, 'fd00:96::1']",
+    ) + &slice_v6("a")
+        + &route("default", "r", "name: a", rule);
+    let resolved = resolved(&[&text]);
+    let addresses: Vec<_> = resolved.frontends.iter().map(|f| f.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:80", "[fd00:96::1]:80"]);
+    for frontend in &resolved.frontends {
+        let backend = backend(frontend.producer.as_ref().unwrap(), "/").unwrap();
+        let [v4, v6] = ["10.244.0.9:8080", "[fd00:244::9]:8080"].map(|a| a.parse().unwrap());
+        assert_eq!(backend.endpoints, [v4, v6], "IPv4 first");
+    }
+    assert_eq!(resolved.warnings, []);
+}
+
+#[test]
+fn a_headless_services_frontends_are_of_both_families() {
+    let rule = "{backendRefs: [{name: a, port: 80}]}";
+    let text =
+        service("default", "a", "None") + &slice_v6("a") + &route("default", "r", "name: a", rule);
+    let resolved = resolved(&[&text]);
+    let addresses: Vec<_> = resolved.frontends.iter().map(|f| f.address.to_string()).collect();
+    assert_eq!(addresses, ["10.244.0.9:8080", "[fd00:244::9]:8080"]);
+}
+
 #[test]
 fn references_that_lead_nowhere_say_why() {
     let grant = "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, \
