@@ -1,10 +1,11 @@
-"""Servers that do not speak HTTP: opaque_server.py MODE PORT.
+"""Servers that do not speak HTTP, for both families: opaque_server.py MODE PORT.
 
 first: greets, then answers each line in capitals until QUIT. half: reads to the end of the
 client's half, then answers with the length and hash of all that it read.
 """
 
 import hashlib
+import socket
 import socketserver
 import sys
 
@@ -26,9 +27,11 @@ class Half(socketserver.StreamRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
+    # Of IPv4 as well: clients of both reach it.
+    address_family = socket.AF_INET6
     allow_reuse_address = True
     daemon_threads = True
 
 
 handler = {"first": First, "half": Half}[sys.argv[1]]
-Server(("0.0.0.0", int(sys.argv[2])), handler).serve_forever()
+Server(("::", int(sys.argv[2])), handler).serve_forever()

@@ -1,7 +1,12 @@
 //! A client under load that tells of every exchange: new connections at a rate, and kept ones.
 //! In: a URL and a time. Out: what became of each, by the clock of [`now`].
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
@@ -57,18 +62,20 @@ pub fn now() -> f64 {
 
 impl LoadClient {
     /// Starts it in the pod, against this `http://HOST[:PORT]` for so many seconds; it runs when
-    /// this returns.
+    /// this returns. A pod may have several.
     ///
     /// # Errors
     /// It cannot be started; `python3` is missing.
     pub fn start(pod: &Pod, url: &str, seconds: u32) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let script = pod.hosts().with_file_name("load.py");
         fs::write(&script, SCRIPT).with_context(|| script.display().to_string())?;
         let script = script.to_string_lossy();
         let numbers = [seconds.to_string(), RATE.to_string(), KEPT.to_string()];
         let mut argv = vec!["python3", &*script, url];
         argv.extend(numbers.iter().map(String::as_str));
-        let process = pod.spawn("load", &argv)?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let process = pod.spawn(&format!("load{count}"), &argv)?;
         eventually("the client runs", Duration::from_secs(10), || !process.stderr().is_empty())?;
         Ok(Self { process, seconds })
     }

@@ -1,8 +1,9 @@
 //! Kubernetes YAML for the agent's folder: Services, EndpointSlices, HTTPRoutes.
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     fs,
+    net::{SocketAddrV4, SocketAddrV6},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -52,22 +53,44 @@ impl Routes {
 }
 
 impl Service {
-    /// The Service and its EndpointSlice.
+    /// The Service and its EndpointSlices, one for each family.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { namespace, name, cluster_ip, port, endpoints } = self;
-        let target = endpoints.first().map_or(*port, std::net::SocketAddrV4::port);
+        let Self { namespace, name, cluster_ip, port, endpoints, cluster_ip6, endpoints6 } = self;
+        let target = endpoints.first().map(SocketAddrV4::port);
+        let target = target.or_else(|| endpoints6.first().map(SocketAddrV6::port)).unwrap_or(*port);
+        let both = match cluster_ip6 {
+            Some(ip) => format!("  clusterIPs: [\"{cluster_ip}\", \"{ip}\"]\n"),
+            None => String::new(),
+        };
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
-             spec:\n  clusterIP: {cluster_ip}\n  ports:\n  - name: http\n    port: {port}\n    \
-             targetPort: {target}\n---\n\
-             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
-             namespace: {namespace}\n  labels:\n    kubernetes.io/service-name: {name}\n\
-             addressType: IPv4\nports:\n- name: http\n  port: {target}\n  protocol: TCP\n"
+             spec:\n  clusterIP: {cluster_ip}\n{both}  ports:\n  - name: http\n    port: {port}\n    \
+             targetPort: {target}\n"
         );
-        text.push_str(if endpoints.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
-        for endpoint in endpoints {
-            let ip = endpoint.ip();
+        text.push_str(&self.slice("IPv4", target, endpoints.iter().map(SocketAddrV4::ip)));
+        if cluster_ip6.is_some() {
+            text.push_str(&self.slice("IPv6", target, endpoints6.iter().map(SocketAddrV6::ip)));
+        }
+        text
+    }
+
+    fn slice(
+        &self,
+        family: &str,
+        target: u16,
+        ready: impl ExactSizeIterator<Item = impl Display>,
+    ) -> String {
+        let Self { namespace, name, .. } = self;
+        let number = if family == "IPv4" { 1 } else { 2 };
+        let mut text = format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: \
+             {name}-{number}\n  namespace: {namespace}\n  labels:\n    \
+             kubernetes.io/service-name: {name}\naddressType: {family}\nports:\n- name: http\n  \
+             port: {target}\n  protocol: TCP\n"
+        );
+        text.push_str(if ready.len() == 0 { "endpoints: []\n" } else { "endpoints:\n" });
+        for ip in ready {
             let _ = writeln!(text, "- addresses: [\"{ip}\"]\n  conditions:\n    ready: true");
         }
         text
@@ -211,6 +234,8 @@ mod tests {
             cluster_ip: "10.96.0.10".parse().unwrap(),
             port: 8000,
             endpoints: vec!["10.244.0.3:80".parse().unwrap(), "10.244.0.4:80".parse().unwrap()],
+            cluster_ip6: None,
+            endpoints6: Vec::new(),
         }
     }
 
@@ -256,5 +281,20 @@ spec:
             "- addresses: [\"10.244.0.3\"]\n  conditions:\n    ready: true\n\
              - addresses: [\"10.244.0.4\"]\n  conditions:\n    ready: true\n"
         ));
+    }
+    #[test]
+    fn a_dual_stack_service_has_both_addresses_and_two_slices() {
+        let text = Service {
+            cluster_ip6: Some("fd00:10:96::a".parse().unwrap()),
+            endpoints6: vec!["[fd00:244::3]:80".parse().unwrap()],
+            ..service()
+        }
+        .manifest();
+        let documents: Vec<_> = text.split("---\n").collect();
+        let [service, v4, v6] = documents[..] else { panic!("{text}") };
+        assert!(service.contains("  clusterIPs: [\"10.96.0.10\", \"fd00:10:96::a\"]\n"));
+        assert!(v4.contains("name: httpbin-1\n") && v4.contains("addressType: IPv4\n"));
+        assert!(v6.contains("name: httpbin-2\n") && v6.contains("addressType: IPv6\n"));
+        assert!(v6.contains("- addresses: [\"fd00:244::3\"]\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! Network namespaces of the simulated node.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -40,6 +40,16 @@ impl Netns {
     /// What `ip` says.
     pub fn ip(&self, commands: &str) -> Result<String> {
         run(&["ip", "-n", &self.name, "-batch", "-"], commands)
+    }
+
+    /// Sets a sysctl below `net/` inside it.
+    ///
+    /// # Errors
+    /// The kernel does not have it (IPv6 is compiled out, or disabled at boot), or refuses it.
+    pub fn set(&self, sysctl: &str, value: u32) -> Result<()> {
+        let path = format!("/proc/sys/net/{sysctl}");
+        let written = self.enter(|| fs::write(&path, value.to_string()))?;
+        written.with_context(|| format!("writing {value} to {path} in {}", self.name))
     }
 
     /// Loads an nftables script inside it.

@@ -7,7 +7,7 @@ mod service;
 use std::{
     fmt::Write as _,
     fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -31,6 +31,8 @@ use crate::{
 
 /// The node's own address.
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+/// The same in IPv6.
+const NODE_IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x77, 0, 0, 0, 1);
 
 /// A simulated Kubernetes node.
 #[derive(Debug)]
@@ -46,7 +48,8 @@ pub struct Node {
 
 #[derive(Debug, Default)]
 struct State {
-    pods: Vec<(String, Ipv4Addr)>,
+    /// By name; those of IPv6 with another ending.
+    pods: Vec<(String, IpAddr)>,
     /// How many pods there ever were: a name may come back, an address does not.
     made: u16,
     services: Vec<Service>,
@@ -76,30 +79,49 @@ impl Node {
         let netns = Netns::create(&format!("{id}-node"))?;
         netns.ip(&format!(
             "address add {NODE_IP}/32 dev lo\n\
-             route add 10.96.0.0/12 dev lo src {NODE_IP}\n"
+             route add 10.96.0.0/12 dev lo src {NODE_IP}\n\
+             address add {NODE_IP6}/128 dev lo nodad\n"
         ))?;
-        netns.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+        netns.set("ipv4/ip_forward", 1)?;
+        netns.set("ipv6/conf/all/forwarding", 1)?;
+        netns.set("ipv6/conf/default/accept_dad", 0)?;
         std::mem::forget(parts);
         let node = Self { id, folder, cgroup, netns, routes, state: Mutex::default() };
         node.apply(&node.lock())?;
         Ok(node)
     }
 
-    /// Adds a pod: a network namespace, a cgroup, an address in 10.244.0.0/16. The name of a pod
-    /// that was dropped may be used again; everything else about it is new.
+    /// Adds a pod: a network namespace, a cgroup, an address in 10.244.0.0/16 and one in
+    /// fd00:244::/64. The name of a pod that was dropped may be used again; everything else about
+    /// it is new.
     ///
     /// # Errors
     /// A pod of that name is there, or what `ip` says.
     pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.add_pod(name, true)
+    }
+
+    /// The same without any IPv6: it is disabled in its network namespace.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn pod_without_ipv6(&self, name: &str) -> Result<Pod> {
+        self.add_pod(name, false)
+    }
+
+    fn add_pod(&self, name: &str, ipv6: bool) -> Result<Pod> {
         let mut state = self.lock();
         if self.cgroup.join(name).exists() {
             bail!("there is a pod {name}: choose another name");
         }
-        state.pods.retain(|(other, _)| other != name);
+        let names = [format!("{name}.pod"), format!("{name}.pod6")];
+        state.pods.retain(|(other, _)| !names.contains(other));
         let index = state.made;
         state.made = index.checked_add(1).context("too many pods")?;
-        let pod = Pod::create(self, name, index)?;
-        state.pods.push((name.to_owned(), pod.ip()));
+        let pod = Pod::create(self, name, index, ipv6)?;
+        let addresses = [Some(IpAddr::V4(pod.ip())), pod.ip6().map(IpAddr::V6)];
+        let named = names.into_iter().zip(addresses);
+        state.pods.extend(named.filter_map(|(name, address)| Some((name, address?))));
         self.apply(&state)?;
         Ok(pod)
     }
@@ -112,6 +134,28 @@ impl Node {
     pub fn service(&self, name: &str, port: u16, target: u16, pods: &[&Pod]) -> Result<Service> {
         let endpoints = pods.iter().map(|pod| SocketAddrV4::new(pod.ip(), target)).collect();
         self.service_in("default", name, port, endpoints)
+    }
+
+    /// The same with an IPv6 ClusterIP as well: its names have both addresses. A pod without IPv6
+    /// is an IPv4 endpoint alone.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn dual_service(
+        &self,
+        name: &str,
+        port: u16,
+        target: u16,
+        pods: &[&Pod],
+    ) -> Result<Service> {
+        let mut service = self.service(name, port, target, pods)?;
+        let [.., high, low] = service.cluster_ip.octets();
+        let host = u16::from_be_bytes([high, low]);
+        service.cluster_ip6 = Some(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, host));
+        let endpoints = pods.iter().filter_map(|pod| pod.ip6());
+        service.endpoints6 = endpoints.map(|ip| SocketAddrV6::new(ip, target, 0, 0)).collect();
+        self.update(&service)?;
+        Ok(service)
     }
 
     /// Adds a Service of any namespace.
@@ -134,6 +178,8 @@ impl Node {
             cluster_ip: Ipv4Addr::new(10, 96, high, low),
             port,
             endpoints,
+            cluster_ip6: None,
+            endpoints6: Vec::new(),
         };
         state.services.push(service.clone());
         self.apply(&state)?;
@@ -208,10 +254,13 @@ impl Node {
     fn apply(&self, state: &State) -> Result<()> {
         let mut hosts = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
         for (name, ip) in &state.pods {
-            let _ = writeln!(hosts, "{ip} {name}.pod");
+            let _ = writeln!(hosts, "{ip} {name}");
         }
         for service in &state.services {
             let _ = writeln!(hosts, "{} {}", service.cluster_ip, service.names());
+            if let Some(ip) = service.cluster_ip6 {
+                let _ = writeln!(hosts, "{ip} {}", service.names());
+            }
         }
         // In place: the file is bound over /etc/hosts of processes that run already.
         fs::write(self.hosts(), hosts).context("writing the hosts file")?;

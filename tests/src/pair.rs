@@ -32,20 +32,35 @@ pub struct Pair {
     pub node: Node,
 }
 
+/// [`Node::service`] or [`Node::dual_service`].
+type AddService = fn(&Node, &str, u16, u16, &[&Pod]) -> Result<Service>;
+
 impl Pair {
     /// Makes the node, and writes the Services into the agent's folder. No route yet, no server.
     ///
     /// # Errors
     /// As [`Node::create`].
     pub fn create(name: &str) -> Result<Self> {
+        Self::make(name, Node::service)
+    }
+
+    /// The same with Services that have an IPv6 address as well.
+    ///
+    /// # Errors
+    /// As [`Node::create`].
+    pub fn dual(name: &str) -> Result<Self> {
+        Self::make(name, Node::dual_service)
+    }
+
+    fn make(name: &str, add: AddService) -> Result<Self> {
         let node = Node::create(name)?;
         let [client, primary, shadow] = ["client", "primary", "shadow"].map(|name| node.pod(name));
         let (client, primary, shadow) = (client?, primary?, shadow?);
-        let web = node.service("web", 8000, 80, &[&primary])?;
+        let web = add(&node, "web", 8000, 80, &[&primary])?;
         let pair = Self { client, primary, shadow, web, node };
         let others = [
-            pair.node.service("primary", 80, 80, &[&pair.primary])?,
-            pair.node.service("shadow", 80, 80, &[&pair.shadow])?,
+            add(&pair.node, "primary", 80, 80, &[&pair.primary])?,
+            add(&pair.node, "shadow", 80, 80, &[&pair.shadow])?,
         ];
         let manifests = [&pair.web, &others[0], &others[1]].map(Service::manifest);
         pair.node.routes().write("services.yaml", &manifests.join("---\n"))?;
@@ -165,8 +180,20 @@ impl Echo {
     /// # Errors
     /// As [`Pod::echo`].
     pub fn start(node: &Node, pod: &Pod) -> Result<Self> {
+        Self::listening_on(node, pod, "0.0.0.0:80")
+    }
+
+    /// Starts it for both families.
+    ///
+    /// # Errors
+    /// As [`Pod::echo`].
+    pub fn dual(node: &Node, pod: &Pod) -> Result<Self> {
+        Self::listening_on(node, pod, "[::]:80")
+    }
+
+    fn listening_on(node: &Node, pod: &Pod, address: &str) -> Result<Self> {
         let json = node.folder().join(format!("{}.json", pod.name()));
-        let args = ["--listen", "0.0.0.0:80", "--quiet", "--log-json", &json.to_string_lossy()];
+        let args = ["--listen", address, "--quiet", "--log-json", &json.to_string_lossy()];
         Ok(Self { process: pod.echo(&args)?, json })
     }
 

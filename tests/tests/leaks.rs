@@ -43,7 +43,7 @@ fn held(node: &Node, agent: &Agent<'_>) -> Held {
         descriptors: usage::descriptors(pid).unwrap(),
         links: bpf::links(pid).unwrap(),
         // Keys are cookies of network namespaces.
-        pods: bpf::entries::<8, 16>(pid, "PODS").unwrap(),
+        pods: bpf::entries::<8, 28>(pid, "PODS").unwrap(),
         veths: veths(node.netns()),
     }
 }

@@ -33,6 +33,39 @@ fn services_balance_and_names_resolve() {
 }
 
 #[test]
+fn dual_stack_services_balance_over_ipv6_as_well() {
+    let node = Node::create("dual").unwrap();
+    let (curl, v1, v2) =
+        (node.pod("curl").unwrap(), node.pod("v1").unwrap(), node.pod("v2").unwrap());
+    let old = node.pod_without_ipv6("old").unwrap();
+    let echoes =
+        [v1.echo(&["--listen", "[::]:80"]), v2.echo(&["--listen", "[::]:80"])].map(Result::unwrap);
+    let _old = old.echo(&["--listen", "0.0.0.0:80"]).unwrap();
+    let mut service = node.dual_service("httpbin", 8000, 80, &[&v1, &v2, &old]).unwrap();
+    assert_eq!((service.endpoints.len(), service.endpoints6.len()), (3, 2));
+    let get = |flag: &str, url: &str| curl.run(&["curl", "-sS", "-m", "5", flag, url], SHORT);
+    for _ in 0..40 {
+        let answer = get("-6", "http://httpbin:8000/ip").unwrap().ok().unwrap();
+        assert!(answer.contains(&curl.ip6().unwrap().to_string()), "{answer}");
+    }
+    let lines = echoes.each_ref().map(|echo| echo.stdout().lines().count());
+    assert_eq!(lines[0] + lines[1], 40);
+    // All 40 on one side happen once in 2^39 runs.
+    assert!(lines[0] > 0 && lines[1] > 0, "{lines:?}");
+    let answer = get("-4", "http://httpbin:8000/ip").unwrap().ok().unwrap();
+    assert!(answer.contains(&curl.ip().to_string()), "{answer}");
+    get("-6", "http://v1.pod6/ip").unwrap().ok().unwrap();
+    // A pod without IPv6 has none at all.
+    let url = "http://httpbin:8000/ip";
+    let output = old.run(&["curl", "-sS", "-m", "5", "-6", url], SHORT).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
+    old.run(&["curl", "-sS", "-m", "5", url], SHORT).unwrap().ok().unwrap();
+    service.endpoints6.clear();
+    node.update(&service).unwrap();
+    assert_eq!(get("-6", url).unwrap().status.code(), Some(7), "refused");
+}
+
+#[test]
 fn endpoints_change_and_an_empty_service_refuses() {
     let node = Node::create("endpoints").unwrap();
     let (curl, v1) = (node.pod("curl").unwrap(), node.pod("v1").unwrap());
@@ -67,11 +100,15 @@ fn no_route_leads_out() {
     let node = Node::create("closed").unwrap();
     let curl = node.pod("curl").unwrap();
     assert_eq!(node.netns().ip("route show default").unwrap(), "");
-    let get = ["curl", "-sS", "-m", "2", "http://192.0.2.1/"];
-    let output = curl.run(&get, SHORT).unwrap();
-    assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
-    let output = node.run(&get, SHORT).unwrap();
-    assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
+    let v6 = node.run(&["ip", "-6", "route", "show", "default"], SHORT).unwrap().ok().unwrap();
+    assert_eq!(v6, "");
+    for url in ["http://192.0.2.1/", "http://[2001:db8::1]/"] {
+        let get = ["curl", "-sS", "-m", "2", url];
+        let output = curl.run(&get, SHORT).unwrap();
+        assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
+        let output = node.run(&get, SHORT).unwrap();
+        assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Pods: a network namespace with one interface, and a cgroup.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{NODE_IP, Node};
+use super::{NODE_IP, NODE_IP6, Node};
 use crate::{
     cgroup,
     command::mirror_binary,
@@ -20,12 +20,15 @@ use crate::{
 
 /// Every pod's gateway, on the node's end of each pod's veth.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+/// The same in IPv6: of the link alone, so that every veth may have it.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// A pod of the node. Dropping it deletes it: its processes, its cgroup, its namespace's name.
 #[derive(Debug)]
 pub struct Pod {
     name: String,
     ip: Ipv4Addr,
+    ip6: Option<Ipv6Addr>,
     netns: Netns,
     place: Place,
     runs: AtomicU32,
@@ -35,12 +38,16 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(super) fn create(node: &Node, name: &str, index: u16) -> Result<Self> {
+    pub(super) fn create(node: &Node, name: &str, index: u16, ipv6: bool) -> Result<Self> {
         let [third, fourth] = (index + 2).to_be_bytes();
         let ip = Ipv4Addr::new(10, 244, third, fourth);
         let mut place = node.place(name)?;
         let netns = Netns::create(&format!("{}-{name}", node.id))?;
         place.netns = netns.path();
+        netns.set("ipv6/conf/default/accept_dad", 0)?;
+        let disabled = u32::from(!ipv6);
+        netns.set("ipv6/conf/all/disable_ipv6", disabled)?;
+        netns.set("ipv6/conf/default/disable_ipv6", disabled)?;
         // Routed, not bridged: a reply must pass the node for its address to be translated back.
         node.netns.ip(&format!(
             "link add veth{index} type veth peer name eth0 netns {}-{name}\n\
@@ -55,9 +62,31 @@ impl Pod {
              route add {GATEWAY}/32 dev eth0\n\
              route add default via {GATEWAY}\n"
         ))?;
+        let ip6 = ipv6.then(|| Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, index + 2));
+        if let Some(ip6) = ip6 {
+            node.netns.ip(&format!(
+                "address add {GATEWAY6}/64 dev veth{index} nodad\n\
+                 route add {ip6}/128 dev veth{index} src {NODE_IP6}\n"
+            ))?;
+        }
         let sleeper = place.spawn(&format!("{name}-sleep"), &["sleep", "3650d"])?;
         let runs = AtomicU32::new(0);
-        Ok(Self { name: name.to_owned(), ip, netns, place, runs, _sleeper: sleeper })
+        let pod = Self { name: name.to_owned(), ip, ip6, netns, place, runs, _sleeper: sleeper };
+        pod.give_ipv6()?;
+        Ok(pod)
+    }
+
+    /// Adds its IPv6 address and route; whoever disabled IPv6 in it has taken them.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn give_ipv6(&self) -> Result<()> {
+        let Some(ip6) = self.ip6 else { return Ok(()) };
+        self.netns.ip(&format!(
+            "address add {ip6}/128 dev eth0 nodad\n\
+             route add default via {GATEWAY6} dev eth0\n"
+        ))?;
+        Ok(())
     }
 
     /// Its name.
@@ -70,6 +99,12 @@ impl Pod {
     #[must_use]
     pub fn ip(&self) -> Ipv4Addr {
         self.ip
+    }
+
+    /// Its IPv6 address, unless it was made without.
+    #[must_use]
+    pub fn ip6(&self) -> Option<Ipv6Addr> {
+        self.ip6
     }
 
     /// Its cgroup's directory.

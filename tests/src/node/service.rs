@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
 };
 
 /// A Service with a single port.
@@ -18,6 +18,10 @@ pub struct Service {
     pub port: u16,
     /// Ready endpoints, all with the same port.
     pub endpoints: Vec<SocketAddrV4>,
+    /// In fd00:10:96::/112, when it is dual stack.
+    pub cluster_ip6: Option<Ipv6Addr>,
+    /// Ready IPv6 endpoints, of the same port.
+    pub endpoints6: Vec<SocketAddrV6>,
 }
 
 impl Service {
@@ -25,6 +29,15 @@ impl Service {
     #[must_use]
     pub fn address(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.cluster_ip, self.port)
+    }
+
+    /// Where clients connect to over IPv6.
+    ///
+    /// # Panics
+    /// It is not dual stack.
+    #[must_use]
+    pub fn address6(&self) -> SocketAddrV6 {
+        SocketAddrV6::new(self.cluster_ip6.expect("a dual-stack Service"), self.port, 0, 0)
     }
 
     /// Its names as cluster DNS would resolve them from the namespace `default`.
@@ -37,27 +50,50 @@ impl Service {
     }
 }
 
-/// Replaces the whole table in one transaction.
+/// Replaces the tables of both families, each in one transaction.
 pub(super) fn rules(services: &[Service]) -> String {
+    let v4 = services.iter().map(|service| {
+        let endpoints = service.endpoints.iter().map(|at| SocketAddr::V4(*at)).collect();
+        Vip { ip: service.cluster_ip.into(), port: service.port, endpoints }
+    });
+    let v6 = services.iter().filter_map(|service| {
+        let endpoints = service.endpoints6.iter().map(|at| SocketAddr::V6(*at)).collect();
+        Some(Vip { ip: service.cluster_ip6?.into(), port: service.port, endpoints })
+    });
+    table("ip", "10.96.0.0/12", v4) + &table("ip6", SERVICES6, v6)
+}
+
+/// The range of the Services' IPv6 addresses.
+pub(super) const SERVICES6: &str = "fd00:10:96::/112";
+
+/// One family of a Service.
+struct Vip {
+    ip: IpAddr,
+    port: u16,
+    endpoints: Vec<SocketAddr>,
+}
+
+fn table(family: &str, range: &str, vips: impl Iterator<Item = Vip>) -> String {
     let mut dnat = String::new();
     let mut reject = String::new();
-    for service in services {
-        let vip = format!("ip daddr {} tcp dport {}", service.cluster_ip, service.port);
-        let count = service.endpoints.len();
+    for Vip { ip, port, endpoints } in vips {
+        let vip = format!("{family} daddr {ip} tcp dport {port}");
+        let count = endpoints.len();
         if count == 0 {
             let _ = writeln!(reject, "    {vip} reject");
             continue;
         }
-        let endpoints = service.endpoints.iter().enumerate();
+        let endpoints = endpoints.iter().enumerate();
         let map: Vec<_> =
             endpoints.map(|(i, at)| format!("{i} : {} . {}", at.ip(), at.port())).collect();
         let map = map.join(", ");
-        let _ = writeln!(dnat, "    {vip} dnat ip to numgen random mod {count} map {{ {map} }}");
+        let _ =
+            writeln!(dnat, "    {vip} dnat {family} to numgen random mod {count} map {{ {map} }}");
     }
     format!(
-        "table ip kube\ndelete table ip kube\ntable ip kube {{\n\
+        "table {family} kube\ndelete table {family} kube\ntable {family} kube {{\n\
          \x20 chain services {{\n{dnat}  }}\n\
-         \x20 chain unready {{\n{reject}    ip daddr 10.96.0.0/12 reject\n  }}\n\
+         \x20 chain unready {{\n{reject}    {family} daddr {range} reject\n  }}\n\
          \x20 chain prerouting {{ type nat hook prerouting priority -100; jump services; }}\n\
          \x20 chain local {{ type nat hook output priority -100; jump services; }}\n\
          \x20 chain forward {{ type filter hook forward priority 0; jump unready; }}\n\
