@@ -174,6 +174,7 @@ fn a_pod_without_ipv6_is_captured_for_ipv4() {
     let told = ipv6(&agent);
     assert_eq!(told["state"], "absent");
     assert!(told["reason"].as_str().unwrap().contains("no IPv6 address"), "{told}");
+    assert_eq!(agent.metric("mirror_workloads_ipv6", &[("state", "absent")]).unwrap(), 1.0);
     // A pool of both families: none of IPv6 may be tried from there.
     send(&pair.client, "-4", "four", 40);
     let from = format!("::ffff:{}", pair.client.ip());

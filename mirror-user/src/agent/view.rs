@@ -65,7 +65,8 @@ impl admin::View for View {
         self.workers.iter().map(|vitals| vitals.heartbeat_age()).collect()
     }
 
-    /// A workload that waits for its cgroup, or is refused for good, keeps nobody from starting.
+    /// A workload that waits for its cgroup, or is refused for good, keeps nobody from starting;
+    /// nor does one whose IPv6 is off.
     fn ready(&self) -> Result<(), String> {
         let workloads = self.workloads();
         if self.capture.upgrade().is_none_or(|capture| capture.configured() != workloads.len()) {
@@ -89,9 +90,12 @@ impl admin::View for View {
     }
 
     fn facts(&self) -> Facts {
-        let mut states = BTreeMap::new();
+        let (mut states, mut ipv6) = (BTreeMap::new(), BTreeMap::new());
         for workload in self.workloads() {
             *states.entry(workload.state.label()).or_default() += 1;
+            if let Some(status) = workload.ipv6 {
+                *ipv6.entry(status.state.label()).or_default() += 1;
+            }
         }
         let counters = self.capture.upgrade().map(|capture| capture.counters().read());
         let capture_connects = match counters {
@@ -108,6 +112,7 @@ impl admin::View for View {
             shadow_held: shadow_held.collect(),
             capture_connects,
             workloads: states.into_iter().collect(),
+            workloads_ipv6: ipv6.into_iter().collect(),
             generation: self.snapshot.load().generation,
             access_log_dropped: self.access.dropped(),
         }

@@ -61,6 +61,19 @@ pub enum FamilyState {
     Absent,
 }
 
+impl FamilyState {
+    /// As in `/config` and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Absent => "absent",
+        }
+    }
+}
+
 /// A family of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FamilyStatus {

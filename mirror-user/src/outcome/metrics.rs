@@ -26,6 +26,8 @@ pub struct Facts {
     pub capture_connects: Vec<(&'static str, u64)>,
     /// Workloads by state.
     pub workloads: Vec<(&'static str, u64)>,
+    /// Captured workloads by where IPv6 stands.
+    pub workloads_ipv6: Vec<(&'static str, u64)>,
     /// Generation of the snapshot in force.
     pub generation: u64,
     /// Bytes held for each shadow.
@@ -214,6 +216,10 @@ impl Families<'_> {
         })?;
         self.gauge("mirror_workloads", None, "Workloads by state.", |to| {
             facts.workloads.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
+        })?;
+        let help = "Captured workloads by where IPv6 stands.";
+        self.gauge("mirror_workloads_ipv6", None, help, |to| {
+            facts.workloads_ipv6.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
         })?;
         let help = "Generation of the routes in force; counts up with each change.";
         self.gauge("mirror_snapshot_generation", None, help, |to| set(to, &[], facts.generation))?;

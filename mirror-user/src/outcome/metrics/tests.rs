@@ -34,6 +34,7 @@ fn scrape() -> String {
     let facts = Facts {
         capture_connects: vec![("captured", 12), ("not_a_frontend", 3)],
         workloads: vec![("captured", 1)],
+        workloads_ipv6: vec![("off", 1)],
         generation: 9,
         shadow_held: vec![("default/v2:80".into(), 4096)],
         access_log_dropped: 1,
@@ -71,6 +72,7 @@ fn a_scrape_says_what_was_counted() {
         "mirror_open_connections{kind=\"http1\"} 1",
         "mirror_capture_connects_total{reason=\"captured\"} 12",
         "mirror_workloads{state=\"captured\"} 1",
+        "mirror_workloads_ipv6{state=\"off\"} 1",
         "mirror_snapshot_generation 9",
         "mirror_worker_heartbeat_age_seconds{worker=\"1\"} 2.5",
         "mirror_access_log_dropped_total 1",
