@@ -5,6 +5,7 @@
 mod fixture;
 
 use std::{
+    net::{Ipv6Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use mirror_user::{
     capture::{FamilyState, State},
     control::publish::FrontendMap as _,
 };
+use socket2::{Domain, Socket, Type};
 
 /// [`VIP`] as an IPv6 socket names it.
 const MAPPED: &str = "[::ffff:10.99.0.1]:80";
@@ -183,6 +185,49 @@ fn a_route_that_somebody_removes_comes_back() {
         text if text.is_empty() => Err("no route".to_owned()),
         _ => Ok(()),
     });
+    agent.wait_for_v6(FamilyState::On);
+    assert!(!pod.connect(VIP6).is_direct());
+}
+
+#[test]
+fn a_policy_that_drops_the_way_switches_ipv6_off_alone() {
+    let (mut pod, agent) = captured();
+    pod.shell(
+        "echo 'table ip6 deny { chain output { type filter hook output priority 0; \
+         ip6 daddr fd6d:6972:726f:7200::/96 drop; }; }' | nft -f -",
+    );
+    let reason = agent.wait_for_v6(FamilyState::Off).expect("with a reason");
+    assert!(reason.contains("canary") && reason.contains("fd6d:6972:726f:7200::1"), "{reason}");
+    assert!(pod.connect(VIP6).is_direct());
+    assert!(!pod.connect(VIP).is_direct());
+    assert_eq!(agent.status()[0].state, State::On);
+    pod.shell("nft delete table ip6 deny");
+    agent.wait_for_v6(FamilyState::On);
+    assert!(!pod.connect(VIP6).is_direct());
+}
+
+/// The port is chosen where it is free for both families; later it may not be.
+#[test]
+fn a_port_that_is_taken_keeps_ipv6_off_alone() {
+    let mut pod = Pod::without_ipv6();
+    let agent = Agent::new(vec![pod.config("default/web")]);
+    agent.wait_for_v6(FamilyState::Absent);
+    let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port(&agent)));
+    let listener = pod.inside(|| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(true).unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket.listen(1).unwrap();
+        socket
+    });
+    pod.shell(
+        "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && \
+         ip address add fd00:98::7/64 dev eth0 nodad",
+    );
+    let reason = agent.wait_for_v6(FamilyState::Off).expect("with a reason");
+    assert!(reason.contains("in use"), "{reason}");
+    assert!(!pod.connect(VIP).is_direct());
+    drop(listener);
     agent.wait_for_v6(FamilyState::On);
     assert!(!pod.connect(VIP6).is_direct());
 }

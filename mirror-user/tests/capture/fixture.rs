@@ -27,6 +27,7 @@ use mirror_user::{
     sockets::NetnsSockets,
     worker::{Command as Told, Heart as _, Workload},
 };
+use nix::sched::{CloneFlags, setns};
 
 /// On the pod's own loopback, with a server that answers "direct".
 pub(crate) const VIP: &str = "10.99.0.1:80";
@@ -203,6 +204,18 @@ impl Pod {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{command}: {text}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `work` on a thread inside the pod's network namespace; sockets that it makes stay there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let netns = fs::File::open(format!("/proc/{}/ns/net", self.child.id())).expect("it lives");
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&netns, CloneFlags::CLONE_NEWNET).expect("root");
+                work()
+            });
+            inside.join().expect("no panic")
+        })
     }
 
     fn start(enter: &str, then: &str) -> Self {
