@@ -1,10 +1,13 @@
 //! Captures that come and go leave nothing behind: no descriptor, no namespace, no link, no map
-//! entry. A test binary of its own, since it counts the process's descriptors.
+//! entry, no route. A test binary of its own, since it counts the process's descriptors.
 
 #[path = "capture/fixture.rs"]
 mod fixture;
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use aya::programs::loaded_links;
 use fixture::{Agent, Sleeper, config, eventually};
@@ -25,8 +28,19 @@ fn descriptors() -> BTreeMap<String, usize> {
     kinds
 }
 
-fn links() -> usize {
-    loaded_links().filter(Result::is_ok).count()
+/// The links that this process holds (proc_pid_fdinfo(5)); other processes have links as well.
+fn links() -> BTreeSet<u32> {
+    let files = fs::read_dir("/proc/self/fdinfo").expect("/proc is mounted").flatten();
+    let infos = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    let id = |info: String| {
+        info.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok())
+    };
+    infos.filter_map(id).collect()
+}
+
+/// The agent's IPv6 routes in a pod.
+fn routes(pod: &Sleeper) -> usize {
+    pod.shell("ip -6 route show table local proto 109").lines().count()
 }
 
 fn a_hundred_captures_ten_times_leave_nothing() {
@@ -35,20 +49,27 @@ fn a_hundred_captures_ten_times_leave_nothing() {
         || pods.iter().enumerate().map(|(i, pod)| config(&format!("default/pod-{i}"), &pod.cgroup));
     // The first agent opens what stays open for the life of a process (aya's probes).
     drop(Agent::new(Vec::new()));
-    let (before, links_before) = (descriptors(), links());
+    let before = descriptors();
     for round in 0..ROUNDS {
         let agent = Agent::new(configs().collect());
         agent.wait_for(State::On);
         let served = agent.served.lock().expect("no panic").len();
-        assert_eq!(served, PODS * fixture::WORKERS as usize);
-        assert!(links() >= links_before + 7 * PODS, "round {round}");
+        // One for each family.
+        assert_eq!(served, 2 * PODS * fixture::WORKERS as usize);
+        assert_eq!(routes(&pods[0]), 1);
+        let links = links();
+        assert_eq!(links.len(), 7 * PODS, "round {round}");
         drop(agent);
         // The kernel frees links after a grace period.
-        eventually("no link left", || match links() {
-            now if now <= links_before => Ok(()),
-            now => Err(format!("{now} links, {links_before} before")),
+        eventually("no link left", || {
+            let left = loaded_links().filter_map(Result::ok);
+            match left.filter(|link| links.contains(&link.id())).count() {
+                0 => Ok(()),
+                left => Err(format!("{left} links")),
+            }
         });
         assert_eq!(descriptors(), before, "round {round}");
+        assert_eq!(pods.iter().step_by(10).map(routes).sum::<usize>(), 0, "round {round}");
     }
 }
 

@@ -196,14 +196,7 @@ impl Pod {
 
     /// Runs a shell's command in the pod's network namespace, but not in its cgroup.
     pub(crate) fn shell(&self, command: &str) -> String {
-        let pid = self.child.id().to_string();
-        let output = Command::new("nsenter")
-            .args(["-t", &pid, "-n", "sh", "-c", command])
-            .output()
-            .expect("nsenter (util-linux)");
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command}: {text}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        shell(self.child.id(), command)
     }
 
     /// Runs `work` on a thread inside the pod's network namespace; sockets that it makes stay there.
@@ -281,6 +274,16 @@ impl Drop for Pod {
     }
 }
 
+fn shell(pid: u32, command: &str) -> String {
+    let output = Command::new("nsenter")
+        .args(["-t", &pid.to_string(), "-n", "sh", "-c", command])
+        .output()
+        .expect("nsenter (util-linux)");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command}: {text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Adds the IPv6 addresses, usable at once; the server's never as a source.
 fn setup_v6() -> String {
     format!(
@@ -296,9 +299,18 @@ pub(crate) struct Sleeper {
 }
 
 impl Sleeper {
-    /// In a network namespace of its own, with loopback up.
+    /// In a network namespace of its own, with loopback up and an IPv6 address.
     pub(crate) fn new() -> Self {
-        Self::start("exec unshare --net sh -c 'ip link set lo up && exec sleep 1000'")
+        Self::start(&format!(
+            "exec unshare --net sh -c 'ip link set lo up && ip link add eth0 type veth peer name \
+             eth1 && ip link set eth0 up && ip address add {POD_IP6}/64 dev eth0 nodad && \
+             exec sleep 1000'"
+        ))
+    }
+
+    /// What a command prints in its network namespace.
+    pub(crate) fn shell(&self, command: &str) -> String {
+        shell(self.child.id(), command)
     }
 
     /// In the namespace of the calling thread.

@@ -38,7 +38,7 @@ impl Loopback6 {
     /// Opens the listeners once the namespace has IPv6, and adds the route where it is missing.
     pub(super) fn prepare(&mut self, seat: &Seat, outside: &mut Outside) -> Result<(), Obstacle> {
         if Own::of(&outside.sockets, &seat.workload.place).v6.is_none() {
-            let text = "the network namespace has no IPv6 address beyond its links";
+            let text = "the network namespace has no IPv6 address, link-local ones aside";
             return Err(Obstacle::Absent(text.into()));
         }
         if !self.listening {
