@@ -1,5 +1,5 @@
-//! getpeername(2) and getsockname(2) of a captured connection of an IPv4 socket: the address that the application
-//! asked for, and the pod's own address instead of 127.0.0.1.
+//! getpeername(2) and getsockname(2) of a captured connection of an IPv4 socket: the address that
+//! the application asked for, and the pod's own address instead of 127.0.0.1.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use mirror_common::{FrontendId, is_loopback};

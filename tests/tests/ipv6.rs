@@ -189,6 +189,22 @@ fn a_pod_without_ipv6_is_captured_for_ipv4() {
     assert!(routes(&pair.client).is_empty());
 }
 
+/// As in a cluster of IPv6 alone: IPv4 has `lo` and nothing else.
+#[test]
+fn a_pod_without_ipv4_is_captured_for_ipv6() {
+    let pair = Pair::dual("only6").unwrap();
+    let [primary, shadow] = echoes(&pair);
+    let address = format!("address del {}/32 dev eth0\n", pair.client.ip());
+    pair.client.netns().ip(&address).unwrap();
+    let agent = pair.mirroring(&["--shadow-from", "pod"]).unwrap();
+    assert_eq!(ipv6(&agent)["state"], "on");
+    send(&pair.client, "-6", "six", 40);
+    let ip6 = pair.client.ip6().unwrap().to_string();
+    assert_eq!(peers(&primary.wait("id=six-", 40).unwrap()), [ip6.as_str()]);
+    assert_eq!(peers(&shadow.wait("id=six-", 40).unwrap()), [ip6.as_str()]);
+    assert_eq!(agent.metric("mirror_retries_total", &[]).unwrap(), 0.0);
+}
+
 /// When the family that the client uses has no endpoint, the other's serve.
 #[test]
 fn endpoints_of_the_other_family_are_better_than_none() {

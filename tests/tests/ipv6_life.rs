@@ -20,6 +20,10 @@ const NOTICED_LOST: f64 = 1.0;
 /// How long it may take to capture again. Seconds are allowed; 0.1 to 0.3 s is usual.
 const RESTORED: f64 = 3.0;
 
+/// Seconds in which kept connections may do nothing: 2 s while their way is broken, and then until
+/// TCP tries again.
+const STANDSTILL: usize = 4;
+
 /// A client, a primary behind a dual-stack Service, and a route that marks what the agent carries.
 struct Bed {
     app: Pod,
@@ -63,7 +67,7 @@ impl Bed {
         let result = f();
         let [v4, v6] = clients.map(|client| client.finish().unwrap());
         for events in [&v4, &v6] {
-            events.check_load(seconds as usize);
+            events.check_load(seconds as usize - STANDSTILL);
         }
         (v4, v6, result)
     }

@@ -47,48 +47,8 @@ pub(crate) const ID: FrontendId = FrontendId(0x1_2345);
 pub(crate) const ID6: FrontendId = FrontendId(0x3f_fffe);
 pub(crate) const WORKERS: u32 = 2;
 
-/// What the pod does: joins, serves, connects on command. An address in brackets is connected to by
-/// an IPv6 socket.
-const POD: &str = r#"
-import os, socket, sys, threading
-def serve(family, host, port):
-    s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind((host, port)); s.listen(64)
-    while True:
-        c, _ = s.accept(); c.sendall(b"direct"); c.close()
-hosts = [(socket.AF_INET, "10.99.0.1")]
-if "NO_IPV6" not in os.environ: hosts.append((socket.AF_INET6, "fd00:99::1"))
-for family, host in hosts:
-    for port in (80, 81):
-        threading.Thread(target=serve, args=(family, host, port), daemon=True).start()
-kept = None
-def name(a): return ("[%s]:%d" if ":" in a[0] else "%s:%d") % a[:2]
-print("ready", flush=True)
-for line in sys.stdin:
-    word, address = line.split(); host, port = address.rsplit(":", 1)
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    host = host.strip("[]")
-    try:
-        if word == "again":
-            s = kept
-        else:
-            s = socket.socket(family, socket.SOCK_DGRAM if word == "udp" else socket.SOCK_STREAM)
-            s.settimeout(5)
-            if word == "bound": s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-            if word == "only": s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if word == "dual": s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            if word == "loop": s.bind(("::1", 0))
-            if word == "mesh": os.setresuid(1337, 0, 0)
-            s.connect((host, int(port)))
-            os.setresuid(0, 0, 0)
-        if word == "keep":
-            kept = s
-        out = [name(s.getpeername()), name(s.getsockname())]
-        got = b"" if word in ("again", "udp") else s.recv(200)
-        print(*out, got.decode() or "-", flush=True)
-    except OSError as e:
-        print("error", e.errno, str(e).replace(" ", "_"), flush=True)
-"#;
+/// What the pod does.
+const POD: &str = include_str!("pod.py");
 
 /// What a connection of a pod saw.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,23 +64,8 @@ impl Seen {
     }
 }
 
-/// Attaches a program named "forbidder" to connect4 of a cgroup with flags 0, as tools without
-/// links do: programs below are forbidden from then on.
-const FORBID: &str = r#"
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-def bpf(command, attr):
-    buffer = ctypes.create_string_buffer(attr, 128)
-    result = libc.syscall(number, command, buffer, 128)
-    if result < 0: raise OSError(ctypes.get_errno(), "bpf")
-    return result
-insns = ctypes.create_string_buffer(bytes([0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0]))
-license = ctypes.create_string_buffer(b"GPL")
-program = bpf(5, struct.pack("<IIQQIIQII16sII", 18, 2, ctypes.addressof(insns),
-    ctypes.addressof(license), 0, 0, 0, 0, 0, b"forbidder", 0, 10))
-bpf(8, struct.pack("<IIII", os.open(sys.argv[1], os.O_RDONLY), program, 10, 0))
-"#;
+/// Attaches a program that forbids programs below.
+const FORBID: &str = include_str!("forbid.py");
 
 /// Runs [`FORBID`].
 pub(crate) fn forbid(cgroup: &Cgroup) {

@@ -27,8 +27,8 @@ impl<'o> Slices<'o> {
         self.0.contains_key(&(service.namespace.as_str(), service.name.as_str()))
     }
 
-    /// Ready endpoints of a port, each once, those of IPv4 first. A slice's port belongs to the Service port of the
-    /// same name (EndpointPort, `name`).
+    /// Ready endpoints of a port, each once, those of IPv4 first. A slice's port belongs to the
+    /// Service port of the same name (EndpointPort, `name`).
     pub(super) fn endpoints(&self, service: &ObjectName, port: &Port) -> BTreeSet<SocketAddr> {
         let key = (service.namespace.as_str(), service.name.as_str());
         let slices = self.0.get(&key).into_iter().flatten();
