@@ -31,7 +31,7 @@ pub(super) fn find<'r>(
         Ok(address) => {
             let wanted = SocketAddr::new(address, target.port);
             let mut frontends = resolved.frontends.iter();
-            match frontends.find(|frontend| SocketAddr::from(frontend.address) == wanted) {
+            match frontends.find(|frontend| frontend.address == wanted) {
                 Some(frontend) => return Ok(vec![frontend]),
                 None => by_address(objects, address)?,
             }

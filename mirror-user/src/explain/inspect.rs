@@ -1,7 +1,5 @@
 //! Following one request through the stages: objects and a request in, the explanation out. Pure.
 
-use std::net::SocketAddr;
-
 use http::{StatusCode, request};
 
 use super::{
@@ -75,7 +73,7 @@ fn at_frontend(
     mut head: request::Parts,
 ) -> Verdict {
     let first = frontends[0];
-    let addresses = frontends.iter().map(|f| SocketAddr::from(f.address).to_string()).collect();
+    let addresses = frontends.iter().map(|f| f.address.to_string()).collect();
     let frontend = FrontendView { service: first.service.to_string(), addresses };
     let namespace = &args.client_namespace;
     let (table, routes) = match (first.consumers.get(namespace), &first.producer) {
