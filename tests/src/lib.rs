@@ -50,5 +50,5 @@ pub use namespace::Netns;
 pub use nix::sys::signal::Signal;
 pub use node::{Node, Pod, Service};
 pub use pair::{Echo, Pair};
-pub use process::{Output, Process, eventually};
+pub use process::{Output, Process, eventually, slowness};
 pub use wrk::{Load, Wrk};

@@ -211,6 +211,18 @@ fn read(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
+/// How many times slower than a real machine this one may be: 1, unless `MIRROR_SLOWNESS` says
+/// otherwise, as it does where the processor is emulated. Bounds on times are multiplied by it.
+///
+/// # Panics
+/// The variable is there and no number of at least 1.
+#[must_use]
+pub fn slowness() -> f64 {
+    let Ok(text) = std::env::var("MIRROR_SLOWNESS") else { return 1.0 };
+    let slowness = text.parse().ok().filter(|slowness| *slowness >= 1.0);
+    slowness.unwrap_or_else(|| panic!("MIRROR_SLOWNESS is {text:?}, not a number of at least 1"))
+}
+
 /// Tries `condition` every 10 ms until it is true; an error after `timeout`, which says `what`
 /// did not happen.
 ///

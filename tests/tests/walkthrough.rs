@@ -7,6 +7,7 @@ use std::{cell::RefCell, collections::HashSet, fs, path::PathBuf, time::Duration
 use mirror_tests::{
     Agent, Node, Pod, Process, Service, Signal, eventually,
     manifest::{Route, Rule},
+    slowness,
 };
 
 const SHORT: Duration = Duration::from_secs(20);
@@ -59,8 +60,9 @@ impl Walkthrough {
     /// Sends `count` requests, each told apart by its query and on a connection of its own; all
     /// must be answered with 200, within a second.
     fn send(&self, tag: &str, count: usize) {
+        let limit = 5.0 * slowness();
         let script = format!(
-            "for i in $(seq {count}); do curl -sS -m 5 -o /dev/null \
+            "for i in $(seq {count}); do curl -sS -m {limit} -o /dev/null \
              -w '%{{http_code}} %{{time_total}}\\n' \"{URL}?id={tag}-$i\" || exit; done"
         );
         self.judge(&["sh", "-c", &script], count);
@@ -69,17 +71,23 @@ impl Walkthrough {
     /// The same on one keep-alive connection.
     fn send_kept(&self, tag: &str, count: usize) {
         let url = format!("{URL}?id={tag}-[1-{count}]");
+        let limit = (5.0 * slowness()).to_string();
         let format = "%{http_code} %{time_total}\n";
-        self.judge(&["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", format, &url], count);
+        self.judge(&["curl", "-sS", "-m", &limit, "-o", "/dev/null", "-w", format, &url], count);
     }
 
     fn judge(&self, argv: &[&str], count: usize) {
-        let output = self.curl.run(argv, Duration::from_secs(120)).unwrap().ok().unwrap();
+        let output = self
+            .curl
+            .run(argv, Duration::from_secs(120).mul_f64(slowness()))
+            .unwrap()
+            .ok()
+            .unwrap();
         assert_eq!(output.lines().count(), count, "{output}");
         for line in output.lines() {
             let (code, seconds) = line.split_once(' ').unwrap();
             assert_eq!(code, "200", "{output}");
-            assert!(seconds.parse::<f64>().unwrap() < 1.0, "{output}");
+            assert!(seconds.parse::<f64>().unwrap() < slowness(), "{output}");
         }
     }
 }
@@ -116,7 +124,8 @@ impl Version {
     /// Waits until `count` requests with this tag have arrived: copies are out of band.
     fn wait_for(&self, tag: &str, count: usize) {
         let what = format!("{count} requests {tag}");
-        let arrived = eventually(&what, Duration::from_secs(5), || self.seen(tag).len() >= count);
+        let patience = Duration::from_secs(5).mul_f64(slowness());
+        let arrived = eventually(&what, patience, || self.seen(tag).len() >= count);
         assert!(arrived.is_ok(), "{what}: {}", self.seen(tag).len());
         assert_eq!(self.seen(tag).len(), count);
     }

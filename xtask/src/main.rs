@@ -3,6 +3,7 @@
 
 pub mod build_ebpf;
 mod demo;
+mod kernel;
 mod suite;
 mod tools;
 

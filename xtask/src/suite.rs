@@ -8,18 +8,24 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use tally::Tally;
+pub(crate) use tally::Tally;
+
+use crate::kernel::{self, Extent};
 
 /// Flags of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
     /// Run this step only; may be given several times: tools, format, ebpf, committed, lint, unit,
-    /// docs, build, e2e, licenses, advisories
+    /// docs, build, e2e, kernel, licenses, advisories
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// Run the unit and end-to-end tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Run the tests that capture on Debian's kernel of this version, in QEMU, and nothing else;
+    /// may be given several times. Without it the step "kernel" runs the shorter ones on 6.1
+    #[arg(long, value_name = "VERSION", conflicts_with = "only")]
+    kernel: Vec<String>,
 }
 
 /// Runs the steps in order.
@@ -34,18 +40,36 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         }
     }
     let filter = args.filter.as_deref();
+    if !args.kernel.is_empty() {
+        let version = |version: &String| {
+            let test = || kernel::test(version, Extent::Long, filter);
+            timed(&format!("kernel {version}"), test)
+        };
+        finish(args.kernel.iter().map(version));
+    }
     let chosen = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let steps = steps::ALL.iter().filter(|(name, _)| chosen(name));
+    finish(steps.map(|(name, step)| timed(name, || step(filter))))
+}
+
+/// Runs one step; its line of the summary, and its counts.
+fn timed(name: &str, step: impl FnOnce() -> Result<Tally>) -> (String, Tally) {
+    println!("\n== {name}");
+    let start = Instant::now();
+    let tally = step().unwrap_or_else(|error| {
+        println!("{name}: {error:#}");
+        Tally::FAILED
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    (format!("{name:<11} {seconds:>7.1} s  {tally}"), tally)
+}
+
+/// Runs all steps, and says what they counted.
+fn finish(steps: impl Iterator<Item = (String, Tally)>) -> ! {
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    for (name, step) in steps::ALL.iter().filter(|(name, _)| chosen(name)) {
-        println!("\n== {name}");
-        let start = Instant::now();
-        let tally = step(filter).unwrap_or_else(|error| {
-            println!("{name}: {error:#}");
-            Tally::FAILED
-        });
-        let seconds = start.elapsed().as_secs_f64();
-        lines.push(format!("{:<10} {seconds:>7.1} s  {tally}", *name));
+    for (line, tally) in steps {
+        lines.push(line);
         total += tally;
     }
     println!("\n{}\n", lines.join("\n"));

@@ -72,7 +72,11 @@ pub(crate) fn ensure(programs: &[(&str, &str)]) -> Result<()> {
     install(&packages).with_context(|| format!("please install: {}", packages.join(" ")))
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Installs Debian packages.
+///
+/// # Errors
+/// No apt-get, not root, or what apt-get says.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if find("apt-get").is_none() {
         bail!("no apt-get here");
     }

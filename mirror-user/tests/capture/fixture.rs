@@ -455,14 +455,17 @@ fn work(
     }
 }
 
-/// Tries for ten seconds.
+/// Longer than anything takes on a loaded or emulated machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tries for as long as [`PATIENCE`].
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match probe() {
             Ok(value) => return value,
-            Err(last) if start.elapsed() > Duration::from_secs(10) => {
-                panic!("waited 10 s for {what}: {last}")
+            Err(last) if start.elapsed() > PATIENCE => {
+                panic!("waited {PATIENCE:?} for {what}: {last}")
             }
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }

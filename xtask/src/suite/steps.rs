@@ -8,13 +8,17 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::tally::Tally;
-use crate::{build_ebpf, tools};
+use crate::{
+    build_ebpf,
+    kernel::{self, Extent},
+    tools,
+};
 
 /// A step: gets `--filter`, gives its counts; an error counts as one failure.
 type Step = fn(Option<&str>) -> Result<Tally>;
 
 /// All steps in order: the cheap ones first, what later ones need before them.
-pub(super) const ALL: [(&str, Step); 11] = [
+pub(super) const ALL: [(&str, Step); 12] = [
     ("tools", |_| done(install())),
     ("format", |_| done(format())),
     ("ebpf", |_| done(ebpf())),
@@ -24,6 +28,7 @@ pub(super) const ALL: [(&str, Step); 11] = [
     ("docs", |_| done(docs())),
     ("build", |_| done(tools::build_mirror())),
     ("e2e", end_to_end),
+    ("kernel", |filter| kernel::test(kernel::DEFAULT, Extent::Short, filter)),
     ("licenses", |_| done(licenses())),
     ("advisories", |_| advisories()),
 ];

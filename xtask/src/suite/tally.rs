@@ -4,20 +4,20 @@ use std::{fmt, ops::AddAssign};
 
 /// Counts of one step, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
-    pub(super) skipped: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
 }
 
 impl Tally {
-    pub(super) const PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
-    pub(super) const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
-    pub(super) const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
+    pub(crate) const PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
+    pub(crate) const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
+    pub(crate) const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
 
     /// Reads one line of cargo test: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`, which
     /// each test binary ends with. None for every other line.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let count = |what| {
             let mut items = counts.split("; ");
