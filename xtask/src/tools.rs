@@ -120,15 +120,22 @@ impl Drop for NoServices {
     }
 }
 
-/// A Python environment in target/venv with gunicorn and httpbin; its bin folder.
+/// The Python packages of the demo and the end-to-end tests. `h2` is what scripts build odd HTTP/2
+/// peers from, `wsproto` does the frames of a WebSocket inside of one.
+const PACKAGES: [&str; 8] =
+    ["grpcio", "gunicorn", "h2", "httpbin", "httpx", "hypercorn", "websockets", "wsproto"];
+
+/// A Python environment in target/venv with [`PACKAGES`]; its bin folder.
 ///
 /// # Errors
 /// No Python, or pip fails.
 pub(crate) fn venv() -> Result<PathBuf> {
     let folder = root().join("target/venv");
     let bin = folder.join("bin");
+    // What is installed: an environment that an older list made is brought up to this one.
     let stamp = folder.join("installed");
-    if stamp.exists() {
+    let wanted = PACKAGES.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(bin);
     }
     ensure(&[("python3", "python3")])?;
@@ -136,11 +143,11 @@ pub(crate) fn venv() -> Result<PathBuf> {
     if !ensurepip.status.success() {
         install(&["python3-venv"]).context("please install: python3-venv")?;
     }
-    eprintln!("installing httpbin and gunicorn into {}", folder.display());
+    eprintln!("installing {} into {}", PACKAGES.join(", "), folder.display());
     run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    let pip = ["install", "--quiet", "--disable-pip-version-check", "gunicorn", "httpbin"];
-    run(Command::new(bin.join("pip")).args(pip))?;
-    fs::write(stamp, "")?;
+    let pip = ["install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(bin.join("pip")).args(pip).args(PACKAGES))?;
+    fs::write(stamp, wanted)?;
     Ok(bin)
 }
 

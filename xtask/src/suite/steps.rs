@@ -45,6 +45,7 @@ fn install() -> Result<()> {
         ("nft", "nftables"),
         ("wrk", "wrk"),
         ("nginx", "nginx-light"),
+        ("h2load", "nghttp2-client"),
         ("python3", "python3"),
         ("node", "nodejs"),
         ("openssl", "openssl"),
