@@ -121,6 +121,19 @@ impl<'a> Agent<'a> {
         Ok(self.metrics()?.sum(name, labels))
     }
 
+    /// Requests that it took out of connections of this kind (`http1`, `http2`): 0 as long as it
+    /// only passed bytes through.
+    ///
+    /// # Errors
+    /// As [`Agent::metrics`].
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters")]
+    pub fn parsed(&self, kind: &str) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let connections = metrics.sum("mirror_connections_total", &[("kind", kind)]);
+        let requests = metrics.sum("mirror_requests_total", &[]);
+        Ok(if connections > 0.0 { requests as u64 } else { 0 })
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

@@ -56,23 +56,29 @@ impl Service {
     /// The Service and its EndpointSlices, one for each family.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { namespace, name, cluster_ip, port, endpoints, cluster_ip6, endpoints6 } = self;
+        let Self { namespace, name, cluster_ip, port, endpoints, cluster_ip6, endpoints6, .. } =
+            self;
         let target = endpoints.first().map(SocketAddrV4::port);
         let target = target.or_else(|| endpoints6.first().map(SocketAddrV6::port)).unwrap_or(*port);
         let both = match cluster_ip6 {
             Some(ip) => format!("  clusterIPs: [\"{cluster_ip}\", \"{ip}\"]\n"),
             None => String::new(),
         };
+        let speaks = self.speaks("    ");
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
              spec:\n  clusterIP: {cluster_ip}\n{both}  ports:\n  - name: http\n    port: {port}\n    \
-             targetPort: {target}\n"
+             targetPort: {target}\n{speaks}"
         );
         text.push_str(&self.slice("IPv4", target, endpoints.iter().map(SocketAddrV4::ip)));
         if cluster_ip6.is_some() {
             text.push_str(&self.slice("IPv6", target, endpoints6.iter().map(SocketAddrV6::ip)));
         }
         text
+    }
+
+    fn speaks(&self, indent: &str) -> String {
+        self.app_protocol.map_or(String::new(), |name| format!("{indent}appProtocol: {name}\n"))
     }
 
     fn slice(
@@ -82,12 +88,13 @@ impl Service {
         ready: impl ExactSizeIterator<Item = impl Display>,
     ) -> String {
         let Self { namespace, name, .. } = self;
+        let speaks = self.speaks("  ");
         let number = if family == "IPv4" { 1 } else { 2 };
         let mut text = format!(
             "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: \
              {name}-{number}\n  namespace: {namespace}\n  labels:\n    \
              kubernetes.io/service-name: {name}\naddressType: {family}\nports:\n- name: http\n  \
-             port: {target}\n  protocol: TCP\n"
+             port: {target}\n  protocol: TCP\n{speaks}"
         );
         text.push_str(if ready.len() == 0 { "endpoints: []\n" } else { "endpoints:\n" });
         for ip in ready {
@@ -236,6 +243,7 @@ mod tests {
             endpoints: vec!["10.244.0.3:80".parse().unwrap(), "10.244.0.4:80".parse().unwrap()],
             cluster_ip6: None,
             endpoints6: Vec::new(),
+            app_protocol: None,
         }
     }
 
@@ -296,5 +304,13 @@ spec:
         assert!(v4.contains("name: httpbin-1\n") && v4.contains("addressType: IPv4\n"));
         assert!(v6.contains("name: httpbin-2\n") && v6.contains("addressType: IPv6\n"));
         assert!(v6.contains("- addresses: [\"fd00:244::3\"]\n"));
+    }
+
+    #[test]
+    fn a_service_says_what_it_speaks() {
+        let h2c = Service { app_protocol: Some("kubernetes.io/h2c"), ..service() }.manifest();
+        let (service, slice) = h2c.split_once("---\n").unwrap();
+        assert!(service.ends_with("    targetPort: 80\n    appProtocol: kubernetes.io/h2c\n"));
+        assert!(slice.contains("  protocol: TCP\n  appProtocol: kubernetes.io/h2c\nendpoints:"));
     }
 }

@@ -180,6 +180,7 @@ impl Node {
             endpoints,
             cluster_ip6: None,
             endpoints6: Vec::new(),
+            app_protocol: None,
         };
         state.services.push(service.clone());
         self.apply(&state)?;

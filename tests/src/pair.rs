@@ -41,7 +41,7 @@ impl Pair {
     /// # Errors
     /// As [`Node::create`].
     pub fn create(name: &str) -> Result<Self> {
-        Self::make(name, Node::service)
+        Self::make(name, Node::service, None)
     }
 
     /// The same with Services that have an IPv6 address as well.
@@ -49,19 +49,28 @@ impl Pair {
     /// # Errors
     /// As [`Node::create`].
     pub fn dual(name: &str) -> Result<Self> {
-        Self::make(name, Node::dual_service)
+        Self::make(name, Node::dual_service, None)
     }
 
-    fn make(name: &str, add: AddService) -> Result<Self> {
+    /// The same with an `appProtocol` on the ports of `primary` and `shadow`.
+    ///
+    /// # Errors
+    /// As [`Node::create`].
+    pub fn speaking(name: &str, protocol: Option<&'static str>) -> Result<Self> {
+        Self::make(name, Node::service, protocol)
+    }
+
+    fn make(name: &str, add: AddService, protocol: Option<&'static str>) -> Result<Self> {
         let node = Node::create(name)?;
         let [client, primary, shadow] = ["client", "primary", "shadow"].map(|name| node.pod(name));
         let (client, primary, shadow) = (client?, primary?, shadow?);
         let web = add(&node, "web", 8000, 80, &[&primary])?;
         let pair = Self { client, primary, shadow, web, node };
-        let others = [
+        let mut others = [
             add(&pair.node, "primary", 80, 80, &[&pair.primary])?,
             add(&pair.node, "shadow", 80, 80, &[&pair.shadow])?,
         ];
+        others.iter_mut().for_each(|service| service.app_protocol = protocol);
         let manifests = [&pair.web, &others[0], &others[1]].map(Service::manifest);
         pair.node.routes().write("services.yaml", &manifests.join("---\n"))?;
         Ok(pair)
@@ -159,10 +168,12 @@ pub fn script(name: &str) -> String {
 /// # Errors
 /// It is not installed; the message says how to.
 pub fn venv(program: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin").join(program);
-    let path = path.canonicalize().with_context(|| {
-        format!("no {}: cargo xtask test --only tools installs it", path.display())
-    })?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin");
+    // Not of the program: python is a link out of the environment, and looks where it was called.
+    let path = folder.canonicalize().unwrap_or(folder).join(program);
+    if !path.exists() {
+        bail!("no {}: cargo xtask test --only tools installs it", path.display());
+    }
     Ok(path.to_string_lossy().into_owned())
 }
 

@@ -22,6 +22,8 @@ pub struct Service {
     pub cluster_ip6: Option<Ipv6Addr>,
     /// Ready IPv6 endpoints, of the same port.
     pub endpoints6: Vec<SocketAddrV6>,
+    /// The port's `appProtocol`.
+    pub app_protocol: Option<&'static str>,
 }
 
 impl Service {
