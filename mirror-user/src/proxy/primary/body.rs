@@ -164,6 +164,11 @@ impl Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
+        // A primary of HTTP/1 does not ask for what follows the last byte of a counted body, even
+        // where that is no more than the end of a client's stream of HTTP/2.
+        if self.incoming.size_hint().exact() == Some(0) {
+            self.finish();
+        }
         self.cut(DropReason::PrimaryEnded);
     }
 }
