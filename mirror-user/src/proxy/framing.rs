@@ -26,6 +26,10 @@ pub(crate) enum Malformed {
     ManyHosts,
     #[error("the Host field is not host[:port] (RFC 9110, section 7.2)")]
     BadHost,
+    #[error("the target is not of the form that the method has (RFC 9112, section 3.2)")]
+    BadTarget,
+    #[error("a CONNECT request has no content (RFC 9110, section 9.3.6)")]
+    ConnectContent,
     #[error("the Transfer-Encoding is not \"chunked\" alone (RFC 9112, section 6.1)")]
     Encoding,
 }
@@ -48,9 +52,10 @@ pub(crate) fn prepare_request(head: &mut request::Parts) -> Result<Carriage, Mal
     check_host(head)?;
     check_encoding(&head.headers)?;
     if head.method == Method::CONNECT {
+        check_connect(head)?;
         return Ok(Carriage::Tunnel);
     }
-    to_origin_form(head);
+    to_origin_form(head)?;
     if asks_upgrade(head) {
         return Ok(Carriage::Tunnel);
     }
@@ -87,14 +92,35 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
     }
 }
 
-/// RFC 9112, section 3.2.2: the target's authority replaces what Host says.
-fn to_origin_form(head: &mut request::Parts) {
-    let Some(authority) = head.uri.authority() else { return };
+/// The target is an authority (RFC 9112, section 3.2.3), and nothing is framed: what stands behind
+/// the head would be the content to one recipient and the tunnel's first bytes to another. HTTP/2 has
+/// frames for that.
+fn check_connect(head: &request::Parts) -> Result<(), Malformed> {
+    if head.uri.authority().is_none() {
+        return Err(Malformed::BadTarget);
+    }
+    let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    let content = framed.iter().any(|name| head.headers.contains_key(name));
+    if content && head.version <= Version::HTTP_11 {
+        Err(Malformed::ConnectContent)
+    } else {
+        Ok(())
+    }
+}
+
+/// RFC 9112, section 3.2.2: the target's authority replaces what Host says. An authority alone is
+/// CONNECT's (section 3.2.3): in `GET x` the `x` is no path, and must not become the Host.
+fn to_origin_form(head: &mut request::Parts) -> Result<(), Malformed> {
+    let Some(authority) = head.uri.authority() else { return Ok(()) };
+    if head.uri.scheme().is_none() {
+        return Err(Malformed::BadTarget);
+    }
     if let Ok(host) = HeaderValue::from_str(strip_userinfo(authority.as_str())) {
         head.headers.insert(header::HOST, host);
     }
     let target = head.uri.path_and_query().cloned();
     head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    Ok(())
 }
 
 fn strip_userinfo(authority: &str) -> &str {

@@ -55,6 +55,28 @@ fn absolute_form_becomes_origin_form() {
 }
 
 #[test]
+fn an_authority_alone_is_the_target_of_connect_only() {
+    for line in ["GET x", "GET other:80", "POST a.example", "CONNECT /x"] {
+        let refused = prepare_request(&mut head(line, &[("Host", "a")]));
+        assert_eq!(refused, Err(Malformed::BadTarget), "{line}");
+    }
+    for line in ["OPTIONS *", "GET /x", "GET http://other"] {
+        let fine = prepare_request(&mut head(line, &[("Host", "a")]));
+        assert_eq!(fine, Ok(Carriage::Message), "{line}");
+    }
+}
+
+#[test]
+fn connect_has_no_content() {
+    for field in [("Content-Length", "4"), ("Transfer-Encoding", "chunked")] {
+        let refused = prepare_request(&mut head("CONNECT b:80", &[("Host", "b:80"), field]));
+        assert_eq!(refused, Err(Malformed::ConnectContent), "{field:?}");
+    }
+    let fine = prepare_request(&mut head("CONNECT b:80", &[("Host", "b:80")]));
+    assert_eq!(fine, Ok(Carriage::Tunnel));
+}
+
+#[test]
 fn hop_by_hop_fields_go_and_the_order_stays() {
     let mut head = head(
         "GET /",
