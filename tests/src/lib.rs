@@ -29,6 +29,7 @@ pub mod bpf;
 mod cgroup;
 mod command;
 mod copies;
+pub mod corpus;
 pub mod http;
 mod leftovers;
 pub mod load;
