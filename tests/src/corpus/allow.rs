@@ -174,3 +174,72 @@ pub fn summary<'a>(reasons: impl IntoIterator<Item = &'a String>) -> String {
         .iter()
         .fold(String::new(), |text, (reason, count)| text + &format!("  {count:>4}  {reason}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::{
+        message::{Part, Token},
+        script::Side,
+        trace::{Entry, Saw},
+    };
+
+    /// What the server saw: one head of these lines.
+    fn trace(lines: &[&str]) -> Trace {
+        let entry = |(at, line): (usize, &&str)| {
+            let part = if at == 0 { Part::Start } else { Part::Field };
+            let line = format!("{line}\r\n").into_bytes();
+            let saw = Saw::Token(Token::Line(part, line));
+            Entry { step: Some(1), side: Side::Server, connection: 0, saw }
+        };
+        Trace(lines.iter().enumerate().map(entry).collect())
+    }
+
+    fn failure(list: &str, direct: &Trace, agent: &Trace) -> String {
+        match AllowList::parse(list).unwrap().judge("it", direct, agent) {
+            Verdict::Failed(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const START: &str = "GET / HTTP/1.1";
+
+    #[test]
+    fn only_what_the_list_names_may_differ() {
+        let direct = trace(&[START, "A: 1", "Connection: close", "B: 2"]);
+        let agent = trace(&[START, "B: 2", "A: 1"]);
+        let why = failure("", &direct, &agent);
+        assert!(why.contains("kinds that would explain it: hop-by-hop field-order\n"), "{why}");
+        assert!(failure("= hop-by-hop: why\nit", &direct, &agent).contains("differs"));
+        assert!(failure("= field-order: why\nit", &direct, &agent).contains("differs"));
+        let both = "= hop-by-hop: why\nit\n= field-order: because\nother it";
+        let verdict = AllowList::parse(both).unwrap().judge("it", &direct, &agent);
+        let Verdict::Allowed(reasons) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(reasons, ["hop-by-hop: why", "field-order: because"]);
+        let verdict = AllowList::parse(both).unwrap().judge("third", &direct, &direct);
+        assert!(matches!(verdict, Verdict::Equal), "{verdict:?}");
+    }
+
+    #[test]
+    fn what_is_not_needed_fails() {
+        let same = trace(&[START, "A: 1"]);
+        assert!(failure("= field-order: why\nit", &same, &same).contains("does not occur"));
+        let list = "= exact: why\nit\n- 2 S0 \"A: 1\\r\\n\"";
+        assert!(failure(list, &same, &same).contains("the list says"));
+        let verdict = AllowList::parse(list).unwrap().judge("it", &same, &trace(&[START]));
+        assert!(matches!(verdict, Verdict::Allowed(_)), "{verdict:?}");
+        assert!(failure(list, &same, &trace(&[START, "A: 2"])).contains("differs"));
+        let unknown = AllowList::parse("= field-order: why\nnobody").unwrap();
+        assert!(unknown.check_names(&["it"]).is_err());
+        assert!(AllowList::parse("= whim: why\nit").is_err());
+    }
+
+    #[test]
+    fn a_mirror_may_change_nothing_else() {
+        let list = AllowList::parse("= field-order: why\nit").unwrap();
+        let (plain, other) = (trace(&[START, "A: 1", "B: 2"]), trace(&[START, "B: 2", "A: 1"]));
+        assert!(list.harm("it", &plain, &other).is_empty());
+        assert_eq!(list.harm("other", &plain, &other).len(), 2);
+        assert_eq!(list.harm("it", &plain, &trace(&[START, "A: 1"])).len(), 1);
+    }
+}
