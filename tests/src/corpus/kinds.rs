@@ -13,7 +13,7 @@ pub(super) type Kind = fn(&mut Vec<Entry>);
 
 /// All kinds, in the order in which they are applied: what drops lines comes before what orders
 /// the rest.
-pub(super) const ALL: [(&str, Kind); 15] = [
+pub(super) const ALL: [(&str, Kind); 16] = [
     ("empty-lines", empty_lines),
     ("line-ends", |entries| line_ends(entries)),
     ("field-whitespace", |entries| field_whitespace(entries)),
@@ -27,6 +27,7 @@ pub(super) const ALL: [(&str, Kind); 15] = [
     ("trailer-case", |entries| trailer_case(entries)),
     ("trailer-order", |entries| trailer_order(entries)),
     ("field-order", field_order),
+    ("goaway", goaway),
     ("connections", connections),
     ("server-end", |entries| server_end(entries)),
 ];
@@ -195,6 +196,11 @@ fn field_order(entries: &mut Vec<Entry>) {
             fields.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
     }
+}
+
+/// A connection of HTTP/2 that says it ends, without an error.
+fn goaway(entries: &mut Vec<Entry>) {
+    entries.retain(|entry| entry.saw != Saw::Frame("GOAWAY code 0".into()));
 }
 
 /// Which of a server's connections carries a request. The first one's end is that of all.
