@@ -151,8 +151,14 @@ fn rustflags(root: &Path, linker: &Path) -> String {
         "-Clink-arg=--btf".to_owned(),
         "-Cdebuginfo=2".to_owned(),
     ];
-    for (from, to) in [(root, "mirror"), (&cargo_home, "cargo")] {
+    let mut remap = |from: &Path, to: &str| {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    };
+    remap(root, "mirror");
+    remap(&cargo_home, "cargo");
+    // The last that fits counts: crates come from whatever registry this machine uses.
+    for source in fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten().flatten() {
+        remap(&source.path(), "crates");
     }
     flags.join("\x1f")
 }
