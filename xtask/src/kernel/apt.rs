@@ -1,7 +1,6 @@
 //! apt, asked for packages that are unpacked and never installed. In: a pattern of names. Out: the
-//! names that there are, and their archives. First as this machine is set up, mirrors and all;
-//! where that knows no such package (Ubuntu, or no backports), Debian's own archive, with lists of
-//! its own, signed by Debian's keys.
+//! names that there are, and their archives. First as this machine is set up; where that knows no
+//! such package, the backports of the Debian archive that it uses, with lists of their own.
 
 use std::{
     fs,
@@ -14,13 +13,6 @@ use anyhow::{Context, Result, bail};
 use crate::tools;
 
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// Where Debian 12 has its kernels: 6.1 in the first and the last, 6.12 in the second.
-const SUITES: [(&str, &str); 3] = [
-    ("debian", "bookworm"),
-    ("debian", "bookworm-backports"),
-    ("debian-security", "bookworm-security"),
-];
 
 /// A way of asking apt.
 #[derive(Debug)]
@@ -35,23 +27,19 @@ impl Apt {
         Self { options: vec!["-oAPT::Sandbox::User=root".into()] }
     }
 
-    /// Debian's own archive; lists and caches are kept in `folder`.
+    /// The backports of the Debian archive that this machine uses; lists and caches are kept in
+    /// `folder`.
     ///
     /// # Errors
-    /// Debian's keys cannot be had, or the folder not be made.
-    pub(super) fn debian(folder: &Path) -> Result<Self> {
-        if !Path::new(KEYS).exists() {
-            tools::install(&["debian-archive-keyring"])
-                .context("please install: debian-archive-keyring")?;
-        }
+    /// It uses none, or the folder cannot be made.
+    pub(super) fn backports(folder: &Path) -> Result<Self> {
+        let (archive, release) = Self::archive()?;
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        let line = |(archive, suite): (&str, &str)| {
-            format!("deb [signed-by={KEYS}] http://deb.debian.org/{archive} {suite} main\n")
-        };
         let sources = folder.join("sources.list");
-        fs::write(&sources, SUITES.map(line).concat())?;
+        let line = format!("deb [signed-by={KEYS}] {archive} {release}-backports main\n");
+        fs::write(&sources, line)?;
         let mut apt = Self::here();
         let set = |name: &str, path: PathBuf| format!("-oDir::{name}={}", path.display());
         apt.options.extend([
@@ -61,6 +49,23 @@ impl Apt {
             set("Cache", folder.join("cache")),
         ]);
         Ok(apt)
+    }
+
+    /// The Debian archive that this machine's apt uses, and the name of its release.
+    fn archive() -> Result<(String, String)> {
+        let output = Command::new("apt-get")
+            .args(["indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE)"])
+            .arg("Created-By: Packages")
+            .output()
+            .context("apt-get cannot be started: this step needs Debian's packages")?;
+        let list = String::from_utf8_lossy(&output.stdout).into_owned();
+        let found = list.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (origin, archive, release) = (fields.next()?, fields.next()?, fields.next()?);
+            let plain = !release.contains(['-', '/']);
+            (origin == "Debian" && plain).then(|| (archive.to_owned(), release.to_owned()))
+        });
+        found.context("apt uses no archive of Debian here, which has the kernels to test on")
     }
 
     /// Fresh lists.

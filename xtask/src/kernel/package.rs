@@ -71,11 +71,11 @@ fn newest(version: &str, folder: &Path) -> Result<(Apt, String)> {
     {
         return Ok((here, package));
     }
-    let debian = Apt::debian(&folder.join("apt"))?;
-    debian.update()?;
-    match search(&debian)? {
-        Some(package) => Ok((debian, package)),
-        None => bail!("Debian 12 has no linux-image-{version}.*-cloud-amd64; it has 6.1 and 6.12"),
+    let backports = Apt::backports(&folder.join("apt"))?;
+    backports.update()?;
+    match search(&backports)? {
+        Some(package) => Ok((backports, package)),
+        None => bail!("there is no linux-image-{version}.*-cloud-amd64 (Debian 12: 6.1 and 6.12)"),
     }
 }
 
