@@ -139,6 +139,9 @@ fn manifests(way: Way, ip: Ipv4Addr, last: u16) -> String {
                 cluster_ip: address,
                 port,
                 endpoints: Vec::new(),
+                cluster_ip6: None,
+                endpoints6: Vec::new(),
+                app_protocol: None,
             };
             let route = Route::new(&format!("{name}-{port}"), &parent).rule(rule);
             let _ = write!(routes, "---\n{}", route.manifest());
