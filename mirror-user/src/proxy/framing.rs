@@ -30,6 +30,8 @@ pub(crate) enum Malformed {
     BadTarget,
     #[error("a CONNECT request has no content (RFC 9110, section 9.3.6)")]
     ConnectContent,
+    #[error("Content-Length fields that differ (RFC 9110, section 8.6)")]
+    Lengths,
     #[error("the Transfer-Encoding is not \"chunked\" alone (RFC 9112, section 6.1)")]
     Encoding,
 }
@@ -51,6 +53,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub(crate) fn prepare_request(head: &mut request::Parts) -> Result<Carriage, Malformed> {
     check_host(head)?;
     check_encoding(&head.headers)?;
+    check_length(&mut head.headers)?;
     if head.method == Method::CONNECT {
         check_connect(head)?;
         return Ok(Carriage::Tunnel);
@@ -92,20 +95,34 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
     }
 }
 
-/// The target is an authority (RFC 9112, section 3.2.3), and nothing is framed: what stands behind
-/// the head would be the content to one recipient and the tunnel's first bytes to another. HTTP/2 has
-/// frames for that.
+/// hyper has refused differing lengths and merged equal ones where they came by HTTP/1; by HTTP/2
+/// both arrive, and an HTTP/1 upstream would get them as they are.
+fn check_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next().cloned() else { return Ok(()) };
+    let mut count = 1;
+    for other in lengths {
+        if *other != length {
+            return Err(Malformed::Lengths);
+        }
+        count += 1;
+    }
+    if count > 1 {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+    Ok(())
+}
+
+/// Nothing is framed: what stands behind the head would be the content to one recipient and the
+/// tunnel's first bytes to another. By HTTP/1 the target is an authority (RFC 9112, section 3.2.3);
+/// by HTTP/2 it may be a path as well (RFC 8441, section 4).
 fn check_connect(head: &request::Parts) -> Result<(), Malformed> {
-    if head.uri.authority().is_none() {
+    if head.uri.authority().is_none() && head.version <= Version::HTTP_11 {
         return Err(Malformed::BadTarget);
     }
     let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
     let content = framed.iter().any(|name| head.headers.contains_key(name));
-    if content && head.version <= Version::HTTP_11 {
-        Err(Malformed::ConnectContent)
-    } else {
-        Ok(())
-    }
+    if content { Err(Malformed::ConnectContent) } else { Ok(()) }
 }
 
 /// RFC 9112, section 3.2.2: the target's authority replaces what Host says. An authority alone is

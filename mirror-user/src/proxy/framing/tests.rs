@@ -55,6 +55,18 @@ fn absolute_form_becomes_origin_form() {
 }
 
 #[test]
+fn one_length_leaves() {
+    let (one, other) = (("Content-Length", "5"), ("Content-Length", "3"));
+    let fields = [("Host", "a"), one, ("A", "b"), one, one];
+    let mut equal = head("POST /", &fields);
+    assert_eq!(prepare_request(&mut equal), Ok(Carriage::Message));
+    assert_eq!(names(&equal), ["host: a", "content-length: 5", "a: b"]);
+    for fields in [[("Host", "a"), one, other], [("Host", "a"), one, ("Content-Length", "05")]] {
+        assert_eq!(prepare_request(&mut head("POST /", &fields)), Err(Malformed::Lengths));
+    }
+}
+
+#[test]
 fn an_authority_alone_is_the_target_of_connect_only() {
     for line in ["GET x", "GET other:80", "POST a.example", "CONNECT /x"] {
         let refused = prepare_request(&mut head(line, &[("Host", "a")]));
@@ -74,6 +86,9 @@ fn connect_has_no_content() {
     }
     let fine = prepare_request(&mut head("CONNECT b:80", &[("Host", "b:80")]));
     assert_eq!(fine, Ok(Carriage::Tunnel));
+    let mut extended = head("CONNECT /chat", &[("Host", "a")]);
+    extended.version = Version::HTTP_2;
+    assert_eq!(prepare_request(&mut extended), Ok(Carriage::Tunnel));
 }
 
 #[test]
