@@ -1,9 +1,10 @@
 //! Requests that two recipients could understand in two ways, sent through the agent; what a
 //! primary gets of them is read strictly.
 //!
-//! In: the files `*.ambiguous`. A case is `== name`, `send` with the bytes (each a write of its own),
-//! and one or more lines `allow`, each a list of what the primary may see, joined by `then`:
-//! `METHOD TARGET HOST "BODY"` a whole request with nothing ambiguous about it, and at the end
+//! In: the files `*.ambiguous`. A case is `== name`, `send` with the bytes (each a write of its own)
+//! or, for a client of HTTP/2 whose primary knows HTTP/1 alone, `frame` with one of its frames, and one or more lines `allow`, each a list of what the primary may see, joined by `then`:
+//! `METHOD TARGET HOST "BODY"` (`-` is an empty host) a whole request with nothing ambiguous about it,
+//! and at the end
 //! `refused` (nothing more reaches the primary; the client gets a 4xx, or its connection ends),
 //! `cut` (as refused, but a part of one more request may have reached the primary, which never
 //! becomes whole) or `opaque` (not HTTP by its first line: the primary gets the very bytes).
@@ -29,6 +30,7 @@ use tokio::{
 
 use super::{
     files,
+    frames::{Frame, PREFACE},
     script::{Word, texts, words},
     strict::{self, Read, Request},
 };
@@ -46,6 +48,8 @@ pub struct Case {
     /// Unique in the corpus.
     pub name: String,
     writes: Vec<Vec<u8>>,
+    /// The writes are frames, and so is what comes back.
+    http2: bool,
     allowed: Vec<Allowed>,
 }
 
@@ -105,14 +109,20 @@ pub fn load() -> Result<Vec<Case>> {
 fn read(line: &str, cases: &mut Vec<Case>) -> Result<()> {
     if let Some(name) = line.strip_prefix("== ") {
         ensure!(cases.iter().all(|case| case.name != name), "the name is taken");
-        cases.push(Case { name: name.to_owned(), writes: Vec::new(), allowed: Vec::new() });
+        let (name, writes, allowed) = (name.to_owned(), Vec::new(), Vec::new());
+        cases.push(Case { name, writes, http2: false, allowed });
         return Ok(());
     }
     let case = cases.last_mut().context("a case begins with == name")?;
     match line.split_once(' ') {
         Some(("send", bytes)) => case.writes.push(texts(bytes)?),
+        Some(("frame", frame)) => {
+            let (verb, rest) = frame.split_once(' ').unwrap_or((frame, ""));
+            case.http2 = true;
+            case.writes.push(Frame::parse(verb, &words(rest)?)?.bytes(&[]));
+        }
         Some(("allow", what)) => case.allowed.push(allowed(&words(what)?)?),
-        _ => bail!("send or allow"),
+        _ => bail!("send, frame or allow"),
     }
     Ok(())
 }
@@ -132,7 +142,8 @@ fn allowed(words: &[Word]) -> Result<Allowed> {
             }
             [Word::Plain(method), Word::Plain(target), Word::Plain(host), Word::Text(body)] => {
                 let body = body.escape_ascii().to_string();
-                let (method, target, host) = (method.clone(), target.clone(), host.clone());
+                let host = if host == "-" { String::new() } else { host.clone() };
+                let (method, target) = (method.clone(), target.clone());
                 allowed.whole.push(Request { method, target, host, body });
             }
             _ => bail!("METHOD TARGET HOST \"BODY\""),
@@ -151,7 +162,7 @@ impl Case {
         let failures: Vec<_> = self
             .allowed
             .iter()
-            .map(|allowed| allowed.check(seen, &sent))
+            .map(|allowed| allowed.check(seen, &sent, self.http2))
             .take_while(std::result::Result::is_err)
             .filter_map(std::result::Result::err)
             .collect();
@@ -171,7 +182,7 @@ impl Case {
 }
 
 impl Allowed {
-    fn check(&self, seen: &Seen, sent: &str) -> std::result::Result<(), String> {
+    fn check(&self, seen: &Seen, sent: &str, http2: bool) -> std::result::Result<(), String> {
         if self.rest == Rest::Opaque {
             let same = seen.primary == [sent];
             return if same { Ok(()) } else { Err("other bytes than were sent".into()) };
@@ -185,7 +196,7 @@ impl Allowed {
         if seen.part && self.rest != Rest::Cut {
             return Err("the primary got a part of a request".into());
         }
-        self.check_answers(&seen.client)
+        if http2 { Ok(()) } else { self.check_answers(&seen.client) }
     }
 
     /// The client got an answer to each request that reached the primary, and nothing else but one
@@ -280,6 +291,13 @@ async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Seen>>) {
     seen.borrow_mut().primary.push(String::new());
     let mut buffer = Vec::new();
     loop {
+        if buffer.starts_with(PREFACE) {
+            // As a server does that knows HTTP/1 alone; nothing was asked yet.
+            seen.borrow_mut().primary[index] = "preface".into();
+            let _ =
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+            return;
+        }
         match strict::read(&buffer) {
             Read::Whole(request, length) => {
                 buffer.drain(..length);
@@ -289,6 +307,7 @@ async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Seen>>) {
                 let _ = stream.write_all(&text).await;
                 continue;
             }
+            Read::Bad(_) if PREFACE.starts_with(&buffer) => {}
             Read::Bad(why) => return seen.borrow_mut().bad.push(why),
             Read::Part => {}
         }
