@@ -8,17 +8,10 @@ use std::{thread, time::Duration};
 use mirror_tests::{Agent, Copies, Pair, Peer, Signal, eventually, manifest::Rule, usage};
 use serde_json::{Value, json};
 
-fn pair(name: &str) -> Pair {
-    let pair = Pair::speaking(name, Some("kubernetes.io/h2c")).unwrap();
-    // Otherwise grpcio connects sockets of IPv6 to addresses of IPv4 (::ffff:10.96.0.10).
-    let file = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
-    pair.client.netns().enter(|| std::fs::write(file, "1")).unwrap().unwrap();
-    pair
-}
-
 /// The channel of gRPC is HTTP/2 whatever the Service says; here it says so.
 fn stage(name: &str) -> (Pair, [Peer; 2]) {
-    let pair = pair(name);
+    // grpcio connects sockets of IPv6 to addresses of IPv4 (::ffff:10.96.0.10).
+    let pair = Pair::speaking(name, Some("kubernetes.io/h2c")).unwrap();
     let servers = Peer::both(&pair, "grpc_server.py", &[]).unwrap();
     (pair, servers)
 }
@@ -184,7 +177,7 @@ const ROUNDS: usize = 3;
 #[test]
 fn a_shadow_that_stops_reading_never_slows_the_primarys_stream() {
     use Shadow::{Healthy, None, Stalled, Stopped};
-    let pair = pair("stall");
+    let pair = Pair::speaking("stall", Some("kubernetes.io/h2c")).unwrap();
     let primary = Peer::start(&pair.node, &pair.primary, "grpc_server.py", &[]).unwrap();
     let agent = pair.mirroring(&[]).unwrap();
     let ways = [None, Healthy, Stalled, Stopped];
