@@ -83,6 +83,20 @@ fn requests_of_both_families_are_mirrored() {
 }
 
 #[test]
+fn http2_is_mirrored_over_ipv6() {
+    let pair = Pair::dual("http2six").unwrap();
+    let [primary, shadow] = echoes(&pair);
+    let agent = pair.mirroring(&[]).unwrap();
+    // One by one: curl 7.88 fails with the second request on a connection of prior knowledge.
+    let script = "for i in $(seq 20); do curl -sSf -m 5 -6 --http2-prior-knowledge -o /dev/null \
+                  -w '%{http_version} ' http://web:8000/get?id=two-$i || exit; done";
+    assert_eq!(pair.run(&["sh", "-c", script]).unwrap(), "2 ".repeat(20), "{}", agent.log());
+    let ip6 = pair.client.ip6().unwrap().to_string();
+    assert_eq!(peers(&primary.wait("id=two-", 20).unwrap()), [ip6]);
+    shadow.wait("id=two-", 20).unwrap();
+}
+
+#[test]
 fn applications_see_the_names_they_expect() {
     let pair = Pair::dual("names6").unwrap();
     let [primary, shadow] = echoes(&pair);
