@@ -10,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header::CONNECTION, request,
+    response,
+};
 use hyper::body::Body;
 
 use super::{
@@ -188,11 +191,18 @@ async fn carry(
     };
     match sent {
         Ok(Outcome::Answered(Sent { response, mut upstream })) => {
-            upstream.abandoned = !interim.answered();
+            let unasked = !interim.answered();
+            upstream.abandoned = unasked;
             if carriage == Carriage::Tunnel && response.status().is_success() {
                 record.tunnel();
             }
-            Ok(answer(record, response, upstream))
+            let mut response = answer(record, response, upstream);
+            if unasked {
+                // The body may still come or not, so that what comes next cannot be told; whether
+                // hyper meets it before it closes is chance (RFC 9110, section 10.1.1).
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
         }
         Err(failure @ Failure::TimedOut(endpoint)) => {
             tracing::debug!(%failure, "answered with 504");
