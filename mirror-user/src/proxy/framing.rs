@@ -72,6 +72,14 @@ pub(super) fn prepare_answer(head: &mut response::Parts) {
     head.version = Version::HTTP_11;
 }
 
+/// The same for the answer that opens a tunnel: a framing is to be ignored there (RFC 9110, section
+/// 9.3.6), and hyper's server would send none of the head for it.
+pub(super) fn prepare_tunnel(head: &mut response::Parts) {
+    retain(&mut head.headers, |name| {
+        name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING
+    });
+}
+
 fn check_host(head: &request::Parts) -> Result<(), Malformed> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {

@@ -16,6 +16,7 @@ pub(super) use self::bridge::bridge;
 use super::{
     context::Context,
     exchange::{Abort, Record, answer},
+    framing::prepare_tunnel,
     inbound::Inbound,
     io::UpstreamIo,
     opaque,
@@ -64,7 +65,8 @@ pub(super) async fn open(
             record.endpoint = Some(far.upstream.endpoint);
             record.answered(crate::outcome::Answer::Primary, response.status());
             client.tunnel.set(Some(far));
-            let (head, _) = response.into_parts();
+            let (mut head, _) = response.into_parts();
+            prepare_tunnel(&mut head);
             Ok(Response::from_parts(head, AnswerBody::tunnel(record)))
         }
     }
