@@ -68,10 +68,11 @@ fn heads_without_an_end() {
     let agent = pair.mirroring(&[]).unwrap();
     // 160 MB in all.
     let told = flood(&pair, &agent, "continuation", 10_000);
-    assert!(told["written"].as_u64().unwrap() < 9_000, "it must be stopped: {told}");
+    // Whether the client is told so, or only reset, is a race with what it still sends.
+    assert!(told["end"] != "open", "it must be stopped: {told}");
     // 60 MB once its references are followed.
     let told = flood(&pair, &agent, "hpack", 15_000);
-    println!("{told}");
+    assert!(told["end"] != "open", "it must be stopped: {told}");
     alive(&agent);
 }
 
