@@ -12,6 +12,7 @@ use std::{
 use aya::programs::loaded_links;
 use fixture::{Agent, Sleeper, config, eventually};
 use mirror_user::capture::State;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const PODS: usize = 100;
 const ROUNDS: usize = 10;
@@ -91,6 +92,9 @@ fn pods_that_end_leave_no_namespace_open_while_the_agent_lives() {
 /// One after the other: both count this process's descriptors.
 #[test]
 fn nothing_is_left_behind() {
+    // A pod takes 15 or so, and 1024 are allowed by default; `mirror agent` raises it as well.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the kernel knows it");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the hard limit");
     a_hundred_captures_ten_times_leave_nothing();
     pods_that_end_leave_no_namespace_open_while_the_agent_lives();
 }

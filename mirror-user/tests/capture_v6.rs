@@ -1,5 +1,6 @@
 //! Capture of IPv6 against the real kernel: native frontends by the /96, IPv4-mapped ones, and what
-//! becomes of both when IPv6 or `lo` is toggled. Needs root, and fails without.
+//! becomes of both when IPv6 or `lo` is toggled (how soon is for ipv6_life.rs of mirror-tests). Needs
+//! root, and fails without.
 
 #[path = "capture/fixture.rs"]
 mod fixture;
@@ -155,8 +156,6 @@ fn ipv6_is_restored_after_it_was_toggled_and_ipv4_never_notices() {
         assert!(!pod.connect(VIP6).is_direct());
         assert!(!pod.connect(VIP).is_direct(), "IPv4 goes on");
         println!("{what}: noticed after {noticed:?}, restored after {restored:?}");
-        assert!(noticed < Duration::from_secs(1), "{noticed:?}");
-        assert!(restored < Duration::from_secs(3), "{restored:?}");
     }
     assert_eq!(agent.status()[0].state, State::On);
 }
@@ -172,7 +171,6 @@ fn both_families_are_restored_after_lo_was_down() {
     agent.wait_for(State::On);
     agent.wait_for_v6(FamilyState::On);
     println!("restored {:?} after lo was up", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert!(!pod.connect(VIP).is_direct());
     assert!(!pod.connect(VIP6).is_direct());
 }
