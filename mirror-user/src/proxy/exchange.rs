@@ -1,26 +1,24 @@
 //! One exchange: a request is checked, matched, sent to its primary, and offered to the shadows
 //! that its rule names. In: a request. Out: the primary's answer, or ours where there is none.
 
+mod record;
+
 use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::Instant,
 };
 
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header::CONNECTION, request,
-    response,
-};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION, request, response};
 use hyper::body::Body;
 
+pub(super) use self::record::Record;
 use super::{
     connection::Client,
     context::Context,
     dress,
-    ending::End,
     framing::{Carriage, prepare_answer, prepare_request},
     inbound::Inbound,
     interim::Interim,
@@ -33,7 +31,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    outcome::{Answer, Ending, Notes, RequestEvent},
+    outcome::Answer,
     route::{Backend, BackendRef, Filter, Lookup, Rule},
 };
 
@@ -247,126 +245,5 @@ fn apply_response_headers(filters: &[Filter], head: &mut response::Parts) {
         if let Filter::ResponseHeaders(modifier) = filter {
             modifier.apply(&mut head.headers);
         }
-    }
-}
-
-/// What is known of an exchange; told to the outcome when dropped, however that came about.
-pub(super) struct Record {
-    pub(super) client: Rc<Client>,
-    pub(super) rule: Option<Arc<Rule>>,
-    pub(super) backend: Option<Arc<Backend>>,
-    pub(super) endpoint: Option<std::net::SocketAddr>,
-    pub(super) ending: Ending,
-    pub(super) progress: Rc<Progress>,
-    pub(super) response_bytes: u64,
-    /// The ending of an exchange that came to its end.
-    proper: Ending,
-    /// Which of the rule's backendRefs was chosen.
-    entry: Option<usize>,
-    copies: u32,
-    ctx: Rc<Context>,
-    method: Method,
-    target: Uri,
-    started: Instant,
-    status: Option<u16>,
-    answer: Answer,
-    notes: Notes,
-}
-
-impl Record {
-    fn new(
-        ctx: Rc<Context>,
-        client: Rc<Client>,
-        progress: Rc<Progress>,
-        head: &request::Parts,
-    ) -> Self {
-        let notes = ctx.recorder.notes(head);
-        Self {
-            client,
-            rule: None,
-            backend: None,
-            endpoint: None,
-            ending: Ending::ClientGone,
-            proper: Ending::Complete,
-            progress,
-            response_bytes: 0,
-            entry: None,
-            copies: 0,
-            ctx,
-            method: head.method.clone(),
-            target: head.uri.clone(),
-            started: Instant::now(),
-            status: None,
-            answer: Answer::None,
-            notes,
-        }
-    }
-
-    /// Whether the log may say what became of this exchange.
-    pub(super) fn may_tell(&self) -> bool {
-        self.ctx.may_tell()
-    }
-
-    pub(super) fn answered(&mut self, by: Answer, status: StatusCode) {
-        self.answer = by;
-        self.status = Some(status.as_u16());
-        self.notes.answered(self.started);
-    }
-
-    /// What `x-mirror-reason` says.
-    pub(super) fn reason(&mut self, reason: &str) {
-        self.notes.reason(reason);
-    }
-
-    /// The primary agreed to a tunnel.
-    pub(super) fn tunnel(&mut self) {
-        self.proper = Ending::Tunnel;
-    }
-
-    /// The answer is whole: its connection is fit for the next exchange.
-    pub(super) fn complete(&mut self, upstream: Option<Upstream>) {
-        self.ending = self.proper;
-        if let Some(upstream) = upstream {
-            self.ctx.primary.keep(upstream);
-        }
-    }
-
-    /// No answer: the client's connection is to end as the primary's did.
-    pub(super) fn fail(&mut self, failure: Failure) -> Abort {
-        let gone = self.progress.client_gone.get();
-        self.ending = if gone { Ending::ClientGone } else { Ending::PrimaryFailed };
-        // Never an empty FIN: a client could take it for the proper end of an idle connection.
-        self.client.ends.set(End::Reset);
-        if !gone && self.ctx.may_tell() {
-            tracing::warn!(
-                client = %self.client.workload.name,
-                frontend = %self.client.frontend.service,
-                %failure,
-                "the primary gave no answer; the client's connection is reset"
-            );
-        }
-        Abort(failure)
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.ctx.recorder.request(&RequestEvent {
-            client: &self.client.workload.name,
-            frontend: &self.client.frontend,
-            rule: self.rule.as_ref().map(|rule| (&rule.route, rule.index)),
-            backend: self.backend.as_ref().map(|backend| &backend.service),
-            endpoint: self.endpoint,
-            method: &self.method,
-            target: &self.target,
-            status: self.status,
-            answer: self.answer,
-            ending: self.ending,
-            duration: self.started.elapsed(),
-            request_bytes: self.progress.bytes.get(),
-            response_bytes: self.response_bytes,
-            copies: self.copies,
-            notes: &self.notes,
-        });
     }
 }
