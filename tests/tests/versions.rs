@@ -66,7 +66,9 @@ fn a_client_of_http2_reaches_a_primary_of_http1() {
         assert_eq!(new[0], old[0], "{}", agent.log());
     }
     // Many at once on one connection of the client need many of HTTP/1.
-    let argv = ["h2load", "-n400", "-c1", "-m16", "http://web:8000/anything?id=6"];
+    // At a pace that a shadow keeps up with.
+    let url = "http://web:8000/anything?id=6";
+    let argv = ["h2load", "-n400", "-c1", "-m16", "--rps=200", url];
     let report = pair.run(&argv).unwrap();
     assert!(report.contains("status codes: 400 2xx"), "{report}\n{}", agent.log());
     assert!(agent.parsed("http2").unwrap() >= 410);
