@@ -155,6 +155,14 @@ impl Upstream {
         self.wire().was_reset()
     }
 
+    /// Ends an exchange whose request will never be whole: its body waits for nobody. (A stream is
+    /// reset when it is dropped.)
+    pub(super) fn abandon(&self) {
+        if let Line::Single(single) = &self.line {
+            single.wire.end();
+        }
+    }
+
     pub(super) fn wire(&self) -> Rc<WireState> {
         match &self.line {
             Line::Single(single) => Rc::clone(&single.wire),
@@ -326,10 +334,10 @@ impl Primary {
 
     /// The exchange came to its end: its connection may carry another.
     pub(super) fn keep(&self, upstream: Upstream) {
+        if upstream.abandoned {
+            return upstream.abandon();
+        }
         match upstream.line {
-            Line::Single(single) if upstream.abandoned => single.wire.end(),
-            // Dropped, the stream is reset.
-            Line::Share(_) if upstream.abandoned => {}
             Line::Single(single) => self.pool.put(upstream.endpoint, single),
             Line::Share(share) => share.finish(),
         }

@@ -96,3 +96,18 @@ fn other_interim_answers_are_dropped_and_counted() {
     }
     assert_eq!(rig.report().interim_dropped, 3);
 }
+
+#[test]
+fn a_client_that_leaves_within_a_refusal_leaves_no_connection_behind() {
+    let primary = Server::start(|mut visit| {
+        visit.wire.head();
+        visit.wire.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 20\r\n\r\nhalf");
+        visit.wire.rest();
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    client.send(EXPECTING);
+    client.until(b"half");
+    client.reset();
+    eventually("the primary's connection has ended", || primary.ended(0).is_some());
+}

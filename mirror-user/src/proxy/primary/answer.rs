@@ -209,5 +209,11 @@ impl Drop for FromPrimary {
         if self.incoming.is_end_stream() {
             self.complete();
         }
+        // The client went away within the answer.
+        if let Some(upstream) = &self.upstream
+            && upstream.abandoned
+        {
+            upstream.abandon();
+        }
     }
 }
