@@ -5,7 +5,7 @@ use std::{cell::Cell, future::pending, net::SocketAddr, rc::Rc, time::Duration};
 use bytes::Bytes;
 use h2::server::Builder;
 use http::{Request, Response};
-use mirror_user::outcome::CopyOutcome;
+use mirror_user::outcome::{CopyOutcome, DropReason};
 
 use super::{
     harness::{Rig, Setup, backend_ref, mirror, rule},
@@ -234,5 +234,26 @@ fn a_stream_that_the_primary_does_not_read_holds_up_no_other_connection() {
         let (response, mut body) = other.send(post("/free"), false).await;
         body.send_data(vec![1; 50_000].into(), true).expect("the connection lives");
         assert_eq!(Answer::of(response).await.expect("an answer").body.len(), 50_000);
+    });
+}
+
+#[test]
+fn a_copy_that_is_cut_after_the_shadow_has_begun_to_answer_is_not_delivered() {
+    run(async {
+        let primary = Upstream::echo().await;
+        let shadow = Upstream::start(Builder::new(), |mut stream| async move {
+            let _held = stream.answer(Response::new(()), false);
+            pending::<()>().await;
+        })
+        .await;
+        let rig = mirrored(primary.address, shadow.address);
+        let mut client = Client::connect(rig.address()).await;
+        let (response, mut body) = client.send(post("/"), false).await;
+        body.send_data(Bytes::from_static(b"first"), false).expect("open");
+        until("the shadow has it", || shadow.connections() == 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        body.send_data(vec![0; 3 << 20].into(), true).expect("open");
+        assert_eq!(Answer::of(response).await.expect("an answer").body.len(), 5 + (3 << 20));
+        rig.all_ended("shadow", 1, CopyOutcome::Dropped(DropReason::RequestBudget));
     });
 }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     copy::{Copy, CopyBody, Watch},
     lane::{Lane, Opened},
-    outcome::{sent, timed_out},
+    outcome::{answered, sent, timed_out},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
@@ -135,9 +135,12 @@ async fn carry(
     };
     let (outcome, fate) = match asked {
         Ok(Ok(response)) => {
-            ticket.settle(CopyOutcome::Delivered, watch.taken());
             drop(charge);
+            let open = ticket.settle_if_whole(&watch);
             let fate = finish(sender, response, &watch, deadline).await;
+            if let Some(ticket) = open {
+                ticket.settle(answered(&watch, fate.is_some()), watch.taken());
+            }
             return fate.unwrap_or_else(|| {
                 wire.abort();
                 Fate::Ended

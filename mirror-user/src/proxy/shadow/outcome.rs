@@ -1,4 +1,4 @@
-//! What a copy's end without an answer says of it.
+//! What a copy's end says of it, where that is not plain.
 
 use super::copy::Watch;
 use crate::{
@@ -30,4 +30,15 @@ pub(super) fn sent(
         return CopyOutcome::Dropped(DropReason::ShadowClosed);
     }
     CopyOutcome::Unknown(unknown)
+}
+
+/// The shadow has answered, and the rest of the copy is over. `in_time`: it was not cut off at the
+/// end of the response timeout.
+pub(super) fn answered(watch: &Watch, in_time: bool) -> CopyOutcome {
+    match watch.cut_reason() {
+        Some(reason) => CopyOutcome::Dropped(reason),
+        // A shadow that wanted no more of it has had what it wanted.
+        None if in_time || watch.is_taken_whole() => CopyOutcome::Delivered,
+        None => CopyOutcome::Dropped(DropReason::SendTimeout),
+    }
 }

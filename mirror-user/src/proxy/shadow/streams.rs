@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     copy::{Copy, CopyBody, Watch},
     lane::Lane,
-    outcome::{sent, timed_out},
+    outcome::{self, sent, timed_out},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
@@ -104,9 +104,13 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
     };
     let outcome = match answered {
         Ok(Ok(response)) => {
-            ticket.settle(CopyOutcome::Delivered, watch.taken());
             drop(charge);
-            return finish(lane, &mut stream, response, &watch, deadline).await;
+            let open = ticket.settle_if_whole(&watch);
+            let in_time = finish(lane, &mut stream, response, &watch, deadline).await;
+            if let Some(ticket) = open {
+                ticket.settle(outcome::answered(&watch, in_time), watch.taken());
+            }
+            return;
         }
         Ok(Err(error)) if is_unseen(&error) => {
             if error.is_go_away() {
@@ -138,14 +142,14 @@ fn again(lane: &Rc<Lane>, mut copy: Copy) {
     lane.take(copy);
 }
 
-/// Reads the answer to its end and drops it.
+/// Reads the answer to its end and drops it. False when it was cut, or time ran out.
 async fn finish(
     lane: &Lane,
     stream: &mut Stream<CopyBody>,
     response: Response<RecvStream>,
     watch: &Watch,
     deadline: Instant,
-) {
+) -> bool {
     let mut body = response.into_body();
     let rest = async {
         while let Some(data) = body.data().await {
@@ -164,9 +168,16 @@ async fn finish(
                 if whole {
                     stream.finish();
                 }
+                true
             }
-            Err(_) => stream.reset(Reason::CANCEL),
+            Err(_) => {
+                stream.reset(Reason::CANCEL);
+                false
+            }
         },
-        _ = watch.cut() => stream.reset(Reason::CANCEL),
+        _ = watch.cut() => {
+            stream.reset(Reason::CANCEL);
+            false
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+use super::copy::Watch;
 use crate::{
     outcome::{CopyOutcome, DropReason},
     proxy::context::Context,
@@ -30,6 +31,16 @@ impl Ticket {
     /// Tells the outcome. `bytes`: what of the copy's body was taken by its connection.
     pub(super) fn settle(mut self, outcome: CopyOutcome, bytes: u64) {
         self.tell(outcome, bytes);
+    }
+
+    /// The shadow has answered: a copy that it has whole is delivered. One whose body still goes on
+    /// (a stream of both sides) may yet be cut, and is handed back.
+    pub(super) fn settle_if_whole(self, watch: &Watch) -> Option<Self> {
+        if !watch.is_taken_whole() {
+            return Some(self);
+        }
+        self.settle(CopyOutcome::Delivered, watch.taken());
+        None
     }
 
     fn tell(&mut self, outcome: CopyOutcome, bytes: u64) {
