@@ -146,3 +146,30 @@ fn a_websocket_over_http2_is_bridged_to_a_primary_of_http1() {
         assert!(head.contains(line), "{line} in {head}");
     }
 }
+
+#[test]
+fn connect_over_http2_is_bridged_to_a_primary_of_http1() {
+    let primary = Server::start(|mut visit| {
+        let request = visit.request().expect("a request");
+        if request.head.starts_with("PRI ") {
+            return visit.wire.send(NOT_HTTP2);
+        }
+        visit.wire.send("HTTP/1.1 200 OK\r\n\r\nhi");
+        let said = visit.wire.exactly(5);
+        visit.wire.send(said);
+        visit.wire.rest();
+        visit.wire.send("bye");
+    });
+    let rig = to(primary.address);
+    run(async {
+        let mut client = Client::connect(rig.address()).await;
+        let request = Request::connect("far:443").body(()).expect("a request");
+        let (response, mut body) = client.send(request, false).await;
+        let mut answer = response.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        body.send_data(Bytes::from_static(b"frame"), true).expect("open");
+        assert_eq!(read(answer.body_mut()).await.0, b"hiframebye");
+    });
+    let head = &primary.requests()[1].head;
+    assert!(head.starts_with("CONNECT far:443 HTTP/1.1\r\nhost: far:443\r\n"), "{head}");
+}
