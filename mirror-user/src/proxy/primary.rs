@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 mod pool;
 mod protocol;
+mod roll;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
@@ -27,7 +28,7 @@ pub(super) use self::{
     http2::Shares,
     protocol::{Protocols, Speaks},
 };
-use self::{balance::Balancer, http2::Share, pool::Pool};
+use self::{balance::Balancer, http2::Share, pool::Pool, roll::Roll};
 use super::{
     context::Context,
     framing::Malformed,
@@ -201,6 +202,7 @@ impl Miss {
 #[derive(Default)]
 pub(super) struct Primary {
     pool: Pool,
+    roll: Roll,
     balancer: Balancer,
 }
 
@@ -346,11 +348,14 @@ impl Primary {
     /// Closes what has idled too long.
     pub(super) fn sweep(&self) {
         self.pool.sweep();
+        self.roll.sweep();
         self.balancer.sweep();
     }
 
-    /// Closes the idle connections inside a workload's network namespace.
+    /// Closes the idle connections inside a workload's network namespace, and those that streams
+    /// share.
     pub(super) fn leave(&self, workload: u64) {
         self.pool.leave(workload);
+        self.roll.leave(workload);
     }
 }

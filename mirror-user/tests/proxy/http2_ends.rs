@@ -14,7 +14,7 @@ use mirror_user::worker::Command;
 use tokio::time::timeout;
 
 use super::{
-    harness::{Setup, backend_ref, rule},
+    harness::{Setup, backend_ref, mirror, rule},
     http2::{mirrored, to},
     server::Server,
     streams::{Answer, Client, Upstream, get, post, reason, run, until},
@@ -324,4 +324,79 @@ fn a_header_block_without_an_end_ends_the_connection() {
     // GOAWAY with ENHANCE_YOUR_CALM.
     assert!(last.ends_with(b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b"), "{}", last.escape_ascii());
     assert_eq!(end, End::Fin);
+}
+
+/// Answers at once and whole, reads nothing, and counts the connections that have ended.
+async fn deaf(ended: &Rc<Cell<u32>>) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let ended = Rc::clone(ended);
+    tokio::task::spawn_local(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let ended = Rc::clone(&ended);
+            tokio::task::spawn_local(async move {
+                let hello = h2::server::handshake(stream).await;
+                let mut connection = hello.expect("a client of HTTP/2");
+                let mut held = Vec::new();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    respond.send_response(Response::new(()), true).expect("open");
+                    held.push((request, respond));
+                }
+                ended.set(ended.get() + 1);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_body_that_nobody_reads_keeps_no_connection_beyond_its_client() {
+    run(async {
+        let ended = Rc::default();
+        let rig = to(deaf(&ended).await);
+        let mut client = Client::connect(rig.address()).await;
+        let (response, mut body) = client.send(post("/"), false).await;
+        body.send_data(vec![0; 300_000].into(), false).expect("open");
+        assert_eq!(response.await.expect("an answer").status(), 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.connection.abort();
+        until("the primary's connection has ended", || ended.get() == 1).await;
+    });
+}
+
+#[test]
+fn a_workload_that_leaves_takes_its_connections_with_it() {
+    run(async {
+        let ended = Rc::default();
+        let rig = to(deaf(&ended).await);
+        let mut client = Client::connect(rig.address()).await;
+        let (response, mut body) = client.send(post("/"), false).await;
+        body.send_data(vec![0; 300_000].into(), false).expect("open");
+        assert_eq!(response.await.expect("an answer").status(), 200);
+        let begun = Instant::now();
+        rig.worker.tell(Command::Leave(1));
+        until("the primary's connection has ended", || ended.get() == 1).await;
+        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_shadow_that_answers_and_does_not_read_on_holds_nothing_for_long() {
+    run(async {
+        let primary = Upstream::echo().await;
+        let shadow = deaf(&Rc::default()).await;
+        let filters = vec![mirror("shadow", shadow)];
+        let refs = vec![backend_ref("primary", &[primary.address])];
+        let mut setup = Setup::rules(primary.address, vec![rule(filters, refs)]);
+        setup.options.shadow.response_timeout = Duration::from_millis(500);
+        let rig = setup.start();
+        let mut client = Client::connect(rig.address()).await;
+        for _ in 0..3 {
+            let (response, mut body) = client.send(post("/"), false).await;
+            body.send_data(vec![0; 300_000].into(), true).expect("open");
+            assert_eq!(Answer::of(response).await.expect("an answer").body.len(), 300_000);
+        }
+        rig.settled("shadow", 3);
+    });
 }

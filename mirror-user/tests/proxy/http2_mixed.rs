@@ -1,6 +1,9 @@
 //! HTTP/2 on one side and HTTP/1 on the other, and WebSocket over either.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use h2::{ext::Protocol, server::Builder};
@@ -172,4 +175,38 @@ fn connect_over_http2_is_bridged_to_a_primary_of_http1() {
     });
     let head = &primary.requests()[1].head;
     assert!(head.starts_with("CONNECT far:443 HTTP/1.1\r\nhost: far:443\r\n"), "{head}");
+}
+
+#[test]
+fn a_bridge_whose_primary_does_not_read_ends_with_its_client() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let primary = Server::start(move |mut visit| {
+        let request = visit.request().expect("a request");
+        if request.head.starts_with("PRI ") {
+            return visit.wire.send(NOT_HTTP2);
+        }
+        visit.wire.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\n\r\n",
+        );
+        // It reads nothing, and learns of the end when it cannot write.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            if !visit.wire.try_send("x") {
+                return tell.send(()).expect("the test waits");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let rig = to(primary.address);
+    run(async {
+        let mut client = Client::connect(rig.address()).await;
+        let (response, mut body) = client.send(websocket(), false).await;
+        assert_eq!(response.await.expect("an answer").status(), 200);
+        // More than what the buffers between take.
+        body.send_data(vec![0; 16 << 20].into(), false).expect("open");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        client.connection.abort();
+        until("the primary's connection has ended", || told.try_recv().is_ok()).await;
+    });
 }

@@ -16,7 +16,7 @@ use h2::{
 };
 use http::{Request, Response};
 use hyper::body::Body;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::{Pump, ResetCode, Slot, Unsent};
 use crate::proxy::interim::Interim;
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct Stream<B> {
 enum Sending<B> {
     Sent(SendStream<Bytes>),
     /// The body, and the task that sends what was not there at once.
-    Pumping(Rc<RefCell<Pump<B>>>, Option<AbortHandle>),
+    Pumping(Rc<RefCell<Pump<B>>>, Option<JoinHandle<()>>),
 }
 
 impl<B> Stream<B>
@@ -63,6 +63,17 @@ impl<B> Stream<B> {
         self.finished = true;
     }
 
+    /// Waits until the body has left, or the upstream has ended the stream.
+    pub(in crate::proxy) async fn sent(&mut self) {
+        if let Sending::Pumping(_, task) = &mut self.sending
+            && let Some(running) = task
+        {
+            // It does not panic, and nobody else aborts it.
+            let _ = running.await;
+            *task = None;
+        }
+    }
+
     /// Ends the exchange before its end.
     pub(in crate::proxy) fn reset(&mut self, reason: Reason) {
         if std::mem::replace(&mut self.finished, true) {
@@ -72,7 +83,7 @@ impl<B> Stream<B> {
             Sending::Sent(stream) => stream.send_reset(reason),
             Sending::Pumping(pump, task) => {
                 pump.borrow_mut().reset(reason);
-                task.iter().for_each(AbortHandle::abort);
+                task.iter().for_each(JoinHandle::abort);
             }
         }
     }
@@ -106,7 +117,7 @@ where
         end(&run, &sent);
         drop(slot);
     });
-    Sending::Pumping(pump, Some(task.abort_handle()))
+    Sending::Pumping(pump, Some(task))
 }
 
 /// Whoever waits for the answer learns from it that the upstream ended the stream.

@@ -14,6 +14,7 @@ use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::{
     io::ReadHalf,
+    task::AbortHandle,
     time::{Sleep, sleep_until},
 };
 use tokio_util::io::poll_read_buf;
@@ -51,7 +52,20 @@ pub(in crate::proxy) struct Raw {
     /// What came behind the answer's head.
     early: Bytes,
     record: Record,
-    _upstream: Upstream,
+    upstream: Upstream,
+    /// The other direction; it goes on when the primary has only closed its side.
+    sending: AbortHandle,
+    ended: bool,
+}
+
+impl Drop for Raw {
+    /// The client went away, and what it sent last may wait for a primary that does not read.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.upstream.wire().abort();
+            self.sending.abort();
+        }
+    }
 }
 
 pub(in crate::proxy) struct FromPrimary {
@@ -81,9 +95,10 @@ impl AnswerBody {
         early: Bytes,
         mut record: Record,
         upstream: Upstream,
+        sending: AbortHandle,
     ) -> Self {
         record.ending = Ending::Tunnel;
-        Self::Raw(Box::new(Raw { reader, early, record, _upstream: upstream }))
+        Self::Raw(Box::new(Raw { reader, early, record, upstream, sending, ended: false }))
     }
 
     pub(in crate::proxy) fn primary(
@@ -151,7 +166,10 @@ impl Raw {
         let data = if self.early.is_empty() {
             let mut data = BytesMut::with_capacity(RAW_READ);
             match ready!(poll_read_buf(Pin::new(&mut self.reader), cx, &mut data)) {
-                Ok(0) => return Poll::Ready(None),
+                Ok(0) => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
                 Ok(_) => data.freeze(),
                 Err(error) => return Poll::Ready(Some(Err(PrimaryBroke(error.into())))),
             }

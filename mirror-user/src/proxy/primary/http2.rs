@@ -24,7 +24,11 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The connections to primaries that belong to a connection of a client, by endpoint.
 #[derive(Default)]
-pub(in crate::proxy) struct Shares(RefCell<HashMap<SocketAddr, Rc<Pool>>>);
+pub(in crate::proxy) struct Shares {
+    pools: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    /// Tells that the client's connection lives.
+    owner: Rc<()>,
+}
 
 /// A stream, held for one exchange. Dropped before its end, it is reset as the client's was.
 pub(in crate::proxy) struct Share {
@@ -81,14 +85,16 @@ impl Shares {
     async fn slot(&self, attempt: &Attempt<'_>) -> Result<Slot, OpenError> {
         let (ctx, client, endpoint) = (attempt.errand.ctx, attempt.errand.client, attempt.endpoint);
         let pool = {
-            let mut pools = self.0.borrow_mut();
+            let mut pools = self.pools.borrow_mut();
             pools.retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
             Rc::clone(pools.entry(endpoint).or_default())
         };
         let patience = ctx.options.connect_timeout;
         let open = async || {
             let stream = transport(ctx, &client.place, endpoint).await?;
-            Connection::open(stream, patience).await
+            let opened = Connection::open(stream, patience).await?;
+            ctx.primary.roll.enter(client.key, &self.owner, &opened.wire);
+            Ok(opened)
         };
         pool.slot(usize::MAX, open).await
     }

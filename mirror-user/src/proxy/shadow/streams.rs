@@ -142,7 +142,8 @@ fn again(lane: &Rc<Lane>, mut copy: Copy) {
     lane.take(copy);
 }
 
-/// Reads the answer to its end and drops it. False when it was cut, or time ran out.
+/// Reads the answer to its end and drops it, and waits for the rest of the copy to be sent. False
+/// when it was cut, or time ran out.
 async fn finish(
     lane: &Lane,
     stream: &mut Stream<CopyBody>,
@@ -158,26 +159,26 @@ async fn finish(
                 return false;
             }
         }
-        body.trailers().await.is_ok()
-    };
-    tokio::select! {
-        biased;
-        whole = timeout_at(deadline, rest) => match whole {
-            Ok(whole) => {
-                lane.answered(whole);
-                if whole {
-                    stream.finish();
-                }
-                true
-            }
-            Err(_) => {
-                stream.reset(Reason::CANCEL);
-                false
-            }
-        },
-        _ = watch.cut() => {
-            stream.reset(Reason::CANCEL);
-            false
+        let whole = body.trailers().await.is_ok();
+        if whole {
+            // A shadow that answers and does not read on is not to keep what the copy holds.
+            stream.sent().await;
         }
+        whole
+    };
+    let whole = tokio::select! {
+        biased;
+        whole = timeout_at(deadline, rest) => whole.ok(),
+        _ = watch.cut() => None,
+    };
+    match whole {
+        Some(whole) => {
+            lane.answered(whole);
+            if whole {
+                stream.finish();
+            }
+        }
+        None => stream.reset(Reason::CANCEL),
     }
+    whole.is_some()
 }

@@ -17,6 +17,7 @@ use crate::{
     proxy::{
         context::Context,
         exchange::{Abort, Record, answer},
+        framing::prepare_tunnel,
         io::{UpstreamIo, WireState},
         primary::{AnswerBody, Bridge, Failure, PrimaryBody, transport},
     },
@@ -52,24 +53,19 @@ pub(in crate::proxy) async fn bridge(
     match asked.await {
         Err(failure) => Err(record.fail(failure)),
         Ok(Reply::Declined(response, upstream)) => Ok(answer(record, response, upstream)),
-        Ok(Reply::Agreed(mut response, Far { parts, upstream })) => {
+        Ok(Reply::Agreed(response, Far { parts, upstream })) => {
             let Ok(parts) = parts.await else {
                 return Err(record.fail(Failure::Refused(endpoint)));
             };
             record.endpoint = Some(endpoint);
             record.answered(Answer::Primary, StatusCode::OK);
-            *response.status_mut() = StatusCode::OK;
-            let headers = response.headers_mut();
-            crate::route::retain(headers, |name| {
-                *name != WEBSOCKET_ACCEPT
-                    && *name != header::UPGRADE
-                    && *name != header::CONNECTION
-                    && *name != header::CONTENT_LENGTH
-            });
+            let (mut head, _) = response.into_parts();
+            head.status = StatusCode::OK;
+            prepare_tunnel(&mut head);
+            head.headers.remove(WEBSOCKET_ACCEPT);
             let (reader, writer) = split(parts.io.into_inner());
-            spawn_local(send(body, writer, upstream.wire()));
-            let (head, _) = response.into_parts();
-            let body = AnswerBody::raw(reader, parts.read_buf, record, upstream);
+            let sending = spawn_local(send(body, writer, upstream.wire())).abort_handle();
+            let body = AnswerBody::raw(reader, parts.read_buf, record, upstream, sending);
             Ok(Response::from_parts(head, body))
         }
     }
@@ -80,10 +76,10 @@ fn upgrade(head: &mut http::request::Parts, protocol: &str, draw: impl Fn() -> u
     head.method = Method::GET;
     let headers = &mut head.headers;
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(protocol) = HeaderValue::from_str(protocol) {
-        headers.insert(header::UPGRADE, protocol);
+    if let Ok(name) = HeaderValue::from_str(protocol) {
+        headers.insert(header::UPGRADE, name);
     }
-    if !headers.contains_key(WEBSOCKET_KEY) {
+    if protocol == "websocket" && !headers.contains_key(WEBSOCKET_KEY) {
         headers.insert(WEBSOCKET_KEY, websocket_key(draw));
     }
 }
