@@ -22,13 +22,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    view::{Admission, View},
+    view::{Admission, Logs, View},
     watchdog::{Pulse, Watchdog},
 };
 use crate::{
     admin::Admin,
     capture::{self, Capture, Hand, KernelFrontends, KernelHeart, Programs},
-    cli::{self, AgentArgs, ShadowFrom},
+    cli::{self, AgentArgs, Log, ShadowFrom},
     control::{Control, config_dump::Report, files},
     outcome::{AccessLog, LogWriter},
     proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
@@ -50,7 +50,7 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What keeps it from starting, in words that say what to do. Nothing is left behind.
-pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
+pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let budgets = args.budgets.checked()?;
     Admin::check(args.admin, args.admin_remote)?;
     let notice = capture::check()?;
@@ -78,7 +78,8 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
     control.apply(&routes.borrow_and_update(), std::time::Instant::now());
     let capture =
         Arc::new(Capture::start(args.capture.clone(), programs, sockets, hand(&workers))?);
-    let view = View::new(&capture, &workers, snapshot, report, shared.budgets, access);
+    let logs = Logs { access, own: log.dropped() };
+    let view = View::new(&capture, &workers, snapshot, report, shared.budgets, logs);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut agent = Agent { args, workers, watchdog, control, capture };
     runtime.block_on(agent.live(Arc::new(view), &mut routes))?;

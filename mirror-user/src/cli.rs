@@ -12,7 +12,7 @@ use clap::value_parser;
 pub(crate) use self::capture::namespace;
 pub use self::{
     capture::CaptureError,
-    log::{LogArgs, LogFormat},
+    log::{Log, LogArgs, LogFormat},
     size::{BudgetError, Budgets, ByteSize, SizeError},
 };
 use crate::{capture::WorkloadConfig, outcome::LineFormat};

@@ -59,8 +59,8 @@ fn describe(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => {
-            args.log.start();
-            agent::run(&args)?;
+            let log = args.log.start_apart();
+            agent::run(&args, &log)?;
         }
         Command::Echo(args) => {
             runtime::Builder::new_current_thread()

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     time::{Duration, Instant},
 };
@@ -16,9 +16,10 @@ use mirror_tests::{
 use nix::{
     sys::{
         ptrace,
+        stat::Mode,
         wait::{WaitPidFlag, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, mkfifo},
 };
 
 /// A worker counts as stale after 1 s without a heartbeat; the last is up to 0.1 s old when it
@@ -63,6 +64,50 @@ impl Bed {
         let result = f();
         (client.finish().unwrap(), result)
     }
+}
+
+/// The agent's stderr is a pipe that nobody reads, as under a container runtime that hangs. What
+/// the h2 crate tells at trace level fills it within a moment.
+#[test]
+fn its_log_is_not_read() {
+    let bed = Bed::new("log");
+    let pipe = bed.node.folder().join("unread");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    // Keeps the pipe open, and never reads.
+    let _held = File::options().read(true).write(true).open(&pipe).unwrap();
+    let binary = mirror_tests::mirror_binary().unwrap();
+    let capture = format!("app={}", bed.app.cgroup().display());
+    let (pipe, binary) = (pipe.to_str().unwrap(), binary.to_str().unwrap());
+    let routes = bed.node.routes().path().to_str().unwrap();
+    let command = "exec \"$@\" 2>\"$0\"";
+    let mut argv = vec!["sh", "-c", command, pipe, binary, "agent", "--log", "trace"];
+    argv.extend(["--workers", "2", "--routes", routes, "--capture", &capture]);
+    let mut agent = bed.node.spawn("agent", &argv).unwrap();
+    let ask = ["curl", "-sS", "-m", "5", "-i", "http://service/get"];
+    let via = || bed.app.run(&ask, Duration::from_secs(9)).unwrap().stdout.contains("x-via: agent");
+    eventually("the agent serves", Duration::from_secs(20), via).unwrap();
+    let (events, flood) = bed.under_load(6, || {
+        let load = ["h2load", "-n", "2000", "-c", "4", "http://service/get"];
+        bed.app.run(&load, Duration::from_secs(20)).unwrap().ok().unwrap()
+    });
+    println!("a log that nobody reads: {}", events.summary());
+    assert!(flood.contains("2000 succeeded"), "{flood}");
+    events.check_load(6);
+    assert_eq!(events.harmed(0.0, f64::MAX).count(), 0);
+    let dropped = dropped_lines(&bed.node);
+    println!("  {dropped} lines dropped");
+    assert!(dropped > 0.0, "the pipe never filled");
+    agent.signal(Signal::SIGTERM).unwrap();
+    let ended = agent.wait(Duration::from_secs(12)).unwrap();
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
+}
+
+/// What `/metrics` says of them.
+fn dropped_lines(node: &Node) -> f64 {
+    let argv = ["curl", "-sSf", "-m", "5", "http://127.0.0.1:15920/metrics"];
+    let text = node.run(&argv, Duration::from_secs(9)).unwrap().ok().unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("mirror_log_dropped_total "));
+    line.and_then(|value| value.parse().ok()).unwrap()
 }
 
 fn sleep_until(at: f64) {

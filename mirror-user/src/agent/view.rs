@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     admin::{self, Admin, AdminError, Ask},
@@ -31,7 +32,13 @@ pub(super) struct View {
     snapshot: Arc<ArcSwap<Snapshot>>,
     report: Arc<ArcSwap<Report>>,
     budgets: Arc<Budgets>,
-    access: AccessLog,
+    logs: Logs,
+}
+
+/// The logs, as far as lines of them were dropped.
+pub(super) struct Logs {
+    pub(super) access: AccessLog,
+    pub(super) own: ErrorCounter,
 }
 
 impl View {
@@ -41,10 +48,10 @@ impl View {
         snapshot: Arc<ArcSwap<Snapshot>>,
         report: Arc<ArcSwap<Report>>,
         budgets: Arc<Budgets>,
-        access: AccessLog,
+        logs: Logs,
     ) -> Self {
         let workers = workers.iter().map(Worker::vitals).collect();
-        Self { capture: Arc::downgrade(capture), workers, snapshot, report, budgets, access }
+        Self { capture: Arc::downgrade(capture), workers, snapshot, report, budgets, logs }
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {
@@ -114,7 +121,8 @@ impl admin::View for View {
             workloads: states.into_iter().collect(),
             workloads_ipv6: ipv6.into_iter().collect(),
             generation: self.snapshot.load().generation,
-            access_log_dropped: self.access.dropped(),
+            access_log_dropped: self.logs.access.dropped(),
+            log_dropped: self.logs.own.dropped_lines() as u64,
         }
     }
 }

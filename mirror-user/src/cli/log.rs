@@ -2,7 +2,11 @@
 
 use std::io;
 
-use tracing_subscriber::EnvFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+/// Lines that may wait for a reader of stderr; more are dropped and counted.
+const WAITING: usize = 4096;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -30,8 +34,23 @@ pub struct LogArgs {
 impl LogArgs {
     /// Starts logging to stderr; once per process, a second call changes nothing.
     pub fn start(&self) {
+        self.start_with(io::stderr);
+    }
+
+    /// The same from a thread of its own, so that a stderr that nobody reads (a pipe that is full)
+    /// never keeps a worker from its connections.
+    #[must_use = "dropping it ends the log"]
+    pub fn start_apart(&self) -> Log {
+        let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true);
+        let (writer, guard) = builder.thread_name("log").finish(io::stderr());
+        let dropped = writer.error_counter();
+        self.start_with(writer);
+        Log { dropped, _guard: guard }
+    }
+
+    fn start_with(&self, writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
         let filter = EnvFilter::new(&self.filter);
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         // The only failure is that a log was started before, and then that one holds.
         let _ = match self.format {
             LogFormat::Text => log.with_ansi(false).try_init(),
@@ -46,6 +65,21 @@ impl LogArgs {
             LogFormat::Json => "json",
         };
         [format!("--log={}", self.filter), format!("--log-format={format}")]
+    }
+}
+
+/// A log that a thread of its own writes. Dropped, it waits up to a second for lines to be written.
+#[derive(Debug)]
+pub struct Log {
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+impl Log {
+    /// The count of lines that nobody took.
+    #[must_use]
+    pub fn dropped(&self) -> ErrorCounter {
+        self.dropped.clone()
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Facts {
     pub shadow_held: Vec<(String, u64)>,
     /// Lines of the access log that were dropped.
     pub access_log_dropped: u64,
+    /// Lines of the agent's own log that were dropped.
+    pub log_dropped: u64,
 }
 
 /// Writes everything as OpenMetrics text. `heartbeats`: the age of each worker's last one.
@@ -227,6 +229,8 @@ impl Families<'_> {
         self.counter("mirror_access_log_dropped", None, help, |to| {
             add(to, &[], facts.access_log_dropped)
         })?;
+        let help = "Lines of the agent's own log that nobody took from its stderr.";
+        self.counter("mirror_log_dropped", None, help, |to| add(to, &[], facts.log_dropped))?;
         self.gauge("mirror_build_info", None, "Always 1; the labels say what runs.", |to| {
             set(to, &[("version", env!("CARGO_PKG_VERSION"))], 1)
         })

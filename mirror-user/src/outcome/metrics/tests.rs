@@ -38,6 +38,7 @@ fn scrape() -> String {
         generation: 9,
         shadow_held: vec![("default/v2:80".into(), 4096)],
         access_log_dropped: 1,
+        log_dropped: 2,
     };
     let heartbeats = vec![Duration::from_millis(100), Duration::from_millis(2500)];
     encode(recorder.report(), facts, heartbeats).expect("writing to a string does not fail")
@@ -76,6 +77,7 @@ fn a_scrape_says_what_was_counted() {
         "mirror_snapshot_generation 9",
         "mirror_worker_heartbeat_age_seconds{worker=\"1\"} 2.5",
         "mirror_access_log_dropped_total 1",
+        "mirror_log_dropped_total 2",
         "# EOF",
     ] {
         assert!(lines.contains(expected), "{expected}\nis not in\n{text}");
