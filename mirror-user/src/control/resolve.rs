@@ -13,12 +13,14 @@ use std::{
     sync::Arc,
 };
 
+pub use self::condition::Condition;
 use self::{attach::Attachment, compile::Compiler, lookup::Slices};
 use super::objects::{HttpRoute, ObjectName, Objects, ParentRef, Port, Service, ServiceAddress};
 use crate::route::{RouteName, RouteTable, ServicePort};
 
 mod attach;
 mod compile;
+mod condition;
 mod lookup;
 #[cfg(test)]
 mod tests;
@@ -58,18 +60,8 @@ pub struct RouteStatus {
     pub accepted: Condition,
     /// Condition `ResolvedRefs`.
     pub resolved_refs: Condition,
-}
-
-/// A condition, with a reason of the Gateway API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// Whether its status is True.
-    pub holds: bool,
-    /// `Accepted`, `NoMatchingParent`, `ResolvedRefs`, `BackendNotFound`, `InvalidKind`,
-    /// `RefNotPermitted` or `UnsupportedProtocol`.
-    pub reason: &'static str,
-    /// In words.
-    pub message: String,
+    /// Condition `PartiallyInvalid`, which is there only when it is true.
+    pub partially_invalid: Option<Condition>,
 }
 
 /// Something to know about an object.
@@ -109,6 +101,7 @@ pub fn resolve(objects: &Objects) -> Resolved {
                 parent: parent.clone(),
                 accepted,
                 resolved_refs: compiled.refs.clone(),
+                partially_invalid: compiled.partial.clone(),
             });
         }
         resolved.warnings.extend(warnings(route));
@@ -124,20 +117,6 @@ pub fn resolve(objects: &Objects) -> Resolved {
 #[must_use]
 pub fn unattachable(objects: &Objects, parent: &ParentRef) -> Option<String> {
     attach::ports(objects, parent).err()
-}
-
-impl Condition {
-    fn accepted(route: &HttpRoute) -> Self {
-        let message = match route.hostnames.is_empty() {
-            true => "the route is attached".into(),
-            false => "the route is attached; its hostnames do not select".into(),
-        };
-        Self { holds: true, reason: "Accepted", message }
-    }
-
-    fn no_parent(message: String) -> Self {
-        Self { holds: false, reason: "NoMatchingParent", message }
-    }
 }
 
 fn warnings(route: &HttpRoute) -> impl Iterator<Item = Warning> {
@@ -161,6 +140,7 @@ fn frontends(
     resolved: &mut Resolved,
 ) {
     let mut taken: BTreeMap<SocketAddr, Arc<ServicePort>> = BTreeMap::new();
+    let mut lost = BTreeMap::new();
     for ((name, number), attachment) in attached {
         let Some(service) = objects.services.get(name) else { continue };
         let service_port = Arc::new(ServicePort {
@@ -170,6 +150,9 @@ fn frontends(
         });
         let addresses = addresses(slices, service, attachment.port);
         let (producer, consumers) = attachment.tables();
+        if let Some(other) = all_taken(&addresses, &taken) {
+            lost.insert((name, number), other);
+        }
         for address in addresses {
             if let Some(other) = taken.get(&address) {
                 let message = format!(
@@ -186,6 +169,34 @@ fn frontends(
                 producer: producer.clone(),
                 consumers: consumers.clone(),
             });
+        }
+    }
+    conflicts(objects, &lost, &mut resolved.conditions);
+}
+
+/// Who has the addresses, if others have all of them.
+fn all_taken(
+    addresses: &BTreeSet<SocketAddr>,
+    taken: &BTreeMap<SocketAddr, Arc<ServicePort>>,
+) -> Option<Arc<ServicePort>> {
+    let first = taken.get(addresses.first()?)?;
+    addresses.iter().all(|address| taken.contains_key(address)).then(|| Arc::clone(first))
+}
+
+/// A route that is attached only where other Services have every address is not in force.
+fn conflicts(
+    objects: &Objects,
+    lost: &BTreeMap<(&ObjectName, u16), Arc<ServicePort>>,
+    conditions: &mut [RouteStatus],
+) {
+    for status in conditions.iter_mut().filter(|status| status.accepted.holds && !lost.is_empty()) {
+        let service = &status.parent.service;
+        let ports = attach::ports(objects, &status.parent).unwrap_or_default();
+        let others: Vec<_> = ports.iter().map(|port| lost.get(&(service, port.port))).collect();
+        if let Some(Some(other)) = others.first()
+            && others.iter().all(Option::is_some)
+        {
+            status.accepted = Condition::conflicted(service, other);
         }
     }
 }

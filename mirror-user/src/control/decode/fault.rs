@@ -65,6 +65,9 @@ pub enum Fault {
     /// Known, and not honoured by this version of mirror.
     #[error("{0} is not supported; remove it (a part of a route is never ignored)")]
     Unsupported(String),
+    /// Filters that exclude each other (HTTPRouteRule, `filters`).
+    #[error("{0}")]
+    Incompatible(String),
 }
 
 impl Fault {
@@ -79,6 +82,7 @@ impl Fault {
             Self::Malformed(_) => "malformed",
             Self::Invalid(_) => "invalid",
             Self::Unsupported(_) => "unsupported",
+            Self::Incompatible(_) => "incompatible",
         }
     }
 }

@@ -56,6 +56,16 @@ pub(super) fn filter(path: &str, typed: Typed, namespace: &str) -> Decoded<Route
     }
 }
 
+/// What the API forbids to combine, said as that: neither filter is supported alone either.
+pub(super) fn compatible(path: &str, filters: &[Typed]) -> Decoded<()> {
+    let has = |wanted: &Type| filters.iter().any(|filter| filter.r#type == *wanted);
+    if has(&Type::RequestRedirect) && has(&Type::UrlRewrite) {
+        let reason = "RequestRedirect and URLRewrite exclude each other within a rule".to_owned();
+        return fail(path, Fault::Incompatible(reason));
+    }
+    Ok(())
+}
+
 /// A filter of a `backendRefs` entry: header modifiers alone.
 pub(super) fn backend_filter(
     path: &str,

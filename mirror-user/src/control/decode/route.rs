@@ -10,7 +10,7 @@ use super::{
     Decoded, Fault, GATEWAY, WithSpec,
     duration::duration,
     fault::fail,
-    filter::{backend_filter, filter},
+    filter::{backend_filter, compatible, filter},
     matching::matcher,
     object_name, port, strict,
 };
@@ -65,6 +65,7 @@ fn parent(path: &str, typed: HttpRouteParentRefs, namespace: &str) -> Decoded<Pa
 }
 
 fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule> {
+    compatible(&format!("{path}.filters"), typed.filters.as_deref().unwrap_or_default())?;
     let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
     let matches = typed.matches.into_iter().flatten().enumerate();
     let filters = typed.filters.into_iter().flatten().enumerate();

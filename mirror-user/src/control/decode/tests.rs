@@ -72,6 +72,13 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             of("type"),
             "ExtensionRef is not supported",
         ),
+        (
+            json!({"filters": [
+                {"type": "RequestRedirect", "requestRedirect": {"port": 80}},
+                {"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}]}),
+            "spec.rules[0].filters",
+            "exclude each other",
+        ),
         (filter(json!({"type": "CORS", "cors": {}})), of("type"), "CORS is not supported"),
         (filter(json!({"type": "ExternalAuth"})), of("type"), "ExternalAuth"),
         (filter(json!({"type": "RequestMirror"})), of("requestMirror"), "is missing"),

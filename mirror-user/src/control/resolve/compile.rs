@@ -24,6 +24,7 @@ pub(super) struct Compiler<'o> {
 pub(super) struct Compiled {
     pub(super) rules: Vec<RuleEntry>,
     pub(super) refs: Condition,
+    pub(super) partial: Option<Condition>,
 }
 
 impl<'o> Compiler<'o> {
@@ -36,16 +37,19 @@ impl<'o> Compiler<'o> {
         Self { objects, warnings: warnings.collect(), slices, backends: HashMap::new() }
     }
 
-    /// All rules, and the condition of their references: the first that leads nowhere decides.
+    /// All rules, and the conditions of their references.
     pub(super) fn route(&mut self, route: &HttpRoute) -> Compiled {
         let mut faults = Vec::new();
         let rules = route.rules.iter().enumerate();
-        let rules = rules.map(|(index, rule)| RuleEntry {
-            rule: Arc::new(self.rule(route, index, rule, &mut faults)),
-            matches: rule.matches.clone(),
-            created: route.created,
+        let rules = rules.map(|(index, rule)| {
+            let mut here = Vec::new();
+            let compiled = Arc::new(self.rule(route, index, rule, &mut here));
+            faults.push(here);
+            RuleEntry { rule: compiled, matches: rule.matches.clone(), created: route.created }
         });
-        Compiled { rules: rules.collect(), refs: condition(&faults) }
+        let rules = rules.collect();
+        let refs = Condition::resolved_refs(faults.iter().flatten());
+        Compiled { rules, refs, partial: Condition::partially_invalid(&faults) }
     }
 
     /// What there was to warn of.
@@ -167,23 +171,4 @@ fn protocol(name: Option<&str>) -> Result<AppProtocol, String> {
         tls @ ("kubernetes.io/wss" | "https" | "tls") => Err(tls.into()),
         _ => Ok(AppProtocol::Unspecified),
     }
-}
-
-fn condition(faults: &[InvalidBackend]) -> Condition {
-    let Some(first) = faults.first() else {
-        return Condition {
-            holds: true,
-            reason: "ResolvedRefs",
-            message: "all references lead to a Service".into(),
-        };
-    };
-    let reason = match first {
-        InvalidBackend::NoService(_) | InvalidBackend::NoPort { .. } => "BackendNotFound",
-        InvalidBackend::Kind(_) => "InvalidKind",
-        InvalidBackend::NotPermitted(_) => "RefNotPermitted",
-        InvalidBackend::Protocol { .. } => "UnsupportedProtocol",
-    };
-    let mut messages: Vec<_> = faults.iter().map(ToString::to_string).collect();
-    messages.dedup();
-    Condition { holds: false, reason, message: messages.join("; ") }
 }

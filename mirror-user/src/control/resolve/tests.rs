@@ -186,6 +186,42 @@ fn a_headless_services_frontends_are_its_endpoints() {
     assert_eq!(frontend.address, "10.244.0.9:8080".parse().unwrap());
     assert_eq!(frontend.service.to_string(), "default/a:80");
     assert!(resolved.warnings[0].message.contains("already belongs to default/a:80"));
+    let [r, s] = &resolved.conditions[..] else { panic!("{:?}", resolved.conditions) };
+    assert_eq!((r.accepted.holds, r.accepted.reason), (true, "Accepted"));
+    assert_eq!((s.accepted.holds, s.accepted.reason), (false, "Conflicted"));
+    assert!(s.accepted.message.contains("default/a:80"), "{}", s.accepted.message);
+}
+
+#[test]
+fn a_route_of_which_one_address_is_its_own_is_no_conflict() {
+    let rule = "{backendRefs: [{name: a, port: 80}]}";
+    let more = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: b2, labels: \
+                {kubernetes.io/service-name: b}}, addressType: IPv4, ports: [{name: http, port: \
+                8080}], endpoints: [{addresses: [10.244.0.10]}]}\n---\n";
+    let text = service("default", "a", "None")
+        + &service("default", "b", "None")
+        + more
+        + &route("default", "r", "name: a", rule)
+        + &route("default", "s", "name: b", rule);
+    let resolved = resolved(&[&text]);
+    assert!(resolved.conditions.iter().all(|status| status.accepted.holds));
+    assert_eq!(resolved.frontends.len(), 2);
+}
+
+#[test]
+fn rules_with_and_without_references_that_lead_nowhere_are_partially_invalid() {
+    let (good, bad) =
+        ("{backendRefs: [{name: a, port: 80}]}", "{backendRefs: [{name: none, port: 80}]}");
+    let partial = |rules: &str| {
+        let text = service("default", "a", "10.0.0.1") + &route("default", "r", "name: a", rules);
+        resolved(&[&text]).conditions[0].partially_invalid.clone()
+    };
+    assert_eq!(partial(good), None);
+    assert_eq!(partial(bad), None, "all of it is, which ResolvedRefs says");
+    let condition = partial(&format!("{good}, {bad}")).unwrap();
+    assert_eq!((condition.holds, condition.reason), (true, "BackendNotFound"));
+    assert!(condition.message.starts_with("Dropped Rule"), "{}", condition.message);
+    assert!(condition.message.contains("spec.rules[1]:"), "{}", condition.message);
 }
 
 /// A slice of IPv6 endpoints for a Service of the namespace `default`.
