@@ -5,11 +5,13 @@
 //! sockets that [`sockets`] makes inside its network namespace. Data path: [`worker`] runs
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
-//! [`explain`] says of a single request what the agent would do.
+//! [`explain`] says of a single request what the agent would do, [`check`] of files of routes what
+//! is wrong with them.
 
 pub mod admin;
 pub mod agent;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod control;
 pub mod echo;

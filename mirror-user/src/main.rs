@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mirror_user::{
     agent::{self, watchdog},
+    check::{self, CheckArgs},
     cli::AgentArgs,
     echo::{self, EchoArgs},
     explain::{self, ExplainArgs},
@@ -26,6 +27,9 @@ enum Command {
     Agent(Box<AgentArgs>),
     /// A server that answers with what it was asked, in the form of httpbin.
     Echo(EchoArgs),
+    /// Says what is wrong with files of routes, without a cluster; the exit code is 1 if anything
+    /// is.
+    Check(CheckArgs),
     /// Says what an agent would do with a request: which rule matches and why, and which copies
     /// it makes.
     Explain(Box<ExplainArgs>),
@@ -68,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .build()?
                 .block_on(echo::run(args))?;
         }
+        Command::Check(args) => return check::run(&args),
         Command::Explain(args) => return explain::run(&args),
         Command::Watchdog(args) => {
             args.log.start();

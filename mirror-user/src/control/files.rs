@@ -11,6 +11,7 @@
 //!   reported as such.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::mpsc,
@@ -31,6 +32,8 @@ mod parse;
 mod scan;
 #[cfg(test)]
 mod tests;
+
+pub use self::parse::{Entry, Trouble, entries, is_json};
 
 /// Changes that come closer together than this are taken as one: editors write a file in steps.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -124,6 +127,22 @@ pub fn read(folder: &Path) -> Result<State, FilesError> {
     let mut files = Folder::default();
     files.update(first_contents(&mut Scan::new(folder))?);
     Ok(files.state())
+}
+
+/// The text of one file, or why it cannot be read.
+///
+/// # Errors
+/// In words: the system's own error, too many bytes, not UTF-8.
+pub fn text(file: &Path) -> Result<String, String> {
+    scan::read(file)
+}
+
+/// The texts of the folder's files, by path.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn texts(folder: &Path) -> Result<BTreeMap<PathBuf, Result<String, String>>, FilesError> {
+    first_contents(&mut Scan::new(folder))
 }
 
 fn first_contents(scan: &mut Scan) -> Result<Contents, FilesError> {

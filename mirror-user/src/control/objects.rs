@@ -77,6 +77,12 @@ impl Object {
             Self::Unread { kind, name } => format!("{kind} {name}"),
         }
     }
+
+    /// Whether it is of a kind that mirror reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Self::Unread { .. })
+    }
 }
 
 impl Objects {

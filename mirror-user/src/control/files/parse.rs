@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 
 use super::Problem;
 use crate::control::{
-    decode::{decode, expand},
+    decode::{DecodeError, decode, expand},
     objects::Object,
 };
 
@@ -22,33 +22,70 @@ pub(super) struct Placed {
 impl Placed {
     /// Whether nobody else may define it: not so for what is passed over.
     pub(super) fn is_claim(&self) -> bool {
-        !matches!(self.object, Object::Unread { .. })
+        self.object.is_read()
     }
+}
+
+/// What one object of a text came to.
+#[derive(Debug)]
+pub struct Entry {
+    /// Number of the document from 1, and its first line or, for a syntax error, the error's.
+    pub document: (usize, u64),
+    /// The object, or why there is none.
+    pub outcome: Result<Object, Trouble>,
+}
+
+/// Why an object of a text could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Not YAML, or not JSON; nothing behind it is read.
+    #[error("{0}")]
+    Syntax(String),
+    /// No object that mirror accepts.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
 }
 
 /// All objects of a file. Two of the same identity are a problem of the file.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Placed>, Problem> {
     let mut placed: Vec<Placed> = Vec::new();
-    for (number, document) in (1..).zip(documents(file, text)) {
-        let (line, value) =
-            document.map_err(|(line, message)| problem(file, Some((number, line)), message))?;
-        let document = (number, line);
-        for member in expand(value) {
-            let object =
-                decode(member).map_err(|error| problem(file, Some(document), error.to_string()))?;
-            let identity = object.identity();
-            if let Some(twin) =
-                placed.iter().find(|other| other.object.identity() == identity && other.is_claim())
-            {
-                let (number, line) = twin.document;
-                let message =
-                    format!("{identity} is defined by document {number} (line {line}) already");
-                return Err(problem(file, Some(document), message));
-            }
-            placed.push(Placed { object, document });
+    for Entry { document, outcome } in entries(is_json(file), text) {
+        let object =
+            outcome.map_err(|trouble| problem(file, Some(document), trouble.to_string()))?;
+        let identity = object.identity();
+        if let Some(twin) =
+            placed.iter().find(|other| other.object.identity() == identity && other.is_claim())
+        {
+            let (number, line) = twin.document;
+            let message =
+                format!("{identity} is defined by document {number} (line {line}) already");
+            return Err(problem(file, Some(document), message));
         }
+        placed.push(Placed { object, document });
     }
     Ok(placed)
+}
+
+/// Every object of a text, good or bad, up to the first syntax error.
+pub fn entries(json: bool, text: &str) -> impl Iterator<Item = Entry> {
+    (1..).zip(documents(json, text)).flat_map(|(number, document)| match document {
+        Err((line, message)) => {
+            vec![Entry { document: (number, line), outcome: Err(Trouble::Syntax(message)) }]
+        }
+        Ok((line, value)) => expand(value)
+            .into_iter()
+            .map(|member| Entry {
+                document: (number, line),
+                outcome: decode(member).map_err(Trouble::Decode),
+            })
+            .collect(),
+    })
+}
+
+/// Whether a file is read as JSON, by its name.
+#[must_use]
+pub fn is_json(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "json")
 }
 
 pub(super) fn problem(file: &Path, document: Option<(usize, u64)>, message: String) -> Problem {
@@ -57,9 +94,9 @@ pub(super) fn problem(file: &Path, document: Option<(usize, u64)>, message: Stri
 
 type Document = Result<(u64, Value), (u64, String)>;
 
-/// The documents that are not empty, with their first lines.
-fn documents(file: &Path, text: &str) -> Vec<Document> {
-    if file.extension().is_some_and(|extension| extension == "json") {
+/// The documents that are not empty, with their first lines, up to the first error.
+fn documents(json: bool, text: &str) -> Vec<Document> {
+    if json {
         let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
         let mut all = Vec::new();
         loop {
@@ -81,12 +118,16 @@ fn documents(file: &Path, text: &str) -> Vec<Document> {
     // `y` or a header's value `on` is a string.
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let mut reader = text.as_bytes();
-    serde_saphyr::read_with_options::<_, Spanned<Value>>(&mut reader, options)
-        .map(|document| match document {
-            Ok(spanned) => Ok((spanned.referenced.line(), spanned.value)),
+    let mut all = Vec::new();
+    for document in serde_saphyr::read_with_options::<_, Spanned<Value>>(&mut reader, options) {
+        match document {
+            Ok(spanned) => all.push(Ok((spanned.referenced.line(), spanned.value))),
             Err(error) => {
-                Err((error.location().map_or(0, |location| location.line()), error.to_string()))
+                let line = error.location().map_or(0, |location| location.line());
+                all.push(Err((line, error.to_string())));
+                return all;
             }
-        })
-        .collect()
+        }
+    }
+    all
 }

@@ -97,7 +97,7 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
     )
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_BYTES {
         return Err(format!("has {size} bytes, more than the {MAX_BYTES} that are read"));

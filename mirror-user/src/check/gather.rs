@@ -1,0 +1,125 @@
+//! Gathering: paths in; all objects with their places, and what could not be read or decoded, out.
+//! Unlike the agent's own reading it does not stop at the first problem of a file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use crate::control::{
+    decode::DecodeError,
+    files::{self, Entry, Trouble},
+    objects::{Object, Objects},
+};
+
+/// Where an object stands.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) file: String,
+    /// First line of its document, or the line of a syntax error.
+    pub(super) line: Option<u64>,
+}
+
+/// What the files said.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) files: usize,
+    pub(super) objects: Objects,
+    /// By identity, as `HTTPRoute default/httpbin`.
+    pub(super) places: BTreeMap<String, Place>,
+    pub(super) refused: Vec<(Place, Refusal)>,
+    /// HTTPRoutes that only Gateways are parents of.
+    pub(super) gateway_routes: Vec<(Place, String)>,
+    /// Objects of kinds that mirror does not read.
+    pub(super) unread: Vec<(Place, String)>,
+}
+
+/// Why something of a file is not among the objects.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The file as a whole, or all behind a syntax error.
+    File(String),
+    /// An object.
+    Object(DecodeError),
+    /// An object that another place defines.
+    Twice { identity: String, first: Place },
+}
+
+/// Reads everything; a path given twice is read once.
+pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
+    let mut gathered = Gathered::default();
+    let mut seen = BTreeSet::new();
+    for path in paths.iter().filter(|path| seen.insert((*path).clone())) {
+        if path.as_os_str() == "-" {
+            gathered.add("stdin".into(), false, stdin());
+        } else if path.is_dir() {
+            gathered.folder(path);
+        } else {
+            gathered.add(path.display().to_string(), files::is_json(path), files::text(path));
+        }
+    }
+    gathered
+}
+
+fn stdin() -> Result<String, String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+impl Gathered {
+    fn folder(&mut self, folder: &Path) {
+        match files::texts(folder) {
+            Ok(texts) => {
+                for (path, text) in texts {
+                    self.add(path.display().to_string(), files::is_json(&path), text);
+                }
+            }
+            Err(error) => self.refuse_file(folder.display().to_string(), error.to_string()),
+        }
+    }
+
+    pub(super) fn add(&mut self, file: String, json: bool, text: Result<String, String>) {
+        self.files += 1;
+        match text {
+            Err(message) => self.refuse_file(file, message),
+            Ok(text) => {
+                for entry in files::entries(json, &text) {
+                    self.entry(&file, entry);
+                }
+            }
+        }
+    }
+
+    fn refuse_file(&mut self, file: String, message: String) {
+        self.refused.push((Place { file, line: None }, Refusal::File(message)));
+    }
+
+    fn entry(&mut self, file: &str, entry: Entry) {
+        let (_, line) = entry.document;
+        let place = Place { file: file.into(), line: (line > 0).then_some(line) };
+        let object = match entry.outcome {
+            Ok(object) => object,
+            Err(Trouble::Syntax(message)) => {
+                return self.refused.push((place, Refusal::File(message)));
+            }
+            Err(Trouble::Decode(error)) => {
+                return self.refused.push((place, Refusal::Object(error)));
+            }
+        };
+        let identity = object.identity();
+        if !object.is_read() {
+            return self.unread.push((place, identity));
+        }
+        if let Some(first) = self.places.get(&identity) {
+            let first = first.clone();
+            return self.refused.push((place, Refusal::Twice { identity, first }));
+        }
+        if let Object::GatewayRoute(_) = object {
+            self.gateway_routes.push((place.clone(), identity.clone()));
+        }
+        self.places.insert(identity, place);
+        self.objects.insert(object);
+    }
+}

@@ -1,0 +1,132 @@
+//! Verdicts over texts: what is found, where, and how severe it is.
+
+use super::{report::Severity, *};
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{group: '', kind: Service, name: shop, port: 80}]
+  rules:
+  - backendRefs: [{name: shop, port: 80}]
+";
+
+/// As a user writes it: the cluster assigns the address.
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: shop}, ports: [{port: 80}]}
+";
+
+fn report(texts: &[&str], assume: bool) -> Report {
+    let mut gathered = Gathered::default();
+    for (number, text) in (1..).zip(texts) {
+        gathered.add(format!("{number}.yaml"), false, Ok((*text).to_owned()));
+    }
+    examine(gathered, assume)
+}
+
+fn found(texts: &[&str]) -> Vec<String> {
+    report(texts, false).findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_route_and_a_service_as_users_write_them_are_no_problem() {
+    let report = report(&[ROUTE, SERVICE], false);
+    assert_eq!(report.to_string(), "2 files, 1 route, 0 errors, 0 warnings\n");
+    assert!(report.passes(true));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["routes"][0]["conditions"][0]["type"], "Accepted");
+    assert_eq!(json["routes"][0]["conditions"][0]["status"], true);
+    assert_eq!(json["routes"][0]["parent"], "default/shop:80");
+}
+
+#[test]
+fn every_refused_object_is_told_with_its_place_and_not_the_first_alone() {
+    let typo = ROUTE.replace("backendRefs", "backends");
+    let filter = ROUTE
+        .replace("name: r", "name: q")
+        .replace("  - backendRefs", "  - filters: [{type: CORS, cors: {}}]\n    backendRefs");
+    let text = format!("{SERVICE}---\n{typo}---\n{filter}");
+    assert_eq!(
+        found(&[&text]),
+        [
+            "1.yaml:6: error: HTTPRoute default/r: spec.rules[0].backends: unknown field \
+             [Accepted=False, UnsupportedValue]",
+            "1.yaml:14: error: HTTPRoute default/q: spec.rules[0].filters[0].type: the filter CORS \
+             is not supported; remove it (a part of a route is never ignored) [Accepted=False, \
+             UnsupportedValue]",
+        ]
+    );
+}
+
+#[test]
+fn each_condition_that_the_controller_would_write_is_an_error() {
+    let orphan = ROUTE
+        .replace("name: r", "name: o")
+        .replace("name: shop, port: 80}]\n  r", "name: none}]\n  r");
+    let lost = ROUTE.replace("backendRefs: [{name: shop", "backendRefs: [{name: gone");
+    let redirect = ROUTE.replace("name: r", "name: x").replace(
+        "  - backendRefs",
+        "  - filters: [{type: RequestRedirect}, {type: URLRewrite}]\n    backendRefs",
+    );
+    let found = found(&[SERVICE, &lost, &orphan, &redirect]);
+    let [lost, orphan, redirect] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!(
+        lost,
+        "2.yaml:1: error: HTTPRoute default/r: Service default/gone does not exist \
+         [ResolvedRefs=False, BackendNotFound]"
+    );
+    assert_eq!(
+        orphan,
+        "3.yaml:1: error: HTTPRoute default/o: at default/none: Service default/none does not \
+         exist [Accepted=False, NoMatchingParent]"
+    );
+    assert!(
+        redirect.ends_with("within a rule [Accepted=False, IncompatibleFilters]"),
+        "{redirect}"
+    );
+}
+
+#[test]
+fn services_of_elsewhere_can_be_assumed_but_not_permissions() {
+    assert!(!report(&[ROUTE], false).passes(false));
+    assert!(report(&[ROUTE], true).passes(true));
+    let by_name = ROUTE.replace("port: 80}]\n  rules", "sectionName: http}]\n  rules");
+    assert!(report(&[&by_name], true).passes(true), "{}", report(&[&by_name], true));
+    // A Service that a file does define is taken as it is.
+    let other_port = SERVICE.replace("port: 80", "port: 81");
+    assert_eq!(report(&[ROUTE, &other_port], true).findings.len(), 2);
+    let foreign =
+        ROUTE.replace("backendRefs: [{name: shop", "backendRefs: [{namespace: x, name: shop");
+    assert_eq!(report(&[&foreign], true).findings[0].reason, Some("RefNotPermitted"));
+}
+
+#[test]
+fn syntax_errors_and_twins_have_a_place() {
+    let found = found(&[&format!("{SERVICE}---\n{ROUTE}"), SERVICE, "a: [1\nb: 2\n"]);
+    assert_eq!(found[0], "2.yaml:1: error: Service default/shop: is defined at 1.yaml:1 already");
+    assert!(found[1].starts_with("3.yaml:"), "{found:?}");
+    assert!(found[1].contains("error: "), "{found:?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn warnings_fail_only_when_asked_to() {
+    let hostnames = ROUTE.replace("  rules", "  hostnames: [a.example]\n  rules");
+    let report = report(&[SERVICE, &hostnames], false);
+    assert!(report.passes(false) && !report.passes(true));
+    assert_eq!(report.findings[0].severity, Severity::Warning);
+    assert!(report.findings[0].message.contains("GEP-1426"));
+}
+
+#[test]
+fn what_is_not_mirrors_is_noted_and_nothing_to_check_is_a_warning() {
+    let gateway = ROUTE.replace("group: '', kind: Service, ", "");
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n";
+    let report = report(&[&gateway, deployment], false);
+    let severities: Vec<_> = report.findings.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Severity::Note, Severity::Note, Severity::Warning]);
+    assert!(report.findings[2].message.contains("nothing was checked"));
+    assert!(report.passes(false) && !report.passes(true));
+}
