@@ -16,6 +16,7 @@ pub mod cli;
 pub mod control;
 pub mod echo;
 pub mod explain;
+pub mod kube;
 pub mod outcome;
 pub mod proxy;
 pub mod route;

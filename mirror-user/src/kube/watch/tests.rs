@@ -1,0 +1,354 @@
+//! The watch against a scripted server, on a paused clock.
+
+use std::collections::BTreeSet;
+
+use tokio::time::advance;
+
+use self::server::{Answer, Asked, End, bookmark, client, client_of, error, line};
+use super::*;
+use crate::kube::RollCall;
+
+mod server;
+
+fn things() -> Resource {
+    Resource::new("example.com/v1", "Thing", "things")
+}
+
+/// A running watch, and what its events make known.
+struct Reader {
+    events: mpsc::Receiver<Event>,
+    health: Health,
+    asked: Asked,
+    known: BTreeSet<ObjectName>,
+    call: RollCall,
+    objects: Vec<Box<RawValue>>,
+    missing: Vec<Duration>,
+    completions: usize,
+}
+
+impl Reader {
+    fn start((client, asked): (Client, Asked)) -> Self {
+        let (watch, events) = Watch::new(client, things());
+        let health = watch.health();
+        tokio::spawn(watch.run());
+        let (known, call, objects, missing) = Default::default();
+        Self { events, health, asked, known, call, objects, missing, completions: 0 }
+    }
+
+    /// Takes events until nothing more comes for an hour, or `enough` of lists are complete.
+    async fn read(&mut self, enough: usize) {
+        while self.completions < enough && self.next(Duration::from_secs(3600)).await {}
+    }
+
+    async fn next(&mut self, within: Duration) -> bool {
+        let Ok(event) = tokio::time::timeout(within, self.events.recv()).await else {
+            return false;
+        };
+        match event.expect("the watch goes on") {
+            Event::Started => self.call.start(self.known.iter()),
+            Event::Applied(name, object) => {
+                self.call.present(&name);
+                self.known.insert(name);
+                self.objects.push(object);
+            }
+            Event::Deleted(name) => drop(self.known.remove(&name)),
+            Event::Complete => {
+                self.completions += 1;
+                for gone in self.call.complete() {
+                    self.known.remove(&gone);
+                }
+            }
+            Event::Missing(since) => self.missing.push(since),
+        }
+        true
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.known.iter().map(|name| name.name.as_str()).collect()
+    }
+}
+
+/// A list of a and b, streamed, up to version 10.
+fn listed(end: End) -> Answer {
+    let lines = [line("ADDED", "a", 3), line("ADDED", "b", 7), bookmark(10, true)];
+    Answer::lines(&lines, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streaming_list_is_followed_by_its_changes() {
+    let lines = [
+        line("ADDED", "a", 3),
+        line("ADDED", "b", 7),
+        bookmark(10, true),
+        line("MODIFIED", "a", 11),
+        line("DELETED", "b", 12),
+        line("ADDED", "c", 13),
+        bookmark(14, false),
+    ];
+    let script = [Answer::lines(&lines, End::Broken), Answer::lines(&[], End::Never)];
+    let mut reader = Reader::start(client(script));
+    assert_eq!((reader.health.is_complete(), reader.health.age()), (false, None));
+    reader.read(2).await;
+    assert_eq!(reader.names(), ["a", "c"]);
+    assert_eq!(reader.completions, 1, "what was resumed is no new list");
+    assert_eq!(reader.asked.kinds()[..2], ["stream", "watch 14"]);
+    assert!(reader.objects[0].get().contains(r#""endpoints":null"#), "as it came");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_to_stream_lists_is_asked_for_pages() {
+    for code in [400, 422] {
+        let script = [
+            Answer::status(code),
+            Answer::page(&["a"], 5, Some("more")),
+            Answer::page(&[], 5, Some("yet more")),
+            Answer::page(&["b"], 5, None),
+            Answer::lines(&[line("ADDED", "c", 6)], End::Broken),
+            Answer::status(410),
+            Answer::page(&["b"], 9, None),
+            Answer::lines(&[], End::Never),
+        ];
+        let mut reader = Reader::start(client(script));
+        reader.read(1).await;
+        assert_eq!(reader.names(), ["a", "b"]);
+        reader.read(2).await;
+        assert_eq!(reader.names(), ["b"]);
+        let kinds =
+            ["stream", "list", "list more", "list yet%20more", "watch 5", "watch 6", "list"];
+        assert_eq!(reader.asked.kinds()[..7], kinds);
+        let times = reader.asked.all();
+        assert_eq!(times[0].0, times[1].0, "a refused stream costs no time");
+        assert!(times[6].0 - times[5].0 < Duration::from_secs(2), "410 lists anew within 2 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_is_complete() {
+    let script = [Answer::status(422), Answer::page(&[], 5, None)];
+    let mut reader = Reader::start(client(script));
+    reader.read(1).await;
+    assert_eq!((reader.completions, reader.names()), (1, vec![]));
+    assert!(reader.health.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_break_off_leave_no_ghost_and_are_not_retried_at_once() {
+    let cut = |name| Answer::lines(&[line("ADDED", name, 3)], End::Broken);
+    let script = [cut("ghost"), cut("ghost 2"), cut("ghost 3"), listed(End::Never)];
+    let mut reader = Reader::start(client(script));
+    reader.read(1).await;
+    assert_eq!(reader.names(), ["a", "b"]);
+    assert_eq!(reader.asked.kinds(), ["stream"; 4]);
+    assert_eq!(reader.health.failures(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_break_off_leave_no_ghost() {
+    let script = [
+        Answer::status(422),
+        Answer::page(&["ghost"], 5, Some("more")),
+        Answer::status(500),
+        Answer::page(&["ghost 2"], 6, Some("more")),
+        Answer::status(410),
+        Answer::page(&["a"], 7, None),
+        Answer::lines(&[], End::Never),
+    ];
+    let mut reader = Reader::start(client(script));
+    reader.read(1).await;
+    assert_eq!(reader.names(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_version_lists_anew_within_two_seconds() {
+    let script = [
+        Answer::lines(&[bookmark(10, true), line("ADDED", "old", 11), error(410)], End::Never),
+        listed(End::Never),
+    ];
+    let mut reader = Reader::start(client(script));
+    reader.read(2).await;
+    assert_eq!(reader.names(), ["a", "b"]);
+    let times = reader.asked.all();
+    assert!(times[1].0 - times[0].0 < Duration::from_secs(2));
+    assert_eq!(reader.health.lists(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_the_server_does_not_take_is_dropped_but_not_for_a_busy_server() {
+    let script = [
+        listed(End::Broken),
+        Answer::status(503),
+        Answer::status(429),
+        Answer::status(504),
+        listed(End::Never),
+    ];
+    let mut reader = Reader::start(client(script));
+    reader.read(2).await;
+    assert_eq!(reader.asked.kinds(), ["stream", "watch 10", "watch 10", "watch 10", "stream"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_neither_stops_the_watch_nor_hides_what_follows() {
+    let broken = r#"{"type":"ADDED","object":{"metadata":{"name":"#;
+    let scripts: [&[&str]; 6] = [
+        &["nonsense\n"],
+        &[broken, "\n"],
+        &[broken],
+        &["{\"type\":\"STRANGE\",\"object\":{}}\n"],
+        &["{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{}}}\n"],
+        &["\u{0}\u{1}\n"],
+    ];
+    for parts in scripts {
+        let script = [Answer::bytes(parts, End::Whole), listed(End::Never)];
+        let mut reader = Reader::start(client(script));
+        reader.read(1).await;
+        assert_eq!(reader.names(), ["a", "b"], "after {parts:?}");
+        assert_eq!(reader.health.failures(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_none_delays_no_other() {
+    let lines = [
+        r#"{"type":"ADDED","object":{"metadata":"text"}}"#.to_owned(),
+        r#"{"type":"ADDED","object":17}"#.to_owned(),
+        r#"{"type":"ADDED","object":{"metadata":{"name":"odd"},"spec":{"rules":7}}}"#.to_owned(),
+        line("ADDED", "a", 1),
+        bookmark(3, true),
+    ];
+    let mut reader = Reader::start(client([Answer::lines(&lines, End::Never)]));
+    reader.read(1).await;
+    assert_eq!(reader.names(), ["odd", "a"]);
+    assert_eq!(reader.health.failures(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_may_be_split_anywhere() {
+    let text =
+        [line("ADDED", "ä", 3), String::new(), bookmark(10, true), String::new()].join("\r\n");
+    for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+        let parts = [&text[..at], &text[at..]];
+        let mut reader = Reader::start(client([Answer::bytes(&parts, End::Never)]));
+        reader.read(1).await;
+        assert_eq!(reader.names(), ["ä"], "split at {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_an_end_of_its_list_is_given_up_for_pages() {
+    let script = [
+        Answer::lines(&[line("ADDED", "ghost", 3)], End::Never),
+        Answer::page(&["a"], 5, None),
+        Answer::lines(&[], End::Never),
+    ];
+    let mut reader = Reader::start(client(script));
+    let start = Instant::now();
+    reader.read(1).await;
+    assert_eq!(reader.names(), ["a"]);
+    assert!(start.elapsed() <= Duration::from_secs(16));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_is_asked_again() {
+    // A stream that hangs; then a head that never comes, behind the script's end.
+    let mut reader = Reader::start(client([listed(End::Never)]));
+    reader.read(2).await;
+    let kinds = reader.asked.kinds();
+    assert!(kinds.len() > 10 && kinds[1..].iter().all(|kind| kind == "watch 10"), "{kinds:?}");
+    let times = reader.asked.all();
+    let silence = times[1].0 - times[0].0;
+    assert!((150..153).contains(&silence.as_secs()), "{silence:?}");
+    assert!(reader.health.age().is_some_and(|age| age > Duration::from_secs(1800)));
+    assert!(reader.health.trouble().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_list_is_retried_ever_more_rarely() {
+    let (client, asked) = client_of(|| Some(Answer::status(500)));
+    let _reader = Reader::start((client, asked.clone()));
+    let within = |from: u64, to: u64, start: Instant| {
+        let times = asked.all();
+        let since = times.iter().map(|(at, _)| (*at - start).as_secs());
+        since.filter(|second| (from..to).contains(second)).count()
+    };
+    let start = Instant::now();
+    for _ in 0..36_000 {
+        advance(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
+    }
+    let (minute, last) = (within(0, 60, start), within(3000, 3600, start));
+    assert!((10..90).contains(&minute), "{minute} in the first minute");
+    assert!((20..70).contains(&last), "{last} in ten minutes: every 15 s or so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_end_at_once_are_failures() {
+    let mut first = Some(listed(End::Whole));
+    let answer = move || Some(first.take().unwrap_or_else(|| Answer::lines(&[], End::Whole)));
+    let (client, asked) = client_of(answer);
+    let mut reader = Reader::start((client, asked.clone()));
+    reader.read(1).await;
+    for _ in 0..600 {
+        advance(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
+    }
+    let count = asked.all().len();
+    assert!(count < 90, "{count} requests in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_ten_seconds_is_over_five_seconds_after_the_server_is_ready() {
+    for _ in 0..50 {
+        let start = Instant::now();
+        let mut first = Some(listed(End::Broken));
+        let (client, asked) = client_of(move || {
+            let down = start.elapsed() < Duration::from_secs(10);
+            first
+                .take()
+                .or_else(|| Some(if down { Answer::status(503) } else { listed(End::Never) }))
+        });
+        let mut reader = Reader::start((client, asked));
+        reader.read(1).await;
+        while reader.health.age() != Some(Duration::ZERO) || start.elapsed().as_secs() < 10 {
+            advance(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
+        }
+        let resynced = start.elapsed() - Duration::from_secs(10);
+        assert!(resynced < Duration::from_secs(5), "{resynced:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_missing_is_told_and_a_nudge_looks_again_at_once() {
+    let start = Instant::now();
+    let (client, asked) = client_of(move || {
+        let there = start.elapsed() > Duration::from_secs(60);
+        Some(if there { listed(End::Never) } else { Answer::status(404) })
+    });
+    let (watch, events) = Watch::new(client, things());
+    let (health, nudge) = (watch.health(), watch.nudge());
+    tokio::spawn(watch.run());
+    let (known, call, objects, missing) = Default::default();
+    let mut reader =
+        Reader { events, health, asked, known, call, objects, missing, completions: 0 };
+    while start.elapsed() <= Duration::from_secs(60) {
+        reader.next(Duration::from_secs(10)).await;
+    }
+    assert_eq!(reader.missing[0], Duration::ZERO);
+    assert!(reader.missing.iter().any(|since| since.as_secs() >= 30), "{:?}", reader.missing);
+    assert!(reader.missing.is_sorted());
+    let nudged = Instant::now();
+    nudge.notify_one();
+    reader.read(1).await;
+    assert_eq!(reader.names(), ["a", "b"]);
+    assert!(nudged.elapsed() < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_with_its_reader() {
+    let (client, _) = client([listed(End::Never)]);
+    let (watch, events) = Watch::new(client, things());
+    let running = tokio::spawn(watch.run());
+    tokio::task::yield_now().await;
+    drop(events);
+    running.await.unwrap();
+}
