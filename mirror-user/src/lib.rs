@@ -2,7 +2,7 @@
 //!
 //! The modules follow the flow. Control path: [`control`] (objects -> resolve -> snapshot ->
 //! publish) makes [`route`]s. Capture: [`capture`] takes the connections of a workload, with
-//! sockets that [`sockets`] makes inside its network namespace. Data path: [`worker`] runs
+//! sockets that [`sockets`] makes inside its network namespace; [`enrol`] tells which pods. Data path: [`worker`] runs
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
 //! [`explain`] says of a single request what the agent would do, [`check`] of files of routes what
@@ -15,6 +15,7 @@ pub mod check;
 pub mod cli;
 pub mod control;
 pub mod echo;
+pub mod enrol;
 pub mod explain;
 pub mod kube;
 pub mod outcome;

@@ -89,6 +89,8 @@ pub struct FrontendDump {
     service: String,
     /// Connections that carry the id now.
     connections: usize,
+    /// Whether its Service is captured ahead of its routes.
+    ahead: bool,
     producer: Option<Vec<MatchDump>>,
     consumers: BTreeMap<String, Vec<MatchDump>>,
 }
@@ -138,6 +140,7 @@ impl FrontendDump {
             service: frontend.service.to_string(),
             // The publisher and the frontend itself hold one each.
             connections: Arc::strong_count(&frontend.token).saturating_sub(1),
+            ahead: frontend.ahead,
             producer: frontend.producer.as_ref().map(table),
             consumers: consumers.map(|(ns, routes)| (ns.clone(), table(routes))).collect(),
         }

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use crate::route::{HeaderModifier, Matcher, RouteName, Share, Timeouts};
+use crate::{
+    enrol::Wish,
+    route::{HeaderModifier, Matcher, RouteName, Share, Timeouts},
+};
 
 /// All objects of one moment.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +110,8 @@ pub struct Service {
     pub address: ServiceAddress,
     /// `spec.ports`.
     pub ports: Vec<Port>,
+    /// Its label: whether it is captured ahead of its routes.
+    pub capture: Wish,
 }
 
 /// Where clients of a Service connect to.

@@ -121,6 +121,7 @@ impl<M: FrontendMap> Publisher<M> {
             service: resolved.service,
             producer: resolved.producer,
             consumers: resolved.consumers,
+            ahead: resolved.ahead,
             token,
         };
         let state = State::Live(Arc::new(frontend));

@@ -6,6 +6,7 @@
 //! a producer route and holds for all clients; one in another namespace is a consumer route and
 //! replaces the producer's for clients of its own namespace. `hostnames` do not select. An
 //! attached route replaces the Service's implicit one: what no rule matches is answered with 404.
+//! A Service that is captured ahead of its routes keeps the implicit one until then.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,7 +17,10 @@ use std::{
 pub use self::condition::Condition;
 use self::{attach::Attachment, compile::Compiler, lookup::Slices};
 use super::objects::{HttpRoute, ObjectName, Objects, ParentRef, Port, Service, ServiceAddress};
-use crate::route::{RouteName, RouteTable, ServicePort};
+use crate::{
+    enrol::Wish,
+    route::{RouteName, RouteTable, ServicePort},
+};
 
 mod attach;
 mod compile;
@@ -47,6 +51,8 @@ pub struct ResolvedFrontend {
     pub producer: Option<RouteTable>,
     /// Routes of other namespaces, by namespace.
     pub consumers: HashMap<String, RouteTable>,
+    /// Whether the Service is captured ahead of its routes.
+    pub ahead: bool,
 }
 
 /// The conditions of a route at one of its parents (RouteParentStatus).
@@ -107,6 +113,7 @@ pub fn resolve(objects: &Objects) -> Resolved {
         resolved.warnings.extend(warnings(route));
     }
     resolved.warnings.append(&mut compiler.finish());
+    resolved.warnings.extend(ahead(objects, &mut attached));
     frontends(objects, &slices, attached, &mut resolved);
     resolved.warnings.sort();
     resolved.warnings.dedup();
@@ -117,6 +124,25 @@ pub fn resolve(objects: &Objects) -> Resolved {
 #[must_use]
 pub fn unattachable(objects: &Objects, parent: &ParentRef) -> Option<String> {
     attach::ports(objects, parent).err()
+}
+
+/// Adds the ports of Services that are captured ahead of their routes; warns of labels that say
+/// something else.
+fn ahead<'o>(
+    objects: &'o Objects,
+    attached: &mut BTreeMap<(&'o ObjectName, u16), Attachment<'o>>,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (name, service) in &objects.services {
+        if service.capture == Wish::Enabled {
+            for port in service.ports.iter().filter(|port| port.tcp) {
+                attached.entry((name, port.port)).or_insert_with(|| Attachment::new(name, port));
+            }
+        } else if let Some(message) = service.capture.fault() {
+            warnings.push(Warning { object: format!("Service {name}"), message });
+        }
+    }
+    warnings
 }
 
 fn warnings(route: &HttpRoute) -> impl Iterator<Item = Warning> {
@@ -132,7 +158,7 @@ fn warnings(route: &HttpRoute) -> impl Iterator<Item = Warning> {
     messages.into_iter().map(move |message| Warning { object: object.clone(), message })
 }
 
-/// One frontend for each address of each Service port with a route.
+/// One frontend for each address of each Service port with a route, or captured ahead of one.
 fn frontends(
     objects: &Objects,
     slices: &Slices<'_>,
@@ -168,6 +194,7 @@ fn frontends(
                 service: Arc::clone(&service_port),
                 producer: producer.clone(),
                 consumers: consumers.clone(),
+                ahead: service.capture == Wish::Enabled,
             });
         }
     }

@@ -81,6 +81,12 @@ fn at_frontend(
         (None, Some(routes)) => {
             (TableView::Producer { namespace: first.service.namespace.clone() }, routes)
         }
+        (None, None) if first.ahead => {
+            let why = "no route holds for it: the Service is captured ahead of its routes (label \
+                       mirror.dev/capture=enabled), and requests go on as they are"
+                .to_owned();
+            return Verdict::PassesThrough { frontend, why };
+        }
         (None, None) => {
             let mut others: Vec<_> = first.consumers.keys().map(String::as_str).collect();
             others.sort_unstable();

@@ -113,7 +113,8 @@ fn frontend_id(stream: &TcpStream) -> Option<FrontendId> {
 }
 
 async fn live(ctx: &Rc<Context>, client: Client, mut stream: TcpStream) {
-    if client.frontend.routes(&client.workload.namespace).is_none() {
+    let routes = client.frontend.routes(&client.workload.namespace);
+    if routes.is_none() && !client.frontend.ahead {
         let _seen = Seen::new(ctx, ConnectionKind::NoRoute);
         return opaque::relay(ctx, &client, stream, BytesMut::new()).await;
     }

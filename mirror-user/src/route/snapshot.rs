@@ -42,13 +42,16 @@ pub struct Frontend {
     /// Routes of other namespaces, by namespace: for clients there they replace the
     /// producer's (GAMMA consumer routes).
     pub consumers: HashMap<String, RouteTable>,
+    /// Whether it is captured ahead of its routes: connections are parsed though no route holds, so
+    /// that one that comes acts on them at once.
+    pub ahead: bool,
     /// Counts the connections that carry the id.
     pub token: Token,
 }
 
 impl Frontend {
     /// The routes for a client of `namespace`; None when no route holds for it, and the bytes
-    /// pass through to the original destination.
+    /// (or, of one captured ahead, the requests) pass through to the original destination.
     #[must_use]
     pub fn routes(&self, namespace: &str) -> Option<&RouteTable> {
         self.consumers.get(namespace).or(self.producer.as_ref())
@@ -63,6 +66,7 @@ impl Frontend {
             service: Arc::clone(&self.service),
             producer: None,
             consumers: HashMap::new(),
+            ahead: false,
             token: Arc::clone(&self.token),
         }
     }

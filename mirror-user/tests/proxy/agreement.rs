@@ -77,6 +77,7 @@ fn table(folder: &Path) -> RouteTable {
 fn serve(table: RouteTable, primary: &Server) -> Rig {
     let rig = Setup::to(primary).start();
     let frontend = Frontend {
+        ahead: false,
         id: FRONTEND,
         address: primary.address,
         service: service("web"),

@@ -93,6 +93,7 @@ pub(crate) fn frontend(
     rules: Option<Vec<RuleEntry>>,
 ) -> Arc<Frontend> {
     Arc::new(Frontend {
+        ahead: false,
         id,
         address: original,
         service: service("front"),

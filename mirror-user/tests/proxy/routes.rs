@@ -1,14 +1,18 @@
 //! Which rule, which backend, and what mirror answers itself.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
-use mirror_user::route::{
-    BackendRef, Filter, HeaderModifier, InvalidBackend, Matcher, PathMatch, RuleEntry,
+use mirror_user::{
+    outcome::ConnectionKind,
+    route::{
+        BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher, PathMatch,
+        RuleEntry,
+    },
 };
 
 use super::{
-    harness::{Setup, backend_ref, rule},
+    harness::{FRONTEND, Setup, backend_ref, frontend, rule},
     server::Server,
     wire::Message,
 };
@@ -174,4 +178,25 @@ fn a_new_snapshot_holds_for_the_next_request_of_a_connection() {
     let rules = vec![rule(Vec::new(), vec![backend_ref("two", &[two.address])])];
     rig.publish([(FRONTEND, Lookup::Live(frontend(FRONTEND, one.address, Some(rules))))]);
     assert_eq!(client.ask(GET).body, b"two");
+}
+
+#[test]
+fn a_route_acts_at_once_on_a_connection_that_was_captured_ahead_of_it() {
+    let (original, routed) = (named("original"), named("routed"));
+    let rig = Setup::to(&original).start();
+    let made = |rules| Arc::into_inner(frontend(FRONTEND, original.address, rules)).expect("one");
+    let publish = |front: Frontend| rig.publish([(FRONTEND, Lookup::Live(Arc::new(front)))]);
+    publish(Frontend { ahead: true, ..made(None) });
+    let mut client = rig.client();
+    for _ in 0..3 {
+        assert_eq!(client.ask(GET).body, b"original");
+    }
+    let refs = vec![backend_ref("routed", &[routed.address])];
+    publish(Frontend { ahead: true, ..made(Some(vec![rule(Vec::new(), refs)])) });
+    assert_eq!(client.ask(GET).body, b"routed");
+    publish(Frontend { ahead: true, ..made(None) });
+    assert_eq!(client.ask(GET).body, b"original");
+    let report = rig.report();
+    assert_eq!(report.connections[ConnectionKind::Http1 as usize], 1, "the same connection");
+    assert_eq!(report.connections[ConnectionKind::NoRoute as usize], 0);
 }

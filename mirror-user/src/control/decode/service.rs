@@ -9,7 +9,10 @@ use k8s_openapi::api::{
 use serde_json::Value;
 
 use super::{DecodeError, Decoded, Fault, WithSpec, fault::fail, object_name, port, strict};
-use crate::control::objects::{EndpointSlice, Object, Port, Service, ServiceAddress};
+use crate::{
+    control::objects::{EndpointSlice, Object, Port, Service, ServiceAddress},
+    enrol::Wish,
+};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -61,6 +64,7 @@ fn convert(typed: &TypedService) -> Decoded<Service> {
         name: object_name(&typed.metadata)?,
         address: address(spec)?,
         ports: ports.collect::<Decoded<_>>()?,
+        capture: Wish::of(typed.metadata.labels.as_ref()),
     })
 }
 

@@ -83,6 +83,7 @@ fn frontends(hosts: &[u8]) -> Vec<ResolvedFrontend> {
     let service = ServicePort { namespace: "d".into(), name: "s".into(), port: 80 };
     let service = Arc::new(service);
     let frontend = |host: &u8| ResolvedFrontend {
+        ahead: false,
         address: address(*host),
         service: Arc::clone(&service),
         producer: Some(RouteTable::default()),

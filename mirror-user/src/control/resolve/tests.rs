@@ -324,3 +324,34 @@ fn slices_without_a_label_and_backends_without_slices_are_told() {
     assert!(messages[0].contains("kubernetes.io/service-name"), "{messages:?}");
     assert!(messages[1].contains("no EndpointSlice"), "{messages:?}");
 }
+
+/// The Service above with the label.
+fn labelled(address: &str, value: &str) -> String {
+    let label = format!("name: httpbin, labels: {{mirror.dev/capture: {value}}}}}, spec");
+    service("default", "httpbin", address).replacen("name: httpbin}, spec", &label, 1)
+}
+
+#[test]
+fn a_service_with_the_label_is_a_frontend_before_it_has_a_route() {
+    let text = labelled("10.96.0.10", "enabled");
+    let ahead = resolved(&[&text]);
+    let [frontend] = &ahead.frontends[..] else { panic!("{:?}", ahead.frontends) };
+    assert_eq!(frontend.address, "10.96.0.10:80".parse().unwrap());
+    assert!(frontend.ahead && frontend.producer.is_none() && frontend.consumers.is_empty());
+    let rule = "{backendRefs: [{name: httpbin, port: 80}]}";
+    let routed = resolved(&[&text, &route("default", "r", "name: httpbin", rule)]);
+    let [frontend] = &routed.frontends[..] else { panic!("{:?}", routed.frontends) };
+    assert!(frontend.ahead && frontend.producer.is_some());
+    assert_eq!(ahead.warnings, []);
+}
+
+#[test]
+fn another_value_of_the_label_captures_nothing_and_is_told_unless_it_is_disabled() {
+    let wrong = resolved(&[&labelled("10.96.0.10", "'yes'")]);
+    assert!(wrong.frontends.is_empty());
+    let [warning] = &wrong.warnings[..] else { panic!("{:?}", wrong.warnings) };
+    assert_eq!(warning.object, "Service default/httpbin");
+    assert!(warning.message.contains("mirror.dev/capture=yes"), "{}", warning.message);
+    let off = resolved(&[&labelled("10.96.0.10", "disabled")]);
+    assert!(off.frontends.is_empty() && off.warnings.is_empty());
+}

@@ -10,6 +10,7 @@ use crate::route::{Frontend, FrontendId};
 
 pub(in crate::outcome) fn frontend(name: &str) -> Frontend {
     Frontend {
+        ahead: false,
         id: FrontendId(7),
         address: ([10, 96, 0, 1], 8000).into(),
         service: service(name),
