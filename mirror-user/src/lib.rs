@@ -14,6 +14,7 @@ pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod control;
+pub mod controller;
 pub mod echo;
 pub mod enrol;
 pub mod explain;
