@@ -48,16 +48,32 @@ impl<'a> Agent<'a> {
         captures: &[&str],
         flags: &[&str],
     ) -> Result<Self> {
-        let (binary, routes) = (mirror_binary()?, node.routes().path());
-        let (binary, routes) = (binary.to_string_lossy(), routes.to_string_lossy());
-        let mut argv = vec![&*binary, "agent", "--routes", &*routes];
+        let binary = mirror_binary()?;
+        Self::start_as(node, name, &[&binary.to_string_lossy()], captures, flags)
+    }
+
+    /// The same with the command spelled out that `mirror` is called by: another build, or one
+    /// that another program starts (`taskset -c 1 target/release/mirror`).
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_as(
+        node: &'a Node,
+        name: &str,
+        command: &[&str],
+        captures: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
+        let routes = node.routes().path();
+        let routes = routes.to_string_lossy();
+        let mut argv = [command, &["agent", "--routes", &*routes]].concat();
         for capture in captures {
             argv.extend(["--capture", capture]);
         }
         argv.extend(flags);
         let admin = argv.iter().position(|arg| *arg == "--admin");
         let admin = admin.and_then(|at| argv.get(at + 1)).unwrap_or(&"127.0.0.1:15920").parse()?;
-        let process = node.spawn(name, &argv)?;
+        let process = node.spawn_apart(name, &argv)?;
         let mut agent = Self { node, process, admin, command: argv.join(" ") };
         agent.wait_ready()?;
         Ok(agent)

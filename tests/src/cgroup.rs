@@ -28,6 +28,14 @@ fn find(table: &str) -> Option<PathBuf> {
     })
 }
 
+/// The cgroup (v2) that a process is in.
+pub(crate) fn of(pid: i32) -> Result<PathBuf> {
+    let file = format!("/proc/{pid}/cgroup");
+    let table = fs::read_to_string(&file).with_context(|| format!("process {pid}"))?;
+    let path = table.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(mount()?.join(path.with_context(|| format!("no cgroup v2 in {file}"))?))
+}
+
 pub(crate) fn create(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make the cgroup {}", path.display()))
 }
@@ -71,7 +79,8 @@ pub(crate) fn signal(path: &Path, signal: Signal) -> Result<()> {
     Ok(())
 }
 
-fn pids(path: &Path) -> Vec<i32> {
+/// The processes in `path` and below.
+pub(crate) fn pids(path: &Path) -> Vec<i32> {
     let own = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     // 0 is a process of another PID namespace: not ours, and kill(0) would hit ourselves.
     let own = own.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);

@@ -224,6 +224,15 @@ impl Node {
         self.place("host")?.spawn(name, argv)
     }
 
+    /// The same in a cgroup whose name is `name`, below that of the node's other processes: see
+    /// [`usage::cpu_of_cgroup`](crate::usage::cpu_of_cgroup).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_apart(&self, name: &str, argv: &[&str]) -> Result<Process> {
+        self.place(&format!("host/{name}"))?.spawn(name, argv)
+    }
+
     /// Runs a command on the node itself to its end.
     ///
     /// # Errors

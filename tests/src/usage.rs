@@ -5,6 +5,8 @@ use std::{fs, time::Duration};
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::cgroup;
+
 /// Resident memory in bytes (VmRSS).
 ///
 /// # Errors
@@ -41,6 +43,45 @@ pub fn cpu(pid: i32) -> Result<Duration> {
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum();
     let rate = sysconf(SysconfVar::CLK_TCK)?.and_then(|rate| u64::try_from(rate).ok());
     Ok(Duration::from_millis(ticks * 1000 / rate.unwrap_or(100)))
+}
+
+/// CPU time so far, in user and kernel mode, of all processes that are or were in this process's
+/// cgroup (v2) and below: `usage_usec` of cpu.stat, which counts microseconds and loses no process
+/// that has ended.
+///
+/// # Errors
+/// The process is gone, or no cgroup v2 is mounted.
+pub fn cpu_of_cgroup(pid: i32) -> Result<Duration> {
+    let file = cgroup::of(pid)?.join("cpu.stat");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    let usage = usage.and_then(|usage| usage.parse().ok());
+    Ok(Duration::from_micros(usage.with_context(|| format!("no usage in {}", file.display()))?))
+}
+
+/// Resident memory in bytes of all processes in this process's cgroup (v2) and below.
+///
+/// # Errors
+/// As [`cpu_of_cgroup`].
+pub fn rss_of_cgroup(pid: i32) -> Result<u64> {
+    // One that ends meanwhile has no memory.
+    Ok(cgroup::pids(&cgroup::of(pid)?).into_iter().filter_map(|pid| rss(pid).ok()).sum())
+}
+
+/// The most resident memory of each process in this process's cgroup (v2), summed up.
+///
+/// # Errors
+/// As [`cpu_of_cgroup`].
+pub fn peak_rss_of_cgroup(pid: i32) -> Result<u64> {
+    Ok(cgroup::pids(&cgroup::of(pid)?).into_iter().filter_map(|pid| peak_rss(pid).ok()).sum())
+}
+
+/// Begins the measurement of [`peak_rss_of_cgroup`] anew.
+///
+/// # Errors
+/// As [`cpu_of_cgroup`].
+pub fn reset_peak_of_cgroup(pid: i32) -> Result<()> {
+    cgroup::pids(&cgroup::of(pid)?).into_iter().try_for_each(reset_peak)
 }
 
 /// How many descriptors it has open.

@@ -1,11 +1,7 @@
 //! wrk (<https://github.com/wg/wrk>), the load generator: a duration goes in, its own count of
 //! requests, latencies and errors comes out.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,8 +25,38 @@ end
 /// wrk, ready to run on one node.
 #[derive(Debug)]
 pub struct Wrk {
-    script: PathBuf,
-    paced: PathBuf,
+    folder: PathBuf,
+    /// What starts it: `taskset -c 0`, or nothing.
+    prefix: Vec<String>,
+}
+
+/// What its requests are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// GET on kept connections, the next at once.
+    Get,
+    /// GET on kept connections, each after a pause of 10 to 30 ms, so that the latency is that of
+    /// the path and not of a queue for the processor.
+    Paced,
+    /// POST of so many bytes on kept connections, the next at once.
+    Post(usize),
+    /// GET with `Connection: close`: every request has a connection of its own.
+    Closing,
+}
+
+impl Shape {
+    fn script(self) -> String {
+        let lead = match self {
+            Self::Get => String::new(),
+            Self::Paced => PACE.to_owned(),
+            Self::Post(size) => format!(
+                "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {size})\n\
+                 wrk.headers[\"Content-Type\"] = \"application/octet-stream\"\n"
+            ),
+            Self::Closing => "wrk.headers[\"Connection\"] = \"close\"\n".to_owned(),
+        };
+        lead + SCRIPT
+    }
 }
 
 /// What one run measured.
@@ -49,51 +75,38 @@ pub struct Load {
 }
 
 impl Wrk {
-    /// Puts the scripts that report into the node's folder.
-    ///
-    /// # Errors
-    /// They cannot be written.
-    pub fn new(node: &Node) -> Result<Self> {
-        let (script, paced) = (node.folder().join("wrk.lua"), node.folder().join("paced.lua"));
-        fs::write(&script, SCRIPT).with_context(|| script.display().to_string())?;
-        fs::write(&paced, [PACE, SCRIPT].concat()).with_context(|| paced.display().to_string())?;
-        Ok(Self { script, paced })
+    /// Its scripts go into the node's folder.
+    #[must_use]
+    pub fn new(node: &Node) -> Self {
+        Self { folder: node.folder().to_owned(), prefix: Vec::new() }
     }
 
-    /// GETs `url` from the pod on `connections` keep-alive connections, one request at a time on
-    /// each and the next at once, for `duration` (whole seconds, as wrk has it).
+    /// The same on one processor alone.
+    #[must_use]
+    pub fn pinned(self, processor: usize) -> Self {
+        let prefix = ["taskset", "-c", &processor.to_string()].map(str::to_owned).to_vec();
+        Self { prefix, ..self }
+    }
+
+    /// Sends requests to `url` from the pod on so many `connections`, one at a time on each, for
+    /// `duration` (whole seconds, as wrk has it).
     ///
     /// # Errors
     /// wrk is not installed, or fails; its report cannot be read.
-    pub fn run(&self, pod: &Pod, url: &str, connections: u32, duration: Duration) -> Result<Load> {
-        Self::run_script(&self.script, pod, url, connections, duration)
-    }
-
-    /// The same with a pause of 10 to 30 ms before each request, so that the latency is that of
-    /// the path and not of a queue for the processor.
-    ///
-    /// # Errors
-    /// As [`Wrk::run`].
-    pub fn run_paced(
+    pub fn run(
         &self,
         pod: &Pod,
         url: &str,
+        shape: Shape,
         connections: u32,
         duration: Duration,
     ) -> Result<Load> {
-        Self::run_script(&self.paced, pod, url, connections, duration)
-    }
-
-    fn run_script(
-        script: &Path,
-        pod: &Pod,
-        url: &str,
-        connections: u32,
-        duration: Duration,
-    ) -> Result<Load> {
+        let script = self.folder.join(format!("{shape:?}.lua"));
+        fs::write(&script, shape.script()).with_context(|| script.display().to_string())?;
         let (c, d) = (connections.to_string(), format!("{}s", duration.as_secs()));
         let script = script.to_string_lossy();
-        let argv = ["wrk", "-t1", "-c", &c, "-d", &d, "--timeout", "2s", "-s", &*script, url];
+        let wrk = ["wrk", "-t1", "-c", &c, "-d", &d, "--timeout", "2s", "-s", &*script, url];
+        let argv: Vec<_> = self.prefix.iter().map(String::as_str).chain(wrk).collect();
         let output = pod.run(&argv, duration + Duration::from_secs(30))?;
         ensure!(output.status.code() != Some(127), "`wrk` is not installed: apt-get install wrk");
         let text = output.ok()?;

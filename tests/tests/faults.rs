@@ -6,7 +6,7 @@
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use mirror_tests::{
-    Agent, Copies, Load, Node, Pod, Process, Service, Signal, Wrk,
+    Agent, Copies, Load, Node, Pod, Process, Service, Shape, Signal, Wrk,
     manifest::{Route, Rule},
     stats::{median, verdict},
     usage,
@@ -99,9 +99,9 @@ fn no_shadow_harms_the_primary() {
 
 /// Runs the variants in turns, each round beginning with another one; the agent's growth.
 fn measure(node: &Node, agent: &Agent<'_>, variants: &mut [Variant]) -> u64 {
-    let wrk = Wrk::new(node).unwrap();
+    let wrk = Wrk::new(node);
     // Unmeasured, and what memory grows to without any mirror is known.
-    wrk.run(&variants[1].from, &variants[1].url, CONCURRENCY, ROUND).unwrap();
+    wrk.run(&variants[1].from, &variants[1].url, Shape::Get, CONCURRENCY, ROUND).unwrap();
     let base = usage::rss(agent.pid()).unwrap();
     usage::reset_peak(agent.pid()).unwrap();
     for round in 0..MAX_ROUNDS {
@@ -110,12 +110,12 @@ fn measure(node: &Node, agent: &Agent<'_>, variants: &mut [Variant]) -> u64 {
             let variant = &mut variants[at];
             let Variant { from, url, .. } = &*variant;
             if round < ROUNDS {
-                let load = wrk.run_paced(from, url, CONCURRENCY, ROUND).unwrap();
+                let load = wrk.run(from, url, Shape::Paced, CONCURRENCY, ROUND).unwrap();
                 variant.paced.push(load);
             }
             let Variant { from, url, .. } = &*variant;
             if round < ROUNDS || requests(&variant.flood) < REQUESTS {
-                let load = wrk.run(from, url, CONCURRENCY, ROUND).unwrap();
+                let load = wrk.run(from, url, Shape::Get, CONCURRENCY, ROUND).unwrap();
                 variant.flood.push(load);
             }
         }

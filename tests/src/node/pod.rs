@@ -133,6 +133,17 @@ impl Pod {
         self.place.spawn(&format!("{}-{name}", self.name), argv)
     }
 
+    /// Starts a process in it that is accounted for by itself: in a cgroup of its own below the
+    /// pod's, whose name is `name`. See [`usage::cpu_of_cgroup`](crate::usage::cpu_of_cgroup).
+    ///
+    /// # Errors
+    /// It cannot be started, or the cgroup not be made.
+    pub fn spawn_apart(&self, name: &str, argv: &[&str]) -> Result<Process> {
+        let place = Place { cgroup: self.place.cgroup.join(name), ..self.place.clone() };
+        cgroup::create(&place.cgroup)?;
+        place.spawn(&format!("{}-{name}", self.name), argv)
+    }
+
     /// Runs a command in it to its end. Several may run at once, on different threads.
     ///
     /// # Errors
