@@ -1,6 +1,8 @@
-//! The project's commands: `cargo xtask run` (the demo), `cargo xtask test` (every check), and
-//! `cargo xtask build-ebpf`. They need nothing but Rust, and install the rest.
+//! The project's commands: `cargo xtask run` (the demo), `cargo xtask test` (every check),
+//! `cargo xtask bench` (beside other proxies), and `cargo xtask build-ebpf`. They need nothing but
+//! Rust, and install the rest.
 
+mod bench;
 pub mod build_ebpf;
 mod demo;
 mod kernel;
@@ -19,6 +21,8 @@ enum Command {
     Run(demo::RunArgs),
     /// Run every check; the last line counts them
     Test(suite::TestArgs),
+    /// Measure what mirror costs, beside other proxies and in turns with them
+    Bench(bench::BenchArgs),
     /// Build the programs for the kernel from source
     BuildEbpf {
         /// Install what the build needs
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Run(args) => demo::run(&args),
         Command::Test(args) => suite::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::BuildEbpf { install, commit } => {
             let options = build_ebpf::Options { install, commit };
             build_ebpf::build(&tools::root(), options)

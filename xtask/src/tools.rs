@@ -130,25 +130,31 @@ const PACKAGES: [&str; 8] =
 /// # Errors
 /// No Python, or pip fails.
 pub(crate) fn venv() -> Result<PathBuf> {
-    let folder = root().join("target/venv");
-    let bin = folder.join("bin");
+    environment(&root().join("target/venv"), &PACKAGES).map(|folder| folder.join("bin"))
+}
+
+/// A Python environment in this folder with these packages; the folder.
+///
+/// # Errors
+/// No Python, or pip fails.
+pub(crate) fn environment(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     // What is installed: an environment that an older list made is brought up to this one.
     let stamp = folder.join("installed");
-    let wanted = PACKAGES.join("\n");
+    let wanted = packages.join("\n");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(bin);
+        return Ok(folder.to_owned());
     }
     ensure(&[("python3", "python3")])?;
     let ensurepip = Command::new("python3").args(["-c", "import ensurepip, venv"]).output()?;
     if !ensurepip.status.success() {
         install(&["python3-venv"]).context("please install: python3-venv")?;
     }
-    eprintln!("installing {} into {}", PACKAGES.join(", "), folder.display());
-    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    eprintln!("installing {} into {}", packages.join(", "), folder.display());
+    run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     let pip = ["install", "--quiet", "--disable-pip-version-check"];
-    run(Command::new(bin.join("pip")).args(pip).args(PACKAGES))?;
+    run(Command::new(folder.join("bin/pip")).args(pip).args(packages))?;
     fs::write(stamp, wanted)?;
-    Ok(bin)
+    Ok(folder.to_owned())
 }
 
 /// Where PATH (or a system folder that sudo's PATH may lack) has a program.

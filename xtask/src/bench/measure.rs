@@ -1,0 +1,176 @@
+//! Measuring one row with one peer: load, the proxy's own CPU time, and the account of copies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mirror_tests::{Copies, stats::median};
+use serde::Serialize;
+
+use super::{
+    backend::Arrivals, lane::Lane, load::Generators, peers::Peer, rows::Row, stage::Stage,
+};
+
+/// Copies that arrive, of those selected, below which a row is void: 1.000, rounded. A client that
+/// goes in the middle of 64 requests leaves some that the primary answered and nobody took.
+const WHOLE: f64 = 0.9995;
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Sample {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    /// Requests per second.
+    pub(super) rate: f64,
+    /// Microseconds of the proxy's CPU time for each request; None without a proxy.
+    pub(super) cpu_us: Option<f64>,
+    /// Milliseconds, with all requests under way at once.
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    pub(super) copies: Option<CopyCount>,
+}
+
+/// The account of copies of one run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct CopyCount {
+    /// Requests that were to be copied: by mirror's own count; of other proxies, what the primary
+    /// logged, times the share.
+    pub(super) selected: u64,
+    /// What the shadow logged, whole.
+    pub(super) logged: u64,
+    /// `selected` is exact, not a share of random draws.
+    pub(super) exact: bool,
+}
+
+/// A row measured with a peer, so many times.
+#[derive(Debug, Serialize)]
+pub(super) struct Cell {
+    pub(super) row: String,
+    pub(super) peer: String,
+    pub(super) samples: Vec<Sample>,
+    /// Why it could not be measured.
+    pub(super) failures: Vec<String>,
+}
+
+impl CopyCount {
+    /// Copies that arrived for each that was to.
+    pub(super) fn share(self) -> f64 {
+        if self.selected == 0 { 0.0 } else { self.logged as f64 / self.selected as f64 }
+    }
+}
+
+impl Cell {
+    /// The peer does not have its lane.
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.failures.is_empty()
+    }
+
+    /// The median of a figure over the runs that count: none when a run failed.
+    pub(super) fn median(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let values: Vec<_> = self.samples.iter().filter_map(figure).collect();
+        (self.failures.is_empty() && !values.is_empty()).then(|| median(values))
+    }
+
+    /// Why it means nothing, although it was measured: copies that did not arrive.
+    pub(super) fn void(&self) -> Option<String> {
+        let lost = |copies: &CopyCount| copies.exact && copies.share() < WHOLE;
+        let worst = self.samples.iter().filter_map(|sample| sample.copies).find(lost)?;
+        Some(format!("{} of {} copies arrived", worst.logged, worst.selected))
+    }
+
+    /// The smallest share of copies of all runs.
+    pub(super) fn share(&self) -> Option<f64> {
+        let shares = self.samples.iter().filter_map(|sample| Some(sample.copies?.share()));
+        shares.reduce(f64::min)
+    }
+
+    /// Nothing measured yet.
+    pub(super) fn new(row: &Row, peer: &Peer<'_>) -> Self {
+        let (row, peer) = (row.name.clone(), peer.name.clone());
+        Self { row, peer, samples: Vec::new(), failures: Vec::new() }
+    }
+
+    /// Takes the result of a run; one of a lane that the peer does not have is none.
+    pub(super) fn add(&mut self, result: Result<Option<Sample>>) {
+        match result {
+            Ok(None) => {}
+            Ok(Some(sample)) => {
+                if let Err(error) = sample.check() {
+                    self.failures.push(format!("{error:#}"));
+                }
+                self.samples.push(sample);
+            }
+            Err(error) => self.failures.push(format!("{error:#}")),
+        }
+    }
+}
+
+impl Sample {
+    fn check(&self) -> Result<()> {
+        ensure!(self.requests > 0, "no request was answered");
+        ensure!(self.errors == 0, "{} of {} requests failed", self.errors, self.requests);
+        Ok(())
+    }
+}
+
+/// Runs a row with a peer, once, for `duration`; None when the peer has no such lane.
+///
+/// # Errors
+/// The load generator or the proxy fails.
+pub(super) fn sample(
+    stage: &Stage<'_>,
+    generators: &Generators,
+    peer: &Peer<'_>,
+    row: &Row,
+    duration: Duration,
+) -> Result<Option<Sample>> {
+    let lane = stage.lane(&row.lane()).with_context(|| format!("no lane {}", row.lane()))?;
+    let Some(base) = peer.base(stage, lane, row.traffic) else { return Ok(None) };
+    let count = lane.mirror.map(|_| CopyMeter::begin(stage, peer, lane)).transpose()?;
+    let before = peer.cpu()?;
+    let run = generators.run(peer.pod, &base, row.traffic, duration)?;
+    let used = peer.cpu()?.zip(before).map(|(after, before)| after - before);
+    let copies = count.map(|meter| meter.end(peer, row)).transpose()?;
+    Ok(Some(Sample {
+        requests: run.requests,
+        errors: run.errors,
+        rate: run.rate,
+        cpu_us: used.map(|used| used * 1e6 / run.requests.max(1) as f64),
+        p50_ms: run.latency.map(|(p50, _)| p50 * 1e3),
+        p99_ms: run.latency.map(|(_, p99)| p99 * 1e3),
+        copies,
+    }))
+}
+
+/// Counts copies during a run.
+struct CopyMeter {
+    at_primary: Arrivals,
+    at_shadow: Arrivals,
+    /// The shadow as mirror's metrics call it.
+    shadow: String,
+    /// By mirror's own count, before.
+    selected: Option<u64>,
+}
+
+impl CopyMeter {
+    fn begin(stage: &Stage<'_>, peer: &Peer<'_>, lane: &Lane) -> Result<Self> {
+        let shadow = format!("default/{}:80", lane.shadow_name());
+        let count = |agent| Ok::<_, anyhow::Error>(Copies::settled_for(agent, &shadow)?.selected);
+        let selected = peer.agent().map(count).transpose()?;
+        let (at_primary, at_shadow) = (stage.primary.count()?, stage.shadow.count()?);
+        Ok(Self { at_primary, at_shadow, shadow, selected })
+    }
+
+    fn end(mut self, peer: &Peer<'_>, row: &Row) -> Result<CopyCount> {
+        let body = row.traffic.body();
+        let percent = row.percent.unwrap_or(100);
+        if let Some((agent, before)) = peer.agent().zip(self.selected) {
+            let copies = Copies::settled_for(agent, &self.shadow)?;
+            let logged = self.at_shadow.settled(body)?;
+            return Ok(CopyCount { selected: copies.selected - before, logged, exact: true });
+        }
+        let logged = self.at_shadow.settled(body)?;
+        let answered = self.at_primary.settled(body)?;
+        let selected = answered * u64::from(percent) / 100;
+        Ok(CopyCount { selected, logged, exact: percent == 100 })
+    }
+}
