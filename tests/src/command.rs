@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result, bail};
@@ -25,10 +26,15 @@ pub fn run(argv: &[&str], input: &str) -> Result<String> {
             _ => anyhow::anyhow!("cannot run {program}: {error}"),
         })?;
     let mut stdin = child.stdin.take().context("a piped stdin is there")?;
-    // A command that fails early does not read its input; its own message says why.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().with_context(|| format!("waiting for {program}"))?;
+    // Beside each other: one that answers while it reads would wait for us as we wait for it.
+    let output = thread::scope(|scope| {
+        scope.spawn(move || {
+            // A command that fails early does not read its input; its own message says why.
+            let _ = stdin.write_all(input.as_bytes());
+        });
+        child.wait_with_output()
+    });
+    let output = output.with_context(|| format!("waiting for {program}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed: {}\n{input}", argv.join(" "), stderr.trim());

@@ -204,6 +204,12 @@ impl Node {
         &self.routes
     }
 
+    /// The node's own address.
+    #[must_use]
+    pub fn ip(&self) -> Ipv4Addr {
+        NODE_IP
+    }
+
     /// The node's own network namespace.
     #[must_use]
     pub fn netns(&self) -> &Netns {

@@ -1,0 +1,111 @@
+//! The components: one binary, built by Go from `tests/cluster`, with a link for each name.
+//!
+//! In: the sources. Out: `target/cluster/bin`. Go rebuilds only what has changed; the first build
+//! takes some six minutes. It never installs Go.
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The release of Kubernetes that `go.mod` names.
+const VERSION: &str = "v1.36.3";
+const BINARY: &str = "cluster";
+const LINKS: [&str; 6] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubectl",
+];
+
+/// The folder of the components.
+#[derive(Clone, Debug)]
+pub struct Binaries(PathBuf);
+
+impl Binaries {
+    /// Builds them if they are older than their sources; once per process.
+    ///
+    /// # Errors
+    /// Go is missing or does not build them; with what it says.
+    pub fn build() -> Result<Self> {
+        static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*built {
+            return Ok(Self(folder.clone()));
+        }
+        let folder = target().join("cluster/bin");
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        compile(&folder.join(BINARY))?;
+        for name in LINKS {
+            match symlink(BINARY, folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("link {name}"));
+                }
+                _ => {}
+            }
+        }
+        *built = Some(folder.clone());
+        Ok(Self(folder))
+    }
+
+    /// Where they are, for a PATH.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// A component's file, as text for a command line.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+}
+
+fn compile(output: &Path) -> Result<()> {
+    let version = format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion={VERSION} \
+         -X k8s.io/client-go/pkg/version.gitVersion={VERSION}"
+    );
+    let mut command = go()?;
+    command.args(["build", "-trimpath", "-ldflags", &version, "-o"]).arg(output).arg(".");
+    let output = command.output().context("cannot run go")?;
+    if !output.status.success() {
+        bail!("go build in tests/cluster: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Where Go has a module's files, which it downloads when they are not there.
+pub(super) fn module(name: &str) -> Result<PathBuf> {
+    let output = go()?.args(["mod", "download", "-json", name]).output().context("go mod")?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("go mod download {name} answers no JSON"))?;
+    match (answer["Dir"].as_str(), answer["Error"].as_str()) {
+        (Some(folder), None) => Ok(folder.into()),
+        (_, error) => bail!("go mod download {name}: {}", error.unwrap_or("no folder")),
+    }
+}
+
+/// A go command in the module; from PATH, or from where Go's own archive is unpacked.
+fn go() -> Result<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/local/go/bin".into()]);
+    let go = folders.map(|folder| folder.join("go")).find(|file| file.is_file());
+    let go = go.context("Go is not installed: the control plane is built by Go 1.26")?;
+    let mut command = Command::new(go);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster"));
+    Ok(command)
+}
+
+fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| workspace.unwrap_or(Path::new(".")).join("target"))
+}
