@@ -8,7 +8,11 @@ mod drain;
 mod view;
 pub mod watchdog;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -75,7 +79,8 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let mut control =
         Control::new(KernelFrontends::new(&programs)?, Arc::clone(&snapshot), Arc::clone(&report));
     let mut routes = files::watch(&args.routes)?;
-    control.apply(&routes.borrow_and_update(), std::time::Instant::now());
+    let state = routes.borrow_and_update().clone();
+    control.replace(&state.objects, state.remarks(), Instant::now());
     let capture =
         Arc::new(Capture::start(args.capture.clone(), programs, sockets, hand(&workers))?);
     let logs = Logs { access, own: log.dropped() };
@@ -116,13 +121,12 @@ impl Agent<'_> {
             tokio::select! {
                 Ok(()) = routes.changed() => {
                     let state = routes.borrow_and_update().clone();
-                    self.control.apply(&state, std::time::Instant::now());
+                    self.control.replace(&state.objects, state.remarks(), Instant::now());
                 }
                 _ = second.tick() => {
                     self.keep_watchdog();
-                    if self.control.is_incomplete() {
-                        self.control.apply(&routes.borrow(), std::time::Instant::now());
-                    }
+                    let state = routes.borrow();
+                    self.control.retry(&state.objects, state.remarks(), Instant::now());
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

@@ -1,7 +1,7 @@
 //! The control path: from Kubernetes objects to what the data path reads.
 //!
-//! Sources ([`files`]; a watch of the cluster later) decode documents one by one ([`decode`])
-//! into one model ([`objects`]); [`resolve`] makes routes, frontends and conditions of it, purely;
+//! Sources ([`files`]; a watch of the cluster later) decode documents one by one ([`decode`]) into one
+//! model ([`objects`]); [`resolve`] makes routes, frontends and conditions of it, purely;
 //! [`publish`] puts them in force, make before break; [`config_dump`] shows what is in force.
 
 use std::{sync::Arc, time::Instant};
@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 
 use self::{
     config_dump::Report,
-    files::State,
+    objects::{Changes, Objects},
     publish::{FrontendMap, Publisher},
+    resolve::{FrontendChanges, Resolver},
 };
 use crate::route::Snapshot;
 
@@ -24,9 +25,19 @@ pub mod resolve;
 #[cfg(test)]
 mod tests;
 
-/// The stages in a row: states of a source in; snapshot, map and report out.
+/// What a source has to say beside its objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What was refused, one line each, with what to do about it.
+    pub problems: Vec<String>,
+    /// What to know, though nothing was refused.
+    pub warnings: Vec<String>,
+}
+
+/// The stages in a row: objects of a source in; snapshot, map and report out.
 #[derive(Debug)]
 pub struct Control<M> {
+    resolver: Resolver,
     publisher: Publisher<M>,
     report: Arc<ArcSwap<Report>>,
     /// The kernel refused something of the last state.
@@ -36,38 +47,49 @@ pub struct Control<M> {
 impl<M: FrontendMap> Control<M> {
     /// Publishes to `snapshot`, `map` (which must be empty) and `report`.
     pub fn new(map: M, snapshot: Arc<ArcSwap<Snapshot>>, report: Arc<ArcSwap<Report>>) -> Self {
-        Self { publisher: Publisher::new(map, snapshot), report, incomplete: false }
+        let publisher = Publisher::new(map, snapshot);
+        Self { resolver: Resolver::default(), publisher, report, incomplete: false }
     }
 
-    /// Whether the last state is to be applied again: the kernel refused a part of it.
-    #[must_use]
-    pub fn is_incomplete(&self) -> bool {
-        self.incomplete
+    /// Puts these objects in force and no others. When it returns, new connections follow them.
+    /// The log tells what stands in their way.
+    pub fn replace(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
+        self.resolver = Resolver::default();
+        let frontends = self.resolver.update(objects, &Changes::all(objects));
+        let errors = self.publisher.replace(frontends, now);
+        self.tell(objects, remarks, &errors);
     }
 
-    /// Puts a state in force, and tells in the log what stands in its way. When it returns, new
-    /// connections follow the state.
-    pub fn apply(&mut self, state: &State, now: Instant) {
-        let mut resolved = resolve::resolve(&state.objects);
-        let frontends = std::mem::take(&mut resolved.frontends);
-        let count = frontends.len();
-        let errors = self.publisher.publish(frontends, now);
+    /// Puts what changed in force: `objects` are those of the last call but for `changes`.
+    /// Otherwise as [`Control::replace`].
+    pub fn update(&mut self, objects: &Objects, changes: &Changes, remarks: Remarks, now: Instant) {
+        let frontends = self.resolver.update(objects, changes);
+        let errors = self.publisher.change(frontends, now);
+        self.tell(objects, remarks, &errors);
+    }
+
+    /// Tries again what the kernel refused, if it refused anything.
+    pub fn retry(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
+        if self.incomplete {
+            let errors = self.publisher.change(FrontendChanges::new(), now);
+            self.tell(objects, remarks, &errors);
+        }
+    }
+
+    fn tell(
+        &mut self,
+        objects: &Objects,
+        remarks: Remarks,
+        errors: &[publish::PublishError<M::Error>],
+    ) {
         self.incomplete = !errors.is_empty();
         let unpublished = errors.iter().map(ToString::to_string).collect();
-        let report = Report::new(state, &resolved, unpublished);
-        let last = self.report.load();
-        // Each is told once, not again with every change elsewhere.
-        for problem in report.problems.iter().filter(|new| !last.problems.contains(new)) {
-            tracing::error!("{problem}");
-        }
-        for warning in report.warnings.iter().filter(|new| !last.warnings.contains(new)) {
-            tracing::warn!("{warning}");
-        }
-        let known: Vec<_> = last.unmet().collect();
-        for unmet in report.unmet().filter(|new| !known.contains(new)) {
-            tracing::warn!("{unmet}");
-        }
-        tracing::info!(frontends = count, problems = report.problems.len(), "routes in force");
+        let conditions = self.resolver.conditions(objects);
+        let warnings = self.resolver.warnings(objects);
+        let report = Report::new(remarks, &conditions, &warnings, unpublished);
+        report.log_news(&self.report.load());
+        let frontends = self.publisher.live_count();
+        tracing::info!(frontends, problems = report.problems.len(), "routes in force");
         self.report.store(Arc::new(report));
     }
 }

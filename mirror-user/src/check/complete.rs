@@ -4,9 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::control::objects::{
-    EndpointSlice, ObjectName, Objects, ParentRef, Port, RouteFilter, RouteRule, Service,
-    ServiceAddress, TargetRef,
+use crate::{
+    control::objects::{
+        EndpointSlice, ObjectName, Objects, ParentRef, Port, RouteFilter, RouteRule, Service,
+        ServiceAddress, TargetRef,
+    },
+    enrol::Wish,
 };
 
 /// `assume_services`: Services that are only referred to are made up as well.
@@ -25,7 +28,9 @@ pub(super) fn complete(objects: &mut Objects, assume_services: bool) {
         let service = Some(name.name.clone());
         let slice =
             EndpointSlice { name: name.clone(), service, ports: Vec::new(), ready: Vec::new() };
-        objects.slices.entry(name).or_insert(slice);
+        if objects.slices.find(&name).is_none() {
+            objects.slices.insert(slice);
+        }
     }
 }
 
@@ -44,6 +49,7 @@ fn assume(objects: &mut Objects) {
             name,
             address: ServiceAddress::Missing,
             ports: Vec::new(),
+            capture: Wish::default(),
         });
         service.ports.push(port);
     }

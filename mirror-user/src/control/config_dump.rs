@@ -2,14 +2,17 @@
 //! conditions and the problems. Out: a tree of its own, so that what the endpoint promises does
 //! not change with the types of the data path.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
 use super::{
-    files::State,
+    Remarks,
     objects::ObjectName,
-    resolve::{Condition, Resolved, RouteStatus},
+    resolve::{Condition, RouteStatus, Warning},
 };
 use crate::route::{
     Backend, BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher,
@@ -30,20 +33,38 @@ pub struct Report {
 impl Report {
     /// Gathers what the stages said. `unpublished`: errors of the publication.
     #[must_use]
-    pub fn new(state: &State, resolved: &Resolved, unpublished: Vec<String>) -> Self {
-        let warnings = resolved.warnings.iter().map(|w| format!("{}: {}", w.object, w.message));
-        let problems = state.problems.iter().map(ToString::to_string);
+    pub fn new(
+        remarks: Remarks,
+        conditions: &[RouteStatus],
+        warnings: &[Warning],
+        unpublished: Vec<String>,
+    ) -> Self {
+        let warnings = warnings.iter().map(|w| format!("{}: {}", w.object, w.message));
         Self {
-            routes: resolved.conditions.iter().map(RouteDump::new).collect(),
-            problems: problems.chain(unpublished).collect(),
-            warnings: warnings.chain(state.passed_over.iter().cloned()).collect(),
+            routes: conditions.iter().map(RouteDump::new).collect(),
+            problems: remarks.problems.into_iter().chain(unpublished).collect(),
+            warnings: warnings.chain(remarks.warnings).collect(),
         }
     }
-}
 
-impl Report {
+    /// Logs what the last report did not say yet: each is told once, not again with every change
+    /// elsewhere.
+    pub(super) fn log_news(&self, last: &Self) {
+        let known: HashSet<_> = last.problems.iter().chain(&last.warnings).collect();
+        for problem in self.problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        for warning in self.warnings.iter().filter(|warning| !known.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        let known: HashSet<_> = last.unmet().collect();
+        for unmet in self.unmet().filter(|unmet| !known.contains(unmet)) {
+            tracing::warn!("{unmet}");
+        }
+    }
+
     /// Conditions that do not hold, one line each.
-    pub(super) fn unmet(&self) -> impl Iterator<Item = String> {
+    fn unmet(&self) -> impl Iterator<Item = String> {
         self.routes.iter().flat_map(RouteDump::unmet)
     }
 }

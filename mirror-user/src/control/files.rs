@@ -25,7 +25,7 @@ use self::{
     folder::Folder,
     scan::{Contents, Scan},
 };
-use super::objects::Objects;
+use super::{Remarks, objects::Objects};
 
 mod folder;
 mod parse;
@@ -54,6 +54,17 @@ pub struct State {
     pub problems: Vec<Problem>,
     /// Documents that were passed over, as `FILE: document N (line L): apps/v1 Deployment ...`.
     pub passed_over: Vec<String>,
+}
+
+impl State {
+    /// What there is to say beside the objects.
+    #[must_use]
+    pub fn remarks(&self) -> Remarks {
+        Remarks {
+            problems: self.problems.iter().map(ToString::to_string).collect(),
+            warnings: self.passed_over.clone(),
+        }
+    }
 }
 
 /// A file, or a document of one, that was refused. What the file said before stays in force.

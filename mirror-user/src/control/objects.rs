@@ -8,13 +8,18 @@ use crate::{
     route::{HeaderModifier, Matcher, RouteName, Share, Timeouts},
 };
 
+mod changes;
+mod slices;
+
+pub use self::{changes::Changes, slices::Slices};
+
 /// All objects of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Services.
     pub services: BTreeMap<ObjectName, Service>,
     /// EndpointSlices.
-    pub slices: BTreeMap<ObjectName, EndpointSlice>,
+    pub slices: Slices,
     /// HTTPRoutes with a Service among their parents.
     pub routes: BTreeMap<ObjectName, HttpRoute>,
     /// ReferenceGrants.
@@ -40,6 +45,19 @@ impl From<&ObjectName> for RouteName {
     fn from(name: &ObjectName) -> Self {
         Self { namespace: name.namespace.clone(), name: name.name.clone() }
     }
+}
+
+/// A kind of which all objects are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    Slice,
+    /// `gateway.networking.k8s.io/v1` HTTPRoute.
+    Route,
+    /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
+    Grant,
 }
 
 /// One decoded document.
@@ -93,7 +111,7 @@ impl Objects {
     pub fn insert(&mut self, object: Object) {
         match object {
             Object::Service(service) => drop(self.services.insert(service.name.clone(), service)),
-            Object::Slice(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
+            Object::Slice(slice) => drop(self.slices.insert(slice)),
             Object::Route(route) => drop(self.routes.insert(route.name.clone(), route)),
             Object::Grant(grant) => drop(self.grants.insert(grant.name.clone(), grant)),
             Object::Namespace(_) | Object::GatewayRoute(_) | Object::Unread { .. } => {}
@@ -102,7 +120,7 @@ impl Objects {
 }
 
 /// A Service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name.
     pub name: ObjectName,
@@ -128,7 +146,7 @@ pub enum ServiceAddress {
 }
 
 /// One of a Service's `spec.ports`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Port {
     /// Empty for an unnamed one.
     pub name: String,
@@ -141,7 +159,7 @@ pub struct Port {
 }
 
 /// An EndpointSlice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
     /// Its name.
     pub name: ObjectName,
@@ -154,7 +172,7 @@ pub struct EndpointSlice {
 }
 
 /// A ReferenceGrant, as far as it lets HTTPRoutes refer to Services.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceGrant {
     /// Its name; it grants access to its own namespace.
     pub name: ObjectName,
@@ -175,7 +193,7 @@ impl ReferenceGrant {
 }
 
 /// An HTTPRoute.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
     /// Its name.
     pub name: ObjectName,
@@ -201,7 +219,7 @@ pub struct ParentRef {
 }
 
 /// One of a route's `rules`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteRule {
     /// `name`.
     pub name: Option<String>,
@@ -216,7 +234,7 @@ pub struct RouteRule {
 }
 
 /// One of a rule's `filters`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RouteFilter {
     /// `RequestHeaderModifier`.
     RequestHeaders(HeaderModifier),
@@ -227,7 +245,7 @@ pub enum RouteFilter {
 }
 
 /// One of a rule's `backendRefs`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WeightedRef {
     /// Where it leads.
     pub target: TargetRef,

@@ -7,7 +7,7 @@
 //! forgotten only when too many are known, it is old, and no connection carries its id.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::resolve::ResolvedFrontend;
+use super::resolve::{FrontendChanges, ResolvedFrontend};
 use crate::route::{Frontend, FrontendId, Lookup, Snapshot, Token};
 
 pub use self::map::{FrontendMap, PublishError};
@@ -37,6 +37,8 @@ pub struct Publisher<M> {
     map: M,
     snapshot: Arc<ArcSwap<Snapshot>>,
     known: BTreeMap<SocketAddr, Known>,
+    /// What is not in force yet: there was no room.
+    waiting: BTreeMap<SocketAddr, ResolvedFrontend>,
     issued: HashSet<FrontendId>,
     next: FrontendId,
     capacity: usize,
@@ -64,30 +66,49 @@ impl<M: FrontendMap> Publisher<M> {
             map,
             snapshot,
             known: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             issued: HashSet::new(),
             next: FrontendId::FIRST,
             capacity: MAX_KNOWN,
         }
     }
 
-    /// Puts exactly these frontends in force. `now` ages tombstones. Errors concern one address
-    /// each; all others are in force.
-    pub fn publish(
+    /// Puts exactly these frontends in force. Otherwise as [`Publisher::change`].
+    pub fn replace(
         &mut self,
-        frontends: Vec<ResolvedFrontend>,
+        frontends: FrontendChanges,
+        now: Instant,
+    ) -> Vec<PublishError<M::Error>> {
+        let known: Vec<_> = self.live().chain(self.waiting.keys().copied()).collect();
+        let mut changes: FrontendChanges = known.into_iter().map(|at| (at, None)).collect();
+        changes.extend(frontends);
+        self.change(changes, now)
+    }
+
+    /// Puts what changed in force, and what was not possible before. `now` ages tombstones. Errors
+    /// concern one address each; all others are in force.
+    pub fn change(
+        &mut self,
+        changes: FrontendChanges,
         now: Instant,
     ) -> Vec<PublishError<M::Error>> {
         let mut errors = Vec::new();
-        let mut wanted: HashMap<_, _> = frontends.into_iter().map(|f| (f.address, f)).collect();
-        let gone: HashSet<_> =
-            self.live().filter(|address| !wanted.contains_key(address)).collect();
-        self.make_room(&wanted.keys().copied().collect(), now, &mut errors);
+        let mut gone = HashSet::new();
+        for (address, change) in changes {
+            match change {
+                Some(frontend) => drop(self.waiting.insert(address, frontend)),
+                None => {
+                    self.waiting.remove(&address);
+                    gone.insert(address);
+                }
+            }
+        }
+        gone.retain(|address| self.is_live(address));
+        self.make_room(now, &mut errors);
         // Sorted, so that ids do not depend on the order of a hash map.
-        let mut addresses: Vec<_> = wanted.keys().copied().collect();
-        addresses.sort();
-        for address in addresses {
-            let Some(frontend) = wanted.remove(&address) else { continue };
-            if !self.go_live(frontend) {
+        for (address, frontend) in std::mem::take(&mut self.waiting) {
+            if let Err(frontend) = self.go_live(frontend) {
+                self.waiting.insert(address, frontend);
                 errors.push(PublishError::Full(address));
             }
         }
@@ -102,17 +123,26 @@ impl<M: FrontendMap> Publisher<M> {
         &self.map
     }
 
+    /// How many frontends are live.
+    pub fn live_count(&self) -> usize {
+        self.live().count()
+    }
+
+    fn is_live(&self, address: &SocketAddr) -> bool {
+        self.known.get(address).is_some_and(|known| matches!(known.state, State::Live(_)))
+    }
+
     fn live(&self) -> impl Iterator<Item = SocketAddr> {
         self.known.iter().filter(|(_, k)| matches!(k.state, State::Live(_))).map(|(a, _)| *a)
     }
 
-    /// Gives the frontend the id of its address, a new one if it has none. False when no more
-    /// may be known.
-    fn go_live(&mut self, resolved: ResolvedFrontend) -> bool {
+    /// Gives the frontend the id of its address, a new one if it has none. Hands it back when no
+    /// more may be known.
+    fn go_live(&mut self, resolved: ResolvedFrontend) -> Result<(), ResolvedFrontend> {
         let address = resolved.address;
         let (id, token, captured) = match self.known.get(&address) {
             Some(known) => (known.id, Arc::clone(&known.frontend().token), known.captured),
-            None if self.known.len() >= self.capacity => return false,
+            None if self.known.len() >= self.capacity => return Err(resolved),
             None => (self.issue(), Token::default(), false),
         };
         let frontend = Frontend {
@@ -126,7 +156,7 @@ impl<M: FrontendMap> Publisher<M> {
         };
         let state = State::Live(Arc::new(frontend));
         self.known.insert(address, Known { id, captured, state });
-        true
+        Ok(())
     }
 
     /// The next id upward that nothing known has. (Fewer are known than there are ids.)
@@ -195,15 +225,11 @@ impl<M: FrontendMap> Publisher<M> {
         }
     }
 
-    /// Forgets as many tombstones as the new addresses among `wanted` need room for, the oldest
-    /// first: from the map, then from the snapshot.
-    fn make_room(
-        &mut self,
-        wanted: &HashSet<SocketAddr>,
-        now: Instant,
-        errors: &mut Vec<PublishError<M::Error>>,
-    ) {
-        let new = wanted.iter().filter(|address| !self.known.contains_key(address)).count();
+    /// Forgets as many tombstones as the new addresses that wait need room for, the oldest first:
+    /// from the map, then from the snapshot.
+    fn make_room(&mut self, now: Instant, errors: &mut Vec<PublishError<M::Error>>) {
+        let wanted = &self.waiting;
+        let new = wanted.keys().filter(|address| !self.known.contains_key(address)).count();
         let excess = (self.known.len() + new).saturating_sub(self.capacity);
         if excess == 0 {
             return;
@@ -211,7 +237,7 @@ impl<M: FrontendMap> Publisher<M> {
         let mut old: Vec<_> = self
             .known
             .iter()
-            .filter(|(address, known)| !wanted.contains(address) && known.is_forgettable(now))
+            .filter(|(address, known)| !wanted.contains_key(address) && known.is_forgettable(now))
             .map(|(address, known)| (known.removed_at(), *address))
             .collect();
         old.sort();

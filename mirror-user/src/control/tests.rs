@@ -41,7 +41,8 @@ fn the_walkthrough_from_folder_to_dump() {
             assert!(start.elapsed() < Duration::from_secs(1), "not in force within a second");
             std::thread::sleep(Duration::from_millis(5));
         }
-        control.apply(&states.borrow_and_update(), Instant::now());
+        let state = states.borrow_and_update().clone();
+        control.replace(&state.objects, state.remarks(), Instant::now());
         let report = report.load();
         serde_json::to_value(ConfigDump::new(&snapshot.load(), &report)).unwrap()
     };

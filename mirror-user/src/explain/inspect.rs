@@ -39,7 +39,7 @@ pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) ->
             (Some(service), at_frontend(args, &frontends, head))
         }
     };
-    let report = Report::new(state, resolved, Vec::new());
+    let report = Report::new(state.remarks(), &resolved.conditions, &resolved.warnings, Vec::new());
     let routes = report.routes.iter().filter(|route| service.as_ref() == Some(route.service()));
     Explanation {
         request,

@@ -18,7 +18,7 @@ pub enum Filter {
 }
 
 /// `set`, `add` and `remove` of an HTTPHeaderFilter, applied in that order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderModifier {
     /// Replaces all values of the name.
     pub set: Vec<(HeaderName, HeaderValue)>,

@@ -25,7 +25,7 @@ mod tests;
 mod text;
 
 /// `HTTPRouteMatch`: all of its parts must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matcher {
     /// Condition on the path.
     pub path: PathMatch,
@@ -38,7 +38,7 @@ pub struct Matcher {
 }
 
 /// `HTTPPathMatch`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum PathMatch {
     /// The whole path, byte for byte.
     Exact(String),
@@ -55,7 +55,7 @@ impl Default for PathMatch {
 }
 
 /// `HTTPHeaderMatch`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeaderMatch {
     /// Compared without case.
     pub name: HeaderName,
@@ -64,7 +64,7 @@ pub struct HeaderMatch {
 }
 
 /// `HTTPQueryParamMatch`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QueryMatch {
     /// Compared exactly; the first parameter of that name counts.
     pub name: String,
@@ -73,7 +73,7 @@ pub struct QueryMatch {
 }
 
 /// `type` and `value` of a header or query match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ValueMatch {
     /// Equal, byte for byte.
     Exact(String),

@@ -79,7 +79,7 @@ fn address(host: u8) -> SocketAddr {
     (Ipv4Addr::new(10, 0, 0, host), 80).into()
 }
 
-fn frontends(hosts: &[u8]) -> Vec<ResolvedFrontend> {
+fn frontends(hosts: &[u8]) -> FrontendChanges {
     let service = ServicePort { namespace: "d".into(), name: "s".into(), port: 80 };
     let service = Arc::new(service);
     let frontend = |host: &u8| ResolvedFrontend {
@@ -89,7 +89,7 @@ fn frontends(hosts: &[u8]) -> Vec<ResolvedFrontend> {
         producer: Some(RouteTable::default()),
         consumers: HashMap::new(),
     };
-    hosts.iter().map(frontend).collect()
+    hosts.iter().map(frontend).map(|f| (f.address, Some(f))).collect()
 }
 
 fn publisher(refuse: Vec<bool>) -> Publisher<Fake> {
@@ -109,12 +109,12 @@ fn lookup(publisher: &Publisher<Fake>, id: u32) -> Option<Lookup> {
 fn ids_count_upward_and_stay() {
     let mut publisher = publisher(Vec::new());
     let now = Instant::now();
-    assert!(publisher.publish(frontends(&[1, 2]), now).is_empty());
+    assert!(publisher.replace(frontends(&[1, 2]), now).is_empty());
     assert_eq!((id_of(&publisher, 1), id_of(&publisher, 2)), (Some(2), Some(3)));
-    publisher.publish(frontends(&[2, 3]), now);
+    publisher.replace(frontends(&[2, 3]), now);
     assert_eq!((id_of(&publisher, 2), id_of(&publisher, 3)), (Some(3), Some(4)));
     assert!(matches!(lookup(&publisher, 2), Some(Lookup::Tombstone(_))));
-    publisher.publish(frontends(&[1]), now);
+    publisher.replace(frontends(&[1]), now);
     assert_eq!(id_of(&publisher, 1), Some(2), "revived");
     assert!(matches!(lookup(&publisher, 2), Some(Lookup::Live(_))));
     assert_eq!(publisher.map().forward.borrow().len(), 1);
@@ -126,21 +126,21 @@ fn a_tombstone_is_forgotten_only_for_room_and_when_nothing_carries_it() {
     publisher.capacity = 2;
     let start = Instant::now();
     let later = start + MIN_TOMBSTONE_AGE;
-    publisher.publish(frontends(&[1, 2]), start);
+    publisher.replace(frontends(&[1, 2]), start);
     let Some(Lookup::Live(frontend)) = lookup(&publisher, 2) else { panic!() };
     let connection = Arc::clone(&frontend.token);
     drop(frontend);
-    publisher.publish(frontends(&[]), start);
+    publisher.replace(frontends(&[]), start);
 
-    let errors = publisher.publish(frontends(&[3]), start);
+    let errors = publisher.replace(frontends(&[3]), start);
     assert!(matches!(errors[..], [PublishError::Full(_)]), "too young: {errors:?}");
-    assert!(publisher.publish(frontends(&[3]), later).is_empty());
+    assert!(publisher.replace(frontends(&[3]), later).is_empty());
     assert_eq!(id_of(&publisher, 1), Some(2), "a connection carries it");
     assert_eq!(id_of(&publisher, 2), None, "forgotten");
     assert_eq!(id_of(&publisher, 3), Some(4));
-    assert!(matches!(publisher.publish(frontends(&[3, 4]), later)[..], [PublishError::Full(_)]));
+    assert!(matches!(publisher.replace(frontends(&[3, 4]), later)[..], [PublishError::Full(_)]));
     drop(connection);
-    assert!(publisher.publish(frontends(&[3, 4]), later).is_empty());
+    assert!(publisher.replace(frontends(&[3, 4]), later).is_empty());
     assert_eq!(id_of(&publisher, 1), None);
 }
 
@@ -148,9 +148,9 @@ fn a_tombstone_is_forgotten_only_for_room_and_when_nothing_carries_it() {
 fn after_the_last_id_only_forgotten_ones_are_issued() {
     let mut publisher = publisher(Vec::new());
     let now = Instant::now();
-    publisher.publish(frontends(&[1]), now);
+    publisher.replace(frontends(&[1]), now);
     publisher.next = FrontendId::MAX;
-    publisher.publish(frontends(&[1, 2, 3]), now);
+    publisher.replace(frontends(&[1, 2, 3]), now);
     assert_eq!((id_of(&publisher, 2), id_of(&publisher, 3)), (Some(FrontendId::MAX.0), Some(3)));
 }
 
@@ -158,12 +158,41 @@ fn after_the_last_id_only_forgotten_ones_are_issued() {
 fn what_the_map_refused_is_tried_again() {
     let mut publisher = publisher(vec![true, false, true, false]);
     let now = Instant::now();
-    assert!(matches!(publisher.publish(frontends(&[1]), now)[..], [PublishError::Insert { .. }]));
-    assert!(publisher.publish(frontends(&[1]), now).is_empty());
-    assert!(matches!(publisher.publish(frontends(&[]), now)[..], [PublishError::Remove { .. }]));
+    assert!(matches!(publisher.replace(frontends(&[1]), now)[..], [PublishError::Insert { .. }]));
+    assert!(publisher.replace(frontends(&[1]), now).is_empty());
+    assert!(matches!(publisher.replace(frontends(&[]), now)[..], [PublishError::Remove { .. }]));
     assert_eq!(publisher.map().forward.borrow().len(), 1);
-    assert!(publisher.publish(frontends(&[]), now).is_empty());
+    assert!(publisher.replace(frontends(&[]), now).is_empty());
     assert_eq!(publisher.map().forward.borrow().len(), 0);
+}
+
+#[test]
+fn a_change_touches_only_what_it_names() {
+    let mut publisher = publisher(Vec::new());
+    let now = Instant::now();
+    publisher.replace(frontends(&[1, 2]), now);
+    let Some(Lookup::Live(before)) = lookup(&publisher, 2) else { panic!() };
+    let mut changes = frontends(&[3]);
+    changes.insert(address(2), None);
+    changes.insert(address(9), None);
+    assert!(publisher.change(changes, now).is_empty());
+    let Some(Lookup::Live(after)) = lookup(&publisher, 2) else { panic!() };
+    assert!(Arc::ptr_eq(&before, &after));
+    assert!(matches!(lookup(&publisher, 3), Some(Lookup::Tombstone(_))));
+    assert!(matches!(lookup(&publisher, 4), Some(Lookup::Live(_))));
+    assert_eq!(publisher.map().forward.borrow().len(), 2);
+}
+
+#[test]
+fn what_had_no_room_is_in_force_as_soon_as_it_has() {
+    let mut publisher = publisher(Vec::new());
+    publisher.capacity = 1;
+    let now = Instant::now();
+    assert_eq!(publisher.replace(frontends(&[1, 2]), now).len(), 1);
+    let changes = FrontendChanges::from([(address(1), None)]);
+    assert_eq!(publisher.change(changes, now).len(), 1, "a tombstone has the room");
+    assert!(publisher.change(FrontendChanges::new(), now + MIN_TOMBSTONE_AGE).is_empty());
+    assert!(matches!(lookup(&publisher, 3), Some(Lookup::Live(_))));
 }
 
 proptest! {
@@ -180,7 +209,7 @@ proptest! {
         for ((hosts, seconds), hold) in steps.into_iter().zip(holds) {
             now += Duration::from_secs(seconds);
             let hosts: Vec<_> = hosts.into_iter().collect();
-            let failed: Vec<_> = publisher.publish(frontends(&hosts), now);
+            let failed: Vec<_> = publisher.replace(frontends(&hosts), now);
             publisher.map().check();
             let snapshot = publisher.snapshot.load_full();
             prop_assert!(snapshot.frontends.len() <= 8);

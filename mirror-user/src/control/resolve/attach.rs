@@ -1,9 +1,12 @@
 //! Which ports of which Services a route attaches to, and the rules that gather there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+};
 
 use crate::{
-    control::objects::{HttpRoute, ObjectName, Objects, ParentRef, Port, ServiceAddress},
+    control::objects::{HttpRoute, ObjectName, Objects, ParentRef, Port, Service, ServiceAddress},
     route::{RouteTable, RuleEntry},
 };
 
@@ -39,6 +42,17 @@ pub(super) fn ports<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<
         return Err(format!("Service {name} has no {wanted}"));
     }
     Ok(ports)
+}
+
+/// What clients of this port connect to: each ClusterIP, or each endpoint of a headless Service.
+pub(super) fn addresses(objects: &Objects, service: &Service, port: &Port) -> BTreeSet<SocketAddr> {
+    match &service.address {
+        ServiceAddress::ClusterIps(addresses) => {
+            addresses.iter().map(|address| SocketAddr::new(*address, port.port)).collect()
+        }
+        ServiceAddress::Headless => objects.slices.endpoints(&service.name, port),
+        ServiceAddress::Missing | ServiceAddress::Unsupported(_) => BTreeSet::new(),
+    }
 }
 
 /// The rules attached to one port of one Service.

@@ -37,6 +37,12 @@ impl Pattern {
     }
 }
 
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
 fn build(source: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(source).size_limit(SIZE_LIMIT).build()
 }

@@ -1,0 +1,144 @@
+//! EndpointSlices, by name and by the Service that they belong to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use super::{EndpointSlice, ObjectName, Port};
+
+/// All EndpointSlices of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Slices {
+    rows: BTreeMap<ObjectName, EndpointSlice>,
+    /// Names of the slices of each Service.
+    of_service: HashMap<ObjectName, Vec<String>>,
+    /// Slices that belong to none.
+    unowned: BTreeSet<ObjectName>,
+}
+
+impl Slices {
+    /// Adds or replaces a slice, and hands back what it replaces.
+    pub fn insert(&mut self, slice: EndpointSlice) -> Option<EndpointSlice> {
+        let old = self.remove(&slice.name);
+        match slice.owner() {
+            Some(service) => {
+                self.of_service.entry(service).or_default().push(slice.name.name.clone());
+            }
+            None => drop(self.unowned.insert(slice.name.clone())),
+        }
+        self.rows.insert(slice.name.clone(), slice);
+        old
+    }
+
+    /// Removes a slice.
+    pub fn remove(&mut self, name: &ObjectName) -> Option<EndpointSlice> {
+        let old = self.rows.remove(name)?;
+        self.unowned.remove(name);
+        if let Some(service) = old.owner()
+            && let Some(names) = self.of_service.get_mut(&service)
+        {
+            names.retain(|other| *other != name.name);
+            if names.is_empty() {
+                self.of_service.remove(&service);
+            }
+        }
+        Some(old)
+    }
+
+    /// The slice of a name.
+    #[must_use]
+    pub fn find(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+        self.rows.get(name)
+    }
+
+    /// Names of those that belong to no Service.
+    pub fn unowned(&self) -> impl Iterator<Item = &ObjectName> {
+        self.unowned.iter()
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.rows.keys()
+    }
+
+    /// The Services that any slice belongs to.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.of_service.keys()
+    }
+
+    /// Whether any slice belongs to the Service.
+    #[must_use]
+    pub fn any(&self, service: &ObjectName) -> bool {
+        self.of_service.contains_key(service)
+    }
+
+    /// Ready endpoints of a port, each once, those of IPv4 first. A slice's port belongs to the
+    /// Service port of the same name (EndpointPort, `name`).
+    #[must_use]
+    pub fn endpoints(&self, service: &ObjectName, port: &Port) -> BTreeSet<SocketAddr> {
+        self.of(service)
+            .flat_map(|slice| {
+                let ports = slice.ports.iter().filter(|(name, _)| *name == port.name);
+                ports.flat_map(|(_, target)| {
+                    slice.ready.iter().map(|address| SocketAddr::new(*address, *target))
+                })
+            })
+            .collect()
+    }
+
+    fn of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        let names = self.of_service.get(service).into_iter().flatten();
+        names.filter_map(|name| {
+            let namespace = service.namespace.clone();
+            self.rows.get(&ObjectName { namespace, name: name.clone() })
+        })
+    }
+}
+
+impl EndpointSlice {
+    /// The Service that it belongs to.
+    #[must_use]
+    pub fn owner(&self) -> Option<ObjectName> {
+        let name = self.service.clone()?;
+        Some(ObjectName { namespace: self.name.namespace.clone(), name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName { namespace: "default".into(), name: name.into() }
+    }
+
+    fn slice(own: &str, service: Option<&str>, address: &str) -> EndpointSlice {
+        EndpointSlice {
+            name: name(own),
+            service: service.map(String::from),
+            ports: vec![("http".into(), 80)],
+            ready: vec![address.parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn slices_are_found_by_the_service_that_they_belong_to_now() {
+        let port = Port { name: "http".into(), port: 8000, tcp: true, app_protocol: None };
+        let endpoints = |slices: &Slices, service| {
+            let found = slices.endpoints(&name(service), &port);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let mut slices = Slices::default();
+        slices.insert(slice("1", Some("a"), "10.0.0.1"));
+        slices.insert(slice("2", Some("a"), "10.0.0.2"));
+        slices.insert(slice("3", None, "10.0.0.3"));
+        assert_eq!(endpoints(&slices, "a"), ["10.0.0.1:80", "10.0.0.2:80"]);
+        let old = slices.insert(slice("2", Some("b"), "10.0.0.4")).unwrap();
+        assert_eq!(old.owner(), Some(name("a")));
+        assert_eq!(endpoints(&slices, "a"), ["10.0.0.1:80"]);
+        assert_eq!(endpoints(&slices, "b"), ["10.0.0.4:80"]);
+        assert!(slices.remove(&name("1")).is_some() && slices.remove(&name("1")).is_none());
+        assert!(!slices.any(&name("a")) && slices.any(&name("b")));
+        assert_eq!(slices.services().count(), 1);
+        assert_eq!(slices.unowned().collect::<Vec<_>>(), [&name("3")]);
+    }
+}
