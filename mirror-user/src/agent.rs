@@ -34,6 +34,7 @@ use crate::{
     capture::{self, Capture, Hand, KernelFrontends, KernelHeart, Programs},
     cli::{self, AgentArgs, Log, ShadowFrom},
     control::{Control, config_dump::Report, files},
+    enrol::{Enrolment, Tree},
     outcome::{AccessLog, LogWriter},
     proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
     route::Snapshot,
@@ -83,10 +84,14 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     control.replace(&state.objects, state.remarks(), Instant::now());
     let capture =
         Arc::new(Capture::start(args.capture.clone(), programs, sockets, hand(&workers))?);
+    let tree = Tree::new(notice.cgroup2);
+    let enrolment = Enrolment::start(args.enrol.policy(), tree, capture.enroller());
+    let enrolment = Arc::new(enrolment.context("cannot start the enrolment of pods")?);
+    enrolment.follow(&routes.borrow().objects);
     let logs = Logs { access, own: log.dropped() };
-    let view = View::new(&capture, &workers, snapshot, report, shared.budgets, logs);
+    let view = View::new(&capture, &enrolment, &workers, snapshot, report, shared.budgets, logs);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut agent = Agent { args, workers, watchdog, control, capture };
+    let mut agent = Agent { args, workers, watchdog, control, capture, enrolment };
     runtime.block_on(agent.live(Arc::new(view), &mut routes))?;
     drop(runtime);
     agent.end(writer)
@@ -99,6 +104,7 @@ struct Agent<'a> {
     watchdog: Watchdog,
     control: Control<KernelFrontends>,
     capture: Arc<Capture>,
+    enrolment: Arc<Enrolment>,
 }
 
 impl Agent<'_> {
@@ -122,6 +128,7 @@ impl Agent<'_> {
                 Ok(()) = routes.changed() => {
                     let state = routes.borrow_and_update().clone();
                     self.control.replace(&state.objects, state.remarks(), Instant::now());
+                    self.enrolment.follow(&state.objects);
                 }
                 _ = second.tick() => {
                     self.keep_watchdog();
@@ -147,8 +154,8 @@ impl Agent<'_> {
 
     /// Takes everything apart: the capture before the workers that serve it, the watchdog last.
     fn end(self, writer: Option<LogWriter>) -> anyhow::Result<()> {
-        let Self { workers, watchdog, control, capture, .. } = self;
-        drop((control, capture));
+        let Self { workers, watchdog, control, capture, enrolment, .. } = self;
+        drop((control, enrolment, capture));
         drop(workers);
         drop(watchdog);
         if let Some(writer) = writer {

@@ -27,8 +27,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+pub(crate) use cgroup::populated;
 pub use check::{CheckError, Notice, check};
-pub use config::WorkloadConfig;
+pub use config::{Origin, WorkloadConfig};
 pub use counters::Counters;
 pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heart::KernelHeart;
@@ -59,9 +60,28 @@ pub enum CaptureError {
 pub struct Capture {
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
-    status: Arc<Mutex<Vec<WorkloadStatus>>>,
+    status: Shown,
     counters: Counters,
-    configured: usize,
+}
+
+/// What the thread shows; None before its first look.
+type Shown = Arc<Mutex<Option<Vec<WorkloadStatus>>>>;
+
+/// Tells a capture which pods to capture.
+#[derive(Clone, Debug)]
+pub struct Enroller(Sender<Order>);
+
+impl Enroller {
+    /// From now on these are the pods to capture, beside what it was started with. One that was
+    /// told of before, all equal, goes on undisturbed. When it returns, [`Capture::status`] names
+    /// them.
+    pub fn enrol(&self, pods: Vec<WorkloadConfig>) {
+        let (done, wait) = mpsc::channel();
+        // An error means that the capture has ended, and everything is let go.
+        if self.0.send(Order::Enrol(pods, done)).is_ok() {
+            let _ = wait.recv();
+        }
+    }
 }
 
 impl Capture {
@@ -78,15 +98,14 @@ impl Capture {
         hand: Hand,
     ) -> Result<Self, CaptureError> {
         let counters = Counters::new(&programs)?;
-        let configured = workloads.len();
-        let status = Arc::new(Mutex::new(Vec::new()));
+        let status = Shown::default();
         let (orders, inbox) = mpsc::channel();
         let mut watch = Watch::new(workloads, programs, sockets, hand, Arc::clone(&status))?;
         let thread = thread::Builder::new()
             .name("capture".into())
             .spawn(move || watch.run(&inbox))
             .map_err(CaptureError::Thread)?;
-        Ok(Self { orders, thread: Some(thread), status, counters, configured })
+        Ok(Self { orders, thread: Some(thread), status, counters })
     }
 
     /// Detaches the connect hooks and captures nothing new, and returns when that is done. What is
@@ -99,17 +118,17 @@ impl Capture {
         }
     }
 
-    /// The workloads in the order of the configuration, at most 100 ms old; none before the first
-    /// look at them.
+    /// The workloads in the order of the configuration, then the pods, at most 100 ms old; None
+    /// before the first look at them.
     #[must_use]
-    pub fn status(&self) -> Vec<WorkloadStatus> {
+    pub fn status(&self) -> Option<Vec<WorkloadStatus>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many workloads it was started with.
+    /// Takes the pods to capture. Keeps nothing alive.
     #[must_use]
-    pub fn configured(&self) -> usize {
-        self.configured
+    pub fn enroller(&self) -> Enroller {
+        Enroller(self.orders.clone())
     }
 
     /// The counters of the connect hook.

@@ -15,7 +15,11 @@ pub use self::{
     log::{Log, LogArgs, LogFormat},
     size::{BudgetError, Budgets, ByteSize, SizeError},
 };
-use crate::{capture::WorkloadConfig, outcome::LineFormat};
+use crate::{
+    capture::WorkloadConfig,
+    enrol::{Choice, Policy},
+    outcome::LineFormat,
+};
 
 /// Where the shadow leg's sockets are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,6 +47,10 @@ pub struct AgentArgs {
         value_delimiter = ','
     )]
     pub capture: Vec<WorkloadConfig>,
+
+    /// Which pods are captured.
+    #[command(flatten)]
+    pub enrol: EnrolArgs,
 
     /// Threads that carry traffic, 1 to 64 [default: one per core].
     #[arg(long, env = "MIRROR_WORKERS", value_name = "N", hide_default_value = true,
@@ -91,6 +99,38 @@ pub struct AgentArgs {
     /// The agent's own log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Flags of the enrolment of pods.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EnrolArgs {
+    /// Whether pods are captured when neither they nor their Namespace have the label
+    /// mirror.dev/capture, which says enabled or disabled.
+    #[arg(
+        long = "capture-default",
+        env = "MIRROR_CAPTURE_DEFAULT",
+        value_enum,
+        default_value = "enabled"
+    )]
+    pub default: Choice,
+
+    /// Runtime class whose pods have a network stack of their own, as those of Kata and gVisor
+    /// have: they are not captured. Repeatable; a comma parts several in the environment.
+    #[arg(
+        long = "sandboxed-runtime-class",
+        env = "MIRROR_SANDBOXED_RUNTIME_CLASS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub sandboxed: Vec<String>,
+}
+
+impl EnrolArgs {
+    /// The same as a policy.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy { default: self.default, sandboxed: self.sandboxed.clone() }
+    }
 }
 
 /// Flags of the shadow leg.

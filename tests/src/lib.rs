@@ -53,7 +53,7 @@ pub use h2load::{H2Counts, H2Shape, H2load};
 pub use metrics::Metrics;
 pub use namespace::Netns;
 pub use nix::sys::signal::Signal;
-pub use node::{Node, Pod, Service};
+pub use node::{Node, Pod, Service, kubelet};
 pub use pair::{Echo, Pair};
 pub use peer::Peer;
 pub use process::{Output, Process, eventually, slowness};

@@ -230,6 +230,60 @@ fn mirror(service: &str, port: u16) -> String {
     )
 }
 
+/// A Pod as a cluster tells of it.
+#[derive(Clone, Debug)]
+pub struct PodDocument {
+    name: String,
+    uid: String,
+    labels: Vec<String>,
+    annotations: Vec<String>,
+    spec: Vec<String>,
+}
+
+impl PodDocument {
+    /// Of the namespace `default`, with one container.
+    #[must_use]
+    pub fn new(name: &str, uid: &str) -> Self {
+        let spec = vec!["containers: [{name: app, image: app}]".to_owned()];
+        let (labels, annotations) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), uid: uid.to_owned(), labels, annotations, spec }
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.push(format!("{key}: {value:?}"));
+        self
+    }
+
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.push(format!("{key}: {value:?}"));
+        self
+    }
+
+    /// Adds a field to `spec`, in YAML's flow style.
+    #[must_use]
+    pub fn spec(mut self, field: &str) -> Self {
+        self.spec.push(field.to_owned());
+        self
+    }
+
+    /// Its YAML.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        let Self { name, uid, labels, annotations, spec } = self;
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  uid: {uid}\n  labels: \
+             {{{}}}\n  annotations: {{{}}}\nspec: {{{}}}\n",
+            labels.join(", "),
+            annotations.join(", "),
+            spec.join(", ")
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

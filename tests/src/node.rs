@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-pub use pod::Pod;
+pub use pod::{Pod, kubelet};
 pub use service::Service;
 
 use crate::{
@@ -98,7 +98,7 @@ impl Node {
     /// # Errors
     /// A pod of that name is there, or what `ip` says.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        self.add_pod(name, true)
+        self.add_pod(name, true, None)
     }
 
     /// The same without any IPv6: it is disabled in its network namespace.
@@ -106,10 +106,27 @@ impl Node {
     /// # Errors
     /// As [`Node::pod`].
     pub fn pod_without_ipv6(&self, name: &str) -> Result<Pod> {
-        self.add_pod(name, false)
+        self.add_pod(name, false, None)
     }
 
-    fn add_pod(&self, name: &str, ipv6: bool) -> Result<Pod> {
+    /// The same, with the cgroups of a pod as kubelet makes them, and a uid; [`Pod::cgroup`] is the
+    /// pod's. An agent finds it by a Pod document ([`crate::manifest::PodDocument`]).
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn kubelet_pod(&self, name: &str, naming: kubelet::Naming) -> Result<Pod> {
+        self.add_pod(name, true, Some(kubelet::Kubelet::new(naming)?))
+    }
+
+    /// The same with the cgroups of another pod that is gone: a new sandbox of the same pod.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn kubelet_pod_again(&self, name: &str, kubelet: kubelet::Kubelet) -> Result<Pod> {
+        self.add_pod(name, true, Some(kubelet))
+    }
+
+    fn add_pod(&self, name: &str, ipv6: bool, kubelet: Option<kubelet::Kubelet>) -> Result<Pod> {
         let mut state = self.lock();
         if self.cgroup.join(name).exists() {
             bail!("there is a pod {name}: choose another name");
@@ -118,7 +135,7 @@ impl Node {
         state.pods.retain(|(other, _)| !names.contains(other));
         let index = state.made;
         state.made = index.checked_add(1).context("too many pods")?;
-        let pod = Pod::create(self, name, index, ipv6)?;
+        let pod = Pod::create(self, name, index, ipv6, kubelet)?;
         let addresses = [Some(IpAddr::V4(pod.ip())), pod.ip6().map(IpAddr::V6)];
         let named = names.into_iter().zip(addresses);
         state.pods.extend(named.filter_map(|(name, address)| Some((name, address?))));

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use crate::{
     admin::{self, Admin, AdminError, Ask},
     capture::{Capture, State, WorkloadStatus},
     control::config_dump::{ConfigDump, Report},
+    enrol::Enrolment,
     outcome::{AccessLog, Facts},
     proxy::Budgets,
     route::Snapshot,
@@ -28,6 +32,9 @@ use crate::{
 pub(super) struct View {
     /// Gone once the agent takes itself apart.
     capture: Weak<Capture>,
+    enrolment: Weak<Enrolment>,
+    /// All pods that were there at the start have left the state Starting.
+    settled: AtomicBool,
     workers: Vec<Arc<Vitals>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     report: Arc<ArcSwap<Report>>,
@@ -44,6 +51,7 @@ pub(super) struct Logs {
 impl View {
     pub(super) fn new(
         capture: &Arc<Capture>,
+        enrolment: &Arc<Enrolment>,
         workers: &[Worker],
         snapshot: Arc<ArcSwap<Snapshot>>,
         report: Arc<ArcSwap<Report>>,
@@ -51,11 +59,31 @@ impl View {
         logs: Logs,
     ) -> Self {
         let workers = workers.iter().map(Worker::vitals).collect();
-        Self { capture: Arc::downgrade(capture), workers, snapshot, report, budgets, logs }
+        Self {
+            capture: Arc::downgrade(capture),
+            enrolment: Arc::downgrade(enrolment),
+            settled: AtomicBool::new(false),
+            workers,
+            snapshot,
+            report,
+            budgets,
+            logs,
+        }
+    }
+
+    /// Configured workloads, then pods; None while one of the parts has not looked yet, or none is
+    /// there any more.
+    fn looked_at(&self) -> Option<Vec<WorkloadStatus>> {
+        let mut others = self.enrolment.upgrade()?.status()?;
+        let mut workloads = self.capture.upgrade()?.status()?;
+        // One that was handed over meanwhile.
+        others.retain(|pod| workloads.iter().all(|workload| workload.uid != pod.uid));
+        workloads.append(&mut others);
+        Some(workloads)
     }
 
     fn workloads(&self) -> Vec<WorkloadStatus> {
-        self.capture.upgrade().map(|capture| capture.status()).unwrap_or_default()
+        self.looked_at().unwrap_or_default()
     }
 }
 
@@ -73,15 +101,24 @@ impl admin::View for View {
     }
 
     /// A workload that waits for its cgroup, or is refused for good, keeps nobody from starting;
-    /// nor does one whose IPv6 is off.
+    /// nor does one whose IPv6 is off. Pods come and go: only those of the start are waited for, and
+    /// one whose canary fails makes no agent unready, or it would stop an upgrade.
     fn ready(&self) -> Result<(), String> {
-        let workloads = self.workloads();
-        if self.capture.upgrade().is_none_or(|capture| capture.configured() != workloads.len()) {
+        let Some(workloads) = self.looked_at() else {
             return Err("the capture has not begun, or has ended".into());
-        }
-        let unready = |state| matches!(state, State::Starting | State::Off | State::Draining);
-        match workloads.iter().find(|workload| unready(workload.state)) {
-            None => Ok(()),
+        };
+        let settled = self.settled.load(Relaxed);
+        let unready = |workload: &&WorkloadStatus| match workload.state {
+            State::Starting => workload.uid.is_none() || !settled,
+            State::Off => workload.uid.is_none(),
+            State::Draining => true,
+            State::Waiting | State::On | State::Refused | State::NotAsked => false,
+        };
+        match workloads.iter().find(unready) {
+            None => {
+                self.settled.store(true, Relaxed);
+                Ok(())
+            }
             Some(workload) => {
                 let why = workload.reason.as_deref().unwrap_or("no canary has come through yet");
                 Err(format!("{} is {}: {why}", workload.name, workload.state.label()))

@@ -4,8 +4,10 @@ use std::{
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use crate::sockets::fd_path;
 
 /// How deep below the workload's cgroup processes are looked for.
 const MAX_DEPTH: usize = 8;
@@ -43,52 +45,91 @@ fn is_populated(events: &str) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
-/// An open `/proc/PID/ns/net` of a process in the cgroup or below, with its inode. A process that
-/// still is in the agent's own namespace (`own`, an inode) counts only when all are: it may be
-/// about to enter another. None when there is no process left.
-pub(crate) fn netns(cgroup: &Path, own: u64) -> io::Result<Option<(OwnedFd, u64)>> {
-    let mut pids = Vec::new();
-    processes(cgroup, MAX_DEPTH, &mut pids);
-    let mut fallback = None;
-    let mut failure = None;
-    for pid in pids {
-        match File::open(format!("/proc/{pid}/ns/net")).and_then(|f| Ok((f.metadata()?.ino(), f))) {
-            Ok((inode, file)) if inode != own => return Ok(Some((file.into(), inode))),
-            Ok((inode, file)) => fallback = Some((file.into(), inode)),
-            // The process ended meanwhile, or is a zombie.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(error) => failure = Some(error),
+/// The network namespace of the processes of a cgroup.
+pub(crate) enum Home {
+    /// No process is left.
+    Nobody,
+    /// An open `/proc/PID/ns/net` with its inode.
+    Own(OwnedFd, u64),
+    /// The same, of the node or the agent: all processes are there. One may be about to enter
+    /// another.
+    Host(OwnedFd, u64),
+}
+
+/// Where the processes of the cgroup and below live. One in a namespace of its own decides; `hosts`
+/// are the inodes of the others.
+pub(crate) fn netns(cgroup: &Path, hosts: &[u64]) -> io::Result<Home> {
+    let mut members = Vec::new();
+    processes(cgroup, MAX_DEPTH, &mut members);
+    let mut home = Ok(Home::Nobody);
+    if members.iter().any(|(pid, _)| *pid == 0) {
+        home = Err(io::Error::other(
+            "its processes are in another PID namespace: run the agent in the node's (hostPID)",
+        ));
+    }
+    for (pid, list) in members.into_iter().filter(|(pid, _)| *pid > 0) {
+        match netns_of(pid, &list) {
+            Ok(Some((file, inode))) if hosts.contains(&inode) => home = Ok(Home::Host(file, inode)),
+            Ok(Some((file, inode))) => return Ok(Home::Own(file, inode)),
+            Ok(None) => {}
+            Err(error) if matches!(home, Ok(Home::Nobody)) => home = Err(error),
+            Err(_) => {}
         }
     }
-    match (fallback, failure) {
-        (None, Some(error)) => Err(error),
-        (found, _) => Ok(found),
+    home
+}
+
+/// The network namespace of a process that its cgroup's list names; None when it has ended. The
+/// number may have gone to another process since the list was read: `/proc/PID`, once open, is of
+/// one process only, so that if the list names the number still, and that process lives still, it
+/// is the one.
+fn netns_of(pid: u32, list: &Path) -> io::Result<Option<(OwnedFd, u64)>> {
+    let opened = File::open(format!("/proc/{pid}")).and_then(|process| {
+        let process = OwnedFd::from(process);
+        let folder = fd_path(&process);
+        let namespace = File::open(folder.join("ns/net"))?;
+        let belongs = pids(list).contains(&pid) && fs::metadata(folder.join("ns/net")).is_ok();
+        Ok(if belongs { Some((namespace.metadata()?.ino(), namespace)) } else { None })
+    });
+    match opened {
+        Ok(found) => Ok(found.map(|(inode, namespace)| (namespace.into(), inode))),
+        // It ended meanwhile, or is a zombie.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// The inode of the calling thread's network namespace.
-pub(crate) fn own_netns() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
+/// The inodes of the agent's own network namespace and, as far as it can be seen, the node's.
+pub(crate) fn host_netns() -> Vec<u64> {
+    let inode = |path| fs::metadata(path).map(|namespace| namespace.ino()).ok();
+    ["/proc/thread-self/ns/net", "/proc/1/ns/net"].into_iter().filter_map(inode).collect()
 }
 
 /// Whether this very process lives in the cgroup or below: it must not capture itself.
 pub(crate) fn holds_self(cgroup: &Path) -> bool {
-    let mut pids = Vec::new();
-    processes(cgroup, MAX_DEPTH, &mut pids);
-    pids.contains(&std::process::id())
+    let mut members = Vec::new();
+    processes(cgroup, MAX_DEPTH, &mut members);
+    members.iter().any(|(pid, _)| *pid == std::process::id())
 }
 
-fn processes(cgroup: &Path, depth: usize, pids: &mut Vec<u32>) {
-    // A threaded or vanished cgroup has no list; its siblings may have.
-    let list = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()));
+/// The processes of the cgroup and below, each with the list that names it.
+fn processes(cgroup: &Path, depth: usize, members: &mut Vec<(u32, PathBuf)>) {
+    let list = cgroup.join("cgroup.procs");
+    members.extend(pids(&list).into_iter().map(|pid| (pid, list.clone())));
     let Some(depth) = depth.checked_sub(1) else { return };
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            processes(&entry.path(), depth, pids);
+            processes(&entry.path(), depth, members);
         }
     }
+}
+
+/// A threaded or vanished cgroup has no list; its siblings may have. 0 stands for a process of
+/// another PID namespace.
+fn pids(list: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(list).unwrap_or_default();
+    list.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 #[cfg(test)]

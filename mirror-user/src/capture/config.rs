@@ -11,6 +11,20 @@ pub struct WorkloadConfig {
     pub name: String,
     /// Its cgroup (v2), as an absolute path; need not exist yet.
     pub cgroup: PathBuf,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
+/// Who asked for a workload to be captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag: anything that has a cgroup, in whichever network namespace.
+    Flag,
+    /// Enrolment: a pod, which has a network namespace of its own.
+    Pod {
+        /// `metadata.uid`.
+        uid: Box<str>,
+    },
 }
 
 impl WorkloadConfig {

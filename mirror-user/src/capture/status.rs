@@ -16,6 +16,8 @@ pub enum State {
     Off,
     /// It cannot be captured, or must not be; tried again every second.
     Refused,
+    /// Nobody asks for this pod: a label, or the agent's flag, says so.
+    NotAsked,
     /// The agent goes away: new connections go direct, captured ones are still served.
     Draining,
 }
@@ -30,6 +32,7 @@ impl State {
             Self::On => "on",
             Self::Off => "off",
             Self::Refused => "refused",
+            Self::NotAsked => "not_asked",
             Self::Draining => "draining",
         }
     }
@@ -88,8 +91,10 @@ pub struct FamilyStatus {
 pub struct WorkloadStatus {
     /// `namespace/name`.
     pub name: String,
-    /// Its cgroup.
-    pub cgroup: String,
+    /// Of a pod, its uid.
+    pub uid: Option<String>,
+    /// Its cgroup; None while it is not known.
+    pub cgroup: Option<String>,
     /// Where it stands.
     pub state: State,
     /// Why it is off or refused, or what it waits for.
@@ -102,4 +107,22 @@ pub struct WorkloadStatus {
     pub canary: Option<CanaryState>,
     /// How it stands with IPv6.
     pub ipv6: Option<FamilyStatus>,
+}
+
+impl WorkloadStatus {
+    /// One of which no more is known.
+    #[must_use]
+    pub fn new(name: String, state: State, reason: Option<String>) -> Self {
+        Self {
+            name,
+            uid: None,
+            cgroup: None,
+            state,
+            reason,
+            port: None,
+            netns_cookie: None,
+            canary: None,
+            ipv6: None,
+        }
+    }
 }

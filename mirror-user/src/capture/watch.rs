@@ -6,7 +6,7 @@ mod refusal;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
@@ -15,9 +15,10 @@ use std::{
 use mirror_common::{Family, MAX_PODS};
 
 use super::{
-    CanaryState, FamilyState, Hand, Programs, ProgramsError, State, WorkloadConfig, WorkloadStatus,
+    CanaryState, FamilyState, Hand, Origin, Programs, ProgramsError, Shown, State, WorkloadConfig,
+    WorkloadStatus,
     attach::Attached,
-    cgroup,
+    cgroup::{self, Home},
     pod::{Identity, Outside, Pod},
 };
 use crate::sockets::{Netns, NetnsSockets};
@@ -26,11 +27,15 @@ use refusal::Refusal;
 /// Between two looks at the cgroups.
 const TICK: Duration = Duration::from_millis(100);
 /// Between two attempts at a workload that was refused, and two looks at whether a captured one
-/// still has the same cgroup and network namespace.
+/// still has the same network namespace. (A new sandbox is mostly seen sooner: its cgroup is empty
+/// between the two, or another.)
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// What the handle tells the thread.
+/// What the handles tell the thread.
+#[derive(Debug)]
 pub(crate) enum Order {
+    /// Capture these pods, and no others, beside what was configured; answer when they are known.
+    Enrol(Vec<WorkloadConfig>, Sender<()>),
     /// Detach the connect hooks; answer when done.
     StopCapturing(Sender<()>),
     /// Let go of everything and end.
@@ -39,10 +44,16 @@ pub(crate) enum Order {
 
 /// Where one workload stands.
 enum Phase {
-    Waiting,
+    Waiting { why: &'static str },
     Refused { reason: String, since: Instant },
     Captured { cookie: u64, attached: Attached, checked: Instant },
 }
+
+/// What a workload without a process waits for.
+const EMPTY: Phase = Phase::Waiting { why: "no process in the cgroup" };
+/// What a pod waits for whose processes are the node's still.
+const AT_HOST: Phase =
+    Phase::Waiting { why: "all its processes are in the node's network namespace" };
 
 /// A captured namespace and how many workloads are in it.
 struct Shared {
@@ -56,10 +67,10 @@ pub(crate) struct Watch {
     pods: HashMap<u64, Shared>,
     programs: Programs,
     outside: Outside,
-    own_netns: u64,
+    host_netns: Vec<u64>,
     next_key: u64,
     stopped: bool,
-    status: Arc<Mutex<Vec<WorkloadStatus>>>,
+    status: Shown,
 }
 
 impl Watch {
@@ -68,13 +79,11 @@ impl Watch {
         programs: Programs,
         sockets: Arc<NetnsSockets>,
         hand: Hand,
-        status: Arc<Mutex<Vec<WorkloadStatus>>>,
+        status: Shown,
     ) -> Result<Self, ProgramsError> {
         let outside =
             Outside { sockets, hand, pods: programs.pods()?, listeners: programs.sockets()? };
-        let members = workloads.into_iter().map(|config| (config, Phase::Waiting)).collect();
-        // 0 is no inode: without /proc no namespace can be opened either, which is then said.
-        let own_netns = cgroup::own_netns().unwrap_or(0);
+        let members = workloads.into_iter().map(|config| (config, EMPTY)).collect();
         // Nothing is published before the first look: "no process in the cgroup" would be a guess,
         // by which the agent counted as ready before it captured.
         Ok(Self {
@@ -82,7 +91,7 @@ impl Watch {
             pods: HashMap::new(),
             programs,
             outside,
-            own_netns,
+            host_netns: cgroup::host_netns(),
             next_key: 1,
             stopped: false,
             status,
@@ -94,6 +103,12 @@ impl Watch {
         let mut next = Instant::now();
         loop {
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Order::Enrol(pods, done)) => {
+                    self.enrol(pods);
+                    self.tick(Instant::now());
+                    self.publish();
+                    let _ = done.send(());
+                }
                 Ok(Order::StopCapturing(done)) => {
                     self.stop();
                     // The handle may have gone; nobody waits then.
@@ -112,6 +127,23 @@ impl Watch {
         }
         self.programs.flush_log();
         self.publish();
+    }
+
+    /// Lets go of pods that are not among these, and takes up those that are new.
+    fn enrol(&mut self, pods: Vec<WorkloadConfig>) {
+        let is_pod = |config: &WorkloadConfig| matches!(config.origin, Origin::Pod { .. });
+        for place in (0..self.members.len()).rev() {
+            let config = &self.members[place].0;
+            if is_pod(config) && !pods.contains(config) {
+                self.let_go(place);
+                self.members.remove(place);
+            }
+        }
+        for pod in pods {
+            if !self.members.iter().any(|(config, _)| *config == pod) {
+                self.members.push((pod, EMPTY));
+            }
+        }
     }
 
     fn tick(&mut self, now: Instant) {
@@ -138,7 +170,7 @@ impl Watch {
             }
             Phase::Captured { attached, checked, cookie } => {
                 let due = now.duration_since(*checked) >= RECHECK;
-                let (here, cookie) = (!due || attached.is_on(&config.cgroup), *cookie);
+                let (here, cookie) = (attached.is_on(&config.cgroup), *cookie);
                 if !here || (due && self.moved(place, cookie, now)) {
                     self.let_go(place);
                     self.try_capture(place, now);
@@ -146,8 +178,8 @@ impl Watch {
             }
             Phase::Refused { since, .. } if populated && now.duration_since(*since) < RECHECK => {}
             _ if populated && !self.stopped => self.try_capture(place, now),
-            Phase::Waiting => {}
-            Phase::Refused { .. } => self.members[place].1 = Phase::Waiting,
+            Phase::Waiting { .. } => {}
+            Phase::Refused { .. } => self.members[place].1 = EMPTY,
         }
     }
 
@@ -157,8 +189,14 @@ impl Watch {
             *checked = now;
         }
         let held = self.pods.get(&cookie).map(|shared| shared.pod.inode());
-        let found = cgroup::netns(&self.members[place].0.cgroup, self.own_netns);
-        matches!((held, found), (Some(held), Ok(Some((_, inode)))) if inode != held)
+        let config = &self.members[place].0;
+        match (held, cgroup::netns(&config.cgroup, &self.host_netns)) {
+            (Some(held), Ok(Home::Own(_, inode))) => inode != held,
+            (Some(held), Ok(Home::Host(_, inode))) => {
+                config.origin == Origin::Flag && inode != held
+            }
+            _ => false,
+        }
     }
 
     fn try_capture(&mut self, place: usize, now: Instant) {
@@ -166,20 +204,24 @@ impl Watch {
             return;
         }
         match self.capture(place, now) {
-            Ok(Some(phase)) => self.members[place].1 = phase,
-            // The processes ended meanwhile.
-            Ok(None) => self.members[place].1 = Phase::Waiting,
+            Ok(phase) => self.members[place].1 = phase,
             Err(refusal) => self.refuse(place, &refusal, now),
         }
     }
 
-    fn capture(&mut self, place: usize, now: Instant) -> Result<Option<Phase>, Refusal> {
+    fn capture(&mut self, place: usize, now: Instant) -> Result<Phase, Refusal> {
         let config = self.members[place].0.clone();
         if cgroup::holds_self(&config.cgroup) {
             return Err(Refusal::Own);
         }
-        let found = cgroup::netns(&config.cgroup, self.own_netns).map_err(Refusal::Netns)?;
-        let Some((fd, inode)) = found else { return Ok(None) };
+        let home = cgroup::netns(&config.cgroup, &self.host_netns).map_err(Refusal::Netns)?;
+        let (fd, inode) = match (home, &config.origin) {
+            (Home::Own(fd, inode), _) | (Home::Host(fd, inode), Origin::Flag) => (fd, inode),
+            // The processes ended meanwhile.
+            (Home::Nobody, _) => return Ok(EMPTY),
+            // The runtime starts them there, and gives them the pod's before they run.
+            (Home::Host(..), Origin::Pod { .. }) => return Ok(AT_HOST),
+        };
         let netns = Netns::new(fd, &self.outside.sockets).map_err(Refusal::Netns)?;
         let cookie = netns.cookie;
         self.join(&config, (netns, inode))?;
@@ -189,7 +231,7 @@ impl Watch {
                 // Soon again: a process may have joined the cgroup before it entered its
                 // namespace.
                 let checked = now.checked_sub(RECHECK).unwrap_or(now);
-                Ok(Some(Phase::Captured { cookie, attached, checked }))
+                Ok(Phase::Captured { cookie, attached, checked })
             }
             Err(error) => {
                 self.leave(cookie);
@@ -203,7 +245,8 @@ impl Watch {
         let cookie = netns.0.cookie;
         if let Some(shared) = self.pods.get_mut(&cookie) {
             let other = shared.pod.workload();
-            if other.namespace != config.namespace {
+            let pods = matches!(config.origin, Origin::Pod { .. });
+            if other.namespace != config.namespace || pods {
                 return Err(Refusal::Shared { other: other.name.clone() });
             }
             shared.users += 1;
@@ -235,7 +278,7 @@ impl Watch {
     }
 
     fn let_go(&mut self, place: usize) {
-        let phase = std::mem::replace(&mut self.members[place].1, Phase::Waiting);
+        let phase = std::mem::replace(&mut self.members[place].1, EMPTY);
         if let Phase::Captured { cookie, attached, .. } = phase {
             drop(attached);
             self.leave(cookie);
@@ -264,22 +307,17 @@ impl Watch {
 
     fn publish(&self) {
         let status = self.members.iter().map(|(config, phase)| self.describe(config, phase));
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status.collect();
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.collect());
     }
 
     fn describe(&self, config: &WorkloadConfig, phase: &Phase) -> WorkloadStatus {
-        let mut status = WorkloadStatus {
-            name: config.full_name(),
-            cgroup: config.cgroup.display().to_string(),
-            state: State::Waiting,
-            reason: None,
-            port: None,
-            netns_cookie: None,
-            canary: None,
-            ipv6: None,
-        };
+        let mut status = WorkloadStatus::new(config.full_name(), State::Waiting, None);
+        status.cgroup = Some(config.cgroup.display().to_string());
+        if let Origin::Pod { uid } = &config.origin {
+            status.uid = Some(uid.to_string());
+        }
         match phase {
-            Phase::Waiting => status.reason = Some("no process in the cgroup".into()),
+            Phase::Waiting { why } => status.reason = Some((*why).into()),
             Phase::Refused { reason, .. } => {
                 status.state = State::Refused;
                 status.reason = Some(reason.clone());

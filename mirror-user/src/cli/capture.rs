@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::capture::WorkloadConfig;
+use crate::capture::{Origin, WorkloadConfig};
 
 /// The Namespace of a workload that names none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -58,7 +58,8 @@ impl FromStr for WorkloadConfig {
         if !cgroup.starts_with('/') {
             return Err(CaptureError::RelativeCgroup(cgroup.into()));
         }
-        Ok(Self { namespace: namespace.into(), name: name.into(), cgroup: cgroup.into() })
+        let (namespace, name, cgroup) = (namespace.into(), name.into(), cgroup.into());
+        Ok(Self { namespace, name, cgroup, origin: Origin::Flag })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Decoding: one document in, one checked [`Object`] out, or an error that names the object, the
 //! field and what is wrong with it. A field that mirror does not know, or knows and cannot honour,
-//! is refused by name: a route that is half in force is worse than one that is not.
+//! is refused by name: a route that is half in force is worse than one that is not. (Of a Pod only
+//! what enrolment needs is read.)
 //!
 //! Any source of JSON values can use it: files, and a watch of dynamic objects.
 
@@ -15,6 +16,7 @@ mod fault;
 mod filter;
 mod matching;
 mod metadata;
+mod pod;
 mod route;
 mod service;
 #[cfg(test)]
@@ -47,6 +49,13 @@ pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
     }
     let name = name_of(&document).map_err(|fault| DecodeError::new(&kind, "metadata", fault))?;
     let identity = format!("{kind} {name}");
+    if (group.as_str(), kind.as_str()) == ("", "Pod") {
+        if !pod::is_of_a_cluster(&document) {
+            return Ok(Object::Unread { kind: "v1 Pod without a uid".into(), name });
+        }
+        let row = in_version(&version, &["v1"]).and_then(|()| pod::decode(document));
+        return row.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault));
+    }
     if let Value::Object(fields) = &mut document {
         // Written by others, and not part of what the user asks for.
         for field in ["status", "apiVersion", "kind"] {
@@ -75,7 +84,7 @@ pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
 fn is_read(group: &str, kind: &str) -> bool {
     matches!(
         (group, kind),
-        ("", "Service" | "Namespace")
+        ("", "Service" | "Namespace" | "Pod")
             | ("discovery.k8s.io", "EndpointSlice")
             | (GATEWAY, "HTTPRoute" | "ReferenceGrant")
     )

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use crate::{
-    enrol::Wish,
+    enrol::{NamespaceRow, PodRow, Wish},
     route::{HeaderModifier, Matcher, RouteName, Share, Timeouts},
 };
 
@@ -24,6 +24,10 @@ pub struct Objects {
     pub routes: BTreeMap<ObjectName, HttpRoute>,
     /// ReferenceGrants.
     pub grants: BTreeMap<ObjectName, ReferenceGrant>,
+    /// Pods of this node; of files, those that have a uid.
+    pub pods: BTreeMap<ObjectName, PodRow>,
+    /// Namespaces.
+    pub namespaces: BTreeMap<ObjectName, NamespaceRow>,
 }
 
 /// `namespace/name`.
@@ -58,6 +62,10 @@ pub enum Kind {
     Route,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
     Grant,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Namespace.
+    Namespace,
 }
 
 /// One decoded document.
@@ -71,8 +79,10 @@ pub enum Object {
     Route(HttpRoute),
     /// `gateway.networking.k8s.io/v1` ReferenceGrant.
     Grant(ReferenceGrant),
-    /// `v1` Namespace: accepted, nothing of it is needed yet.
-    Namespace(String),
+    /// `v1` Pod that a cluster has given a uid.
+    Pod(PodRow),
+    /// `v1` Namespace.
+    Namespace(NamespaceRow),
     /// An HTTPRoute that only Gateways are parents of: somebody else's.
     GatewayRoute(ObjectName),
     /// A kind that mirror does not read.
@@ -93,7 +103,8 @@ impl Object {
             Self::Slice(slice) => format!("EndpointSlice {}", slice.name),
             Self::Route(route) => format!("HTTPRoute {}", route.name),
             Self::Grant(grant) => format!("ReferenceGrant {}", grant.name),
-            Self::Namespace(name) => format!("Namespace {name}"),
+            Self::Pod(pod) => format!("Pod {}", pod.name),
+            Self::Namespace(row) => format!("Namespace {}", row.name.name),
             Self::GatewayRoute(name) => format!("HTTPRoute {name}"),
             Self::Unread { kind, name } => format!("{kind} {name}"),
         }
@@ -114,7 +125,9 @@ impl Objects {
             Object::Slice(slice) => drop(self.slices.insert(slice)),
             Object::Route(route) => drop(self.routes.insert(route.name.clone(), route)),
             Object::Grant(grant) => drop(self.grants.insert(grant.name.clone(), grant)),
-            Object::Namespace(_) | Object::GatewayRoute(_) | Object::Unread { .. } => {}
+            Object::Pod(pod) => drop(self.pods.insert(pod.name.clone(), pod)),
+            Object::Namespace(row) => drop(self.namespaces.insert(row.name.clone(), row)),
+            Object::GatewayRoute(_) | Object::Unread { .. } => {}
         }
     }
 }

@@ -363,7 +363,7 @@ impl Agent {
     }
 
     pub(crate) fn status(&self) -> Vec<WorkloadStatus> {
-        self.capture.as_ref().expect("not dropped").status()
+        self.capture.as_ref().expect("not dropped").status().unwrap_or_default()
     }
 
     /// Waits until IPv6 stands so in the first workload.

@@ -1,5 +1,7 @@
 //! Pods: a network namespace with one interface, and a cgroup.
 
+pub mod kubelet;
+
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -10,6 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
+use self::kubelet::Kubelet;
 use super::{NODE_IP, NODE_IP6, Node};
 use crate::{
     cgroup,
@@ -31,6 +34,8 @@ pub struct Pod {
     ip6: Option<Ipv6Addr>,
     netns: Netns,
     place: Place,
+    /// Of a pod as kubelet makes it.
+    kubelet: Option<Kubelet>,
     runs: AtomicU32,
     /// As a pod has that only waits to be executed in (`sleep 3650d`): a cgroup without a process
     /// shows an agent no network namespace.
@@ -38,10 +43,17 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(super) fn create(node: &Node, name: &str, index: u16, ipv6: bool) -> Result<Self> {
+    pub(super) fn create(
+        node: &Node,
+        name: &str,
+        index: u16,
+        ipv6: bool,
+        kubelet: Option<Kubelet>,
+    ) -> Result<Self> {
         let [third, fourth] = (index + 2).to_be_bytes();
         let ip = Ipv4Addr::new(10, 244, third, fourth);
-        let mut place = node.place(name)?;
+        let folder = kubelet.as_ref().map(Kubelet::container);
+        let mut place = node.place(folder.as_deref().unwrap_or(name))?;
         let netns = Netns::create(&format!("{}-{name}", node.id))?;
         place.netns = netns.path();
         netns.set("ipv6/conf/default/accept_dad", 0)?;
@@ -71,7 +83,8 @@ impl Pod {
         }
         let sleeper = place.spawn(&format!("{name}-sleep"), &["sleep", "3650d"])?;
         let runs = AtomicU32::new(0);
-        let pod = Self { name: name.to_owned(), ip, ip6, netns, place, runs, _sleeper: sleeper };
+        let pod =
+            Self { name: name.to_owned(), ip, ip6, netns, place, kubelet, runs, _sleeper: sleeper };
         pod.give_ipv6()?;
         Ok(pod)
     }
@@ -107,10 +120,19 @@ impl Pod {
         self.ip6
     }
 
-    /// Its cgroup's directory.
+    /// Its cgroup's directory; of a pod as kubelet makes it, those of its containers are below.
     #[must_use]
     pub fn cgroup(&self) -> &Path {
-        &self.place.cgroup
+        match (&self.kubelet, self.place.cgroup.parent()) {
+            (Some(_), Some(pod)) => pod,
+            _ => &self.place.cgroup,
+        }
+    }
+
+    /// Its uid, if it was made as kubelet makes it.
+    #[must_use]
+    pub fn uid(&self) -> Option<&str> {
+        self.kubelet.as_ref().map(|kubelet| kubelet.uid.as_str())
     }
 
     /// Its network namespace.
@@ -197,7 +219,7 @@ impl Pod {
     /// # Errors
     /// One cannot be sent it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        cgroup::signal(&self.place.cgroup, signal)
+        cgroup::signal(self.cgroup(), signal)
     }
 
     /// Whether a row of its /proc/net/tcp has this local port and the state 0A, TCP_LISTEN.
@@ -221,7 +243,7 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        if let Err(error) = cgroup::remove(&self.place.cgroup) {
+        if let Err(error) = cgroup::remove(self.cgroup()) {
             eprintln!("cleaning up pod {} failed: {error:#}", self.name);
         }
     }

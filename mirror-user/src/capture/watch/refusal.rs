@@ -16,8 +16,8 @@ pub(super) enum Refusal {
     #[error("the agent itself runs in this cgroup, and would capture its own connections")]
     Own,
     #[error(
-        "it shares its network namespace with {other}, which counts as another Namespace: \
-         connections in one network namespace cannot be told apart"
+        "it shares its network namespace with {other}, and connections in one network namespace \
+         cannot be told apart"
     )]
     Shared { other: String },
     #[error("{MAX_PODS} network namespaces are captured already")]

@@ -5,7 +5,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Decoded, GATEWAY, Metadata, WithSpec, object_name, strict};
-use crate::control::objects::{Object, ReferenceGrant};
+use crate::{
+    control::objects::{Object, ObjectName, ReferenceGrant},
+    enrol::{NamespaceRow, Wish},
+};
 
 pub(super) fn namespace(document: Value) -> Decoded<Object> {
     /// Its `spec` holds finalizers alone.
@@ -16,7 +19,10 @@ pub(super) fn namespace(document: Value) -> Decoded<Object> {
         _spec: Option<k8s_openapi::api::core::v1::NamespaceSpec>,
     }
     let namespace: Namespace = strict(document)?;
-    Ok(Object::Namespace(object_name(&namespace.metadata)?.name))
+    Ok(Object::Namespace(NamespaceRow {
+        name: ObjectName { namespace: String::new(), ..object_name(&namespace.metadata)? },
+        wish: Wish::of(namespace.metadata.labels.as_ref()),
+    }))
 }
 
 /// Entries about other kinds than HTTPRoute and Service grant nothing here, and are no error.

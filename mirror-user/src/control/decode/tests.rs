@@ -209,7 +209,7 @@ fn other_kinds_and_gateway_routes_are_told_apart() {
     route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
     assert!(matches!(decode(route).unwrap(), Object::GatewayRoute(_)));
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
-    assert!(matches!(decode(namespace).unwrap(), Object::Namespace(name) if name == "n"));
+    assert!(matches!(decode(namespace).unwrap(), Object::Namespace(row) if row.name.name == "n"));
 }
 
 #[test]

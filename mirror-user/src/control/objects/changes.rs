@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Kind, Object, ObjectName, Objects};
 
-/// Names of what changed; resolved by [`crate::control::resolve::Resolver`].
+/// Names of what changed; resolved by [`crate::control::resolve::Resolver`], but for what concerns
+/// [`crate::enrol`].
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Services that appeared, changed or went.
@@ -15,6 +16,8 @@ pub struct Changes {
     pub routes: BTreeSet<ObjectName>,
     /// Namespaces whose ReferenceGrants did.
     pub grants: BTreeSet<String>,
+    /// Whether Pods or Namespaces did.
+    pub enrolment: bool,
 }
 
 impl Changes {
@@ -26,13 +29,14 @@ impl Changes {
             endpoints: objects.slices.services().cloned().collect(),
             routes: objects.routes.keys().cloned().collect(),
             grants: objects.grants.keys().map(|name| name.namespace.clone()).collect(),
+            enrolment: true,
         }
     }
 
-    /// Whether nothing changed.
+    /// Whether nothing changed that is resolved: what concerns the enrolment alone is not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { services, endpoints, routes, grants } = self;
+        let Self { services, endpoints, routes, grants, enrolment: _ } = self;
         services.is_empty() && endpoints.is_empty() && routes.is_empty() && grants.is_empty()
     }
 }
@@ -72,7 +76,19 @@ impl Objects {
             }
             // It may have been ours before.
             Object::GatewayRoute(name) => self.remove(Kind::Route, &name, changes),
-            Object::Namespace(_) | Object::Unread { .. } => {}
+            Object::Pod(pod) => {
+                if self.pods.get(&pod.name) != Some(&pod) {
+                    self.pods.insert(pod.name.clone(), pod);
+                    changes.enrolment = true;
+                }
+            }
+            Object::Namespace(row) => {
+                if self.namespaces.get(&row.name) != Some(&row) {
+                    self.namespaces.insert(row.name.clone(), row);
+                    changes.enrolment = true;
+                }
+            }
+            Object::Unread { .. } => {}
         }
     }
 
@@ -90,6 +106,8 @@ impl Objects {
             Kind::Grant => {
                 changes.grants.extend(self.grants.remove(name).map(|old| old.name.namespace));
             }
+            Kind::Pod => changes.enrolment |= self.pods.remove(name).is_some(),
+            Kind::Namespace => changes.enrolment |= self.namespaces.remove(name).is_some(),
         }
     }
 
@@ -100,6 +118,8 @@ impl Objects {
             Kind::Slice => Box::new(self.slices.names()),
             Kind::Route => Box::new(self.routes.keys()),
             Kind::Grant => Box::new(self.grants.keys()),
+            Kind::Pod => Box::new(self.pods.keys()),
+            Kind::Namespace => Box::new(self.namespaces.keys()),
         }
     }
 }

@@ -1,0 +1,294 @@
+//! Pods are enrolled by their documents and found by their uids, and stay captured through what
+//! happens to pods: containers that restart, sandboxes that are replaced, names that come back.
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
+
+use std::time::{Duration, Instant};
+
+use mirror_tests::{
+    Agent, Node, Pod, Process, Service, bpf, eventually,
+    kubelet::{Kubelet, Naming},
+    load::LoadClient,
+    manifest::{PodDocument, Route, Rule},
+    usage,
+};
+use serde_json::Value;
+
+const SHORT: Duration = Duration::from_secs(20);
+
+/// A primary behind a Service whose route marks what the agent has carried.
+struct Bed {
+    service: Service,
+    _echo: Process,
+    _primary: Pod,
+    // Last: its drop removes everything.
+    node: Node,
+}
+
+impl Bed {
+    fn new(name: &str) -> Self {
+        let node = Node::create(name).unwrap();
+        let primary = node.pod("primary").unwrap();
+        let echo = primary.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
+        let service = node.service("service", 80, 80, &[&primary]).unwrap();
+        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
+                    value: agent";
+        let route = Route::new("route", &service).rule(Rule::to("service", 80).filter(mark));
+        let manifests = [service.manifest(), route.manifest()];
+        node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
+        Self { service, _echo: echo, _primary: primary, node }
+    }
+
+    fn agent(&self, name: &str, flags: &[&str]) -> Agent<'_> {
+        let mut all = vec!["--workers", "2"];
+        all.extend(flags);
+        Agent::start_with(&self.node, name, &[], &all).unwrap()
+    }
+
+    /// Tells the agent of exactly these pods.
+    fn tell(&self, pods: &[PodDocument]) {
+        let pods: Vec<_> = pods.iter().map(PodDocument::manifest).collect();
+        self.node.routes().write("pods.yaml", &pods.join("---\n")).unwrap();
+    }
+}
+
+fn document(pod: &Pod) -> PodDocument {
+    PodDocument::new(pod.name(), pod.uid().unwrap())
+}
+
+/// Whether a new connection of the pod is carried by the agent.
+fn is_captured(pod: &Pod) -> bool {
+    let argv = ["curl", "-sS", "-i", "-m", "5", "http://service/get"];
+    pod.run(&argv, SHORT).unwrap().ok().unwrap().contains("x-via: agent")
+}
+
+/// State and reason of a workload, as `/config` says.
+fn state(agent: &Agent<'_>, name: &str) -> (String, String) {
+    let (_, config) = agent.get("/config").unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let workloads = config["workloads"].as_array().unwrap();
+    let name = format!("default/{name}");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    workloads.iter().find(|workload| workload["name"] == *name).map_or_else(
+        || (String::new(), format!("{name} is not among {workloads:?}")),
+        |workload| (text(&workload["state"]), text(&workload["reason"])),
+    )
+}
+
+fn wait_for(agent: &Agent<'_>, name: &str, wanted: &str) -> String {
+    let mut seen = Default::default();
+    let came = eventually(&format!("{name} is {wanted}"), SHORT, || {
+        seen = state(agent, name);
+        seen.0 == wanted
+    });
+    came.unwrap_or_else(|error| panic!("{error}: {seen:?}\n{}", agent.log()));
+    seen.1
+}
+
+#[test]
+fn pods_are_found_by_uid_whatever_the_driver_and_the_nesting() {
+    let bed = Bed::new("naming");
+    let named = [("one", Naming::Systemd), ("two", Naming::Kind), ("three", Naming::Cgroupfs)];
+    let pods: Vec<_> =
+        named.into_iter().map(|(name, n)| bed.node.kubelet_pod(name, n).unwrap()).collect();
+    let documents: Vec<_> = pods.iter().map(document).collect();
+    // All but the last are there when the agent starts.
+    bed.tell(&documents[..2]);
+    let agent = bed.agent("agent", &[]);
+    for pod in &pods[..2] {
+        assert_eq!(state(&agent, pod.name()).0, "on", "{}", agent.log());
+        assert!(is_captured(pod), "{}", agent.log());
+    }
+    assert!(!is_captured(&pods[2]));
+    bed.tell(&documents);
+    wait_for(&agent, "three", "on");
+    assert!(is_captured(&pods[2]));
+    // Known no more, captured no more.
+    bed.tell(&documents[1..]);
+    eventually("let go", SHORT, || state(&agent, "one").0.is_empty()).unwrap();
+    assert!(!is_captured(&pods[0]) && is_captured(&pods[1]));
+}
+
+#[test]
+fn who_is_not_captured_is_told_with_the_reason() {
+    let bed = Bed::new("reasons");
+    let pod = |name| bed.node.kubelet_pod(name, Naming::Systemd).unwrap();
+    let (plain, mesh) = (pod("plain"), pod("mesh"));
+    let uid = || Kubelet::new(Naming::Systemd).unwrap().uid;
+    let other = |name| PodDocument::new(name, &uid());
+    let documents = |label: Option<&str>| {
+        let plain = document(&plain);
+        [
+            label.map_or(plain.clone(), |value| plain.label("mirror.dev/capture", value)),
+            document(&mesh).annotation("linkerd.io/proxy-version", "edge-25.1"),
+            other("host").spec("hostNetwork: true"),
+            other("kata").spec("runtimeClassName: kata-qemu"),
+            other("nowhere"),
+        ]
+    };
+    bed.tell(&documents(None));
+    let agent = bed.agent("agent", &[]);
+    assert_eq!(state(&agent, "plain"), ("on".into(), String::new()), "{}", agent.log());
+    for (name, wanted, reason) in [
+        ("mesh", "refused", "the sidecar of Linkerd"),
+        ("host", "refused", "hostNetwork"),
+        ("kata", "refused", "runtime class kata-qemu"),
+        ("nowhere", "waiting", "no cgroup"),
+    ] {
+        let told = wait_for(&agent, name, wanted);
+        assert!(told.contains(reason), "{name}: {told}");
+    }
+    assert!(is_captured(&plain) && !is_captured(&mesh));
+    for (label, wanted, captured) in
+        [("disabled", "not_asked", false), ("maybe", "refused", false), ("enabled", "on", true)]
+    {
+        bed.tell(&documents(Some(label)));
+        wait_for(&agent, "plain", wanted);
+        assert_eq!(is_captured(&plain), captured, "{label}");
+    }
+    // The Namespace speaks for pods that say nothing.
+    bed.tell(&documents(None));
+    wait_for(&agent, "plain", "on");
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  labels: \
+                     {mirror.dev/capture: disabled}\n";
+    bed.node.routes().write("namespace.yaml", namespace).unwrap();
+    let told = wait_for(&agent, "plain", "not_asked");
+    assert!(told.contains("Namespace"), "{told}");
+    assert!(!is_captured(&plain));
+}
+
+#[test]
+fn a_flag_says_what_becomes_of_pods_that_say_nothing() {
+    let bed = Bed::new("default");
+    let pod = |name| bed.node.kubelet_pod(name, Naming::Cgroupfs).unwrap();
+    let (silent, asking) = (pod("silent"), pod("asking"));
+    bed.tell(&[document(&silent), document(&asking).label("mirror.dev/capture", "enabled")]);
+    let agent = bed.agent("agent", &["--capture-default", "disabled"]);
+    assert_eq!((&*state(&agent, "silent").0, &*state(&agent, "asking").0), ("not_asked", "on"));
+    assert!(!is_captured(&silent) && is_captured(&asking));
+}
+
+#[test]
+fn a_container_that_restarts_leaves_no_gap() {
+    let bed = Bed::new("restart");
+    let pod = bed.node.kubelet_pod("app", Naming::Systemd).unwrap();
+    bed.tell(&[document(&pod)]);
+    let _agent = bed.agent("agent", &[]);
+    for _ in 0..5 {
+        // Each is a new process, as a container's after a crash; the sandbox stays.
+        assert!(is_captured(&pod));
+    }
+    let events = LoadClient::start(&pod, "http://service", 3).unwrap().finish().unwrap();
+    println!("{}", events.summary());
+    assert_eq!(events.of("new").filter(|event| event.via != "agent").count(), 0);
+}
+
+/// Loads the pod for 4 s; how long after the first connection the last direct one was made.
+fn gap(pod: &Pod) -> f64 {
+    let events = LoadClient::start(pod, "http://service", 4).unwrap().finish().unwrap();
+    let new: Vec<_> = events.of("new").collect();
+    assert!(new.iter().all(|event| event.outcome == "ok"), "{}", events.summary());
+    assert!(new.iter().any(|event| event.via == "agent"), "{}", events.summary());
+    let first = new.iter().map(|event| event.start).fold(f64::MAX, f64::min);
+    let direct = new.iter().filter(|event| event.via != "agent").map(|event| event.start);
+    (direct.fold(first, f64::max) - first).max(0.0)
+}
+
+#[test]
+fn a_new_sandbox_a_new_pod_and_a_new_agent_are_captured_within_a_second() {
+    let bed = Bed::new("again");
+    let kubelet = Kubelet::new(Naming::Systemd).unwrap();
+    let pod = bed.node.kubelet_pod_again("app", kubelet.clone()).unwrap();
+    bed.tell(&[document(&pod)]);
+    let mut agent = bed.agent("agent", &[]);
+    assert!(is_captured(&pod));
+
+    // The same pod: its uid, its cgroup's name, another cgroup and another network namespace.
+    drop(pod);
+    let pod = bed.node.kubelet_pod_again("app", kubelet).unwrap();
+    let sandbox = gap(&pod);
+
+    // Another pod of the same name, as of a StatefulSet.
+    drop(pod);
+    let pod = bed.node.kubelet_pod("app", Naming::Systemd).unwrap();
+    bed.tell(&[document(&pod)]);
+    let recreated = gap(&pod);
+
+    agent.kill().unwrap();
+    assert!(!is_captured(&pod));
+    let begun = Instant::now();
+    let _agent = bed.agent("agent2", &[]);
+    let started = begun.elapsed().as_secs_f64();
+    assert!(is_captured(&pod), "the agent is ready before it captures");
+    println!(
+        "not captured for {sandbox:.2} s after a new sandbox, {recreated:.2} s after the pod was \
+         made again under its name; an agent was ready, with the pod captured, {started:.2} s \
+         after its start"
+    );
+    assert!(sandbox < 1.0 && recreated < 1.0, "{sandbox} {recreated}");
+    assert!(started < 5.0, "{started}");
+}
+
+/// Made and deleted, so many at a time.
+const ROUND: usize = 25;
+const ROUNDS: usize = 8;
+
+#[derive(Debug, PartialEq)]
+struct Held {
+    descriptors: usize,
+    links: usize,
+    pods: usize,
+    veths: usize,
+}
+
+fn held(bed: &Bed, agent: &Agent<'_>) -> Held {
+    let pid = agent.pid();
+    Held {
+        descriptors: usage::descriptors(pid).unwrap(),
+        links: bpf::links(pid).unwrap(),
+        pods: bpf::entries::<8, 28>(pid, "PODS").unwrap(),
+        veths: bed.node.netns().ip("link show type veth").unwrap().matches("veth").count(),
+    }
+}
+
+#[test]
+fn two_hundred_pods_come_and_go_and_nothing_stays() {
+    let bed = Bed::new("churn");
+    bed.tell(&[]);
+    let agent = bed.agent("agent", &[]);
+    let empty = held(&bed, &agent);
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let naming = [Naming::Systemd, Naming::Kind, Naming::Cgroupfs][round % 3];
+        let pods: Vec<_> =
+            (0..ROUND).map(|at| bed.node.kubelet_pod(&format!("p{at}"), naming).unwrap()).collect();
+        bed.tell(&pods.iter().map(document).collect::<Vec<_>>());
+        let begun = Instant::now();
+        let on = || agent.metric("mirror_workloads", &[("state", "on")]).unwrap() as usize;
+        eventually("all are captured", SHORT, || on() == ROUND)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", on(), agent.log()));
+        times.push(begun.elapsed().as_secs_f64());
+        assert!(is_captured(&pods[round]));
+        assert_eq!(held(&bed, &agent).pods, ROUND);
+        // The document goes after the pod in every other round, before it in the others.
+        if round % 2 == 0 {
+            drop(pods);
+            bed.tell(&[]);
+        } else {
+            bed.tell(&[]);
+            drop(pods);
+        }
+        let mut now = held(&bed, &agent);
+        let gone = eventually("all is let go", SHORT, || {
+            now = held(&bed, &agent);
+            now == empty
+        });
+        assert!(gone.is_ok(), "round {round}: {now:?}, was {empty:?}\n{}", agent.log());
+    }
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    println!(
+        "{} pods made and deleted: nothing stays; {ROUND} at once captured {worst:.2} s after \
+         their documents at most",
+        ROUND * ROUNDS
+    );
+    assert_eq!(bed.service.name, "service");
+}
