@@ -10,6 +10,7 @@ pub mod watchdog;
 
 use std::{
     io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    view::{Admission, Logs, View},
+    view::{Admission, Capturing, Logs, View},
     watchdog::{Pulse, Watchdog},
 };
 use crate::{
@@ -63,7 +64,7 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    let programs = Programs::load(args.workers, tracing::enabled!(tracing::Level::DEBUG))?;
+    let mut programs = Programs::load(args.workers, tracing::enabled!(tracing::Level::DEBUG))?;
     let sockets = Arc::new(NetnsSockets::new().context("cannot open the agent's own namespace")?);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let shared = SharedContext {
@@ -82,16 +83,21 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let mut routes = files::watch(&args.routes)?;
     let state = routes.borrow_and_update().clone();
     control.replace(&state.objects, state.remarks(), Instant::now());
-    let capture =
-        Arc::new(Capture::start(args.capture.clone(), programs, sockets, hand(&workers))?);
+    let obstacle = obstacle(&mut programs, &notice.cgroup2);
+    let workloads = if obstacle.is_none() { args.capture.clone() } else { Vec::new() };
+    let capture = Arc::new(Capture::start(workloads, programs, sockets, hand(&workers))?);
     let tree = Tree::new(notice.cgroup2);
     let enrolment = Enrolment::start(args.enrol.policy(), tree, capture.enroller());
     let enrolment = Arc::new(enrolment.context("cannot start the enrolment of pods")?);
-    enrolment.follow(&routes.borrow().objects);
+    if obstacle.is_none() {
+        enrolment.follow(&routes.borrow().objects);
+    }
     let logs = Logs { access, own: log.dropped() };
-    let view = View::new(&capture, &enrolment, &workers, snapshot, report, shared.budgets, logs);
+    let enrolling = obstacle.is_none();
+    let capturing = Capturing { obstacle, capture: &capture, enrolment: &enrolment };
+    let view = View::new(capturing, &workers, snapshot, report, shared.budgets, logs);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut agent = Agent { args, workers, watchdog, control, capture, enrolment };
+    let mut agent = Agent { args, workers, watchdog, control, capture, enrolment, enrolling };
     runtime.block_on(agent.live(Arc::new(view), &mut routes))?;
     drop(runtime);
     agent.end(writer)
@@ -105,6 +111,8 @@ struct Agent<'a> {
     control: Control<KernelFrontends>,
     capture: Arc<Capture>,
     enrolment: Arc<Enrolment>,
+    /// Not when nothing can be captured.
+    enrolling: bool,
 }
 
 impl Agent<'_> {
@@ -128,7 +136,9 @@ impl Agent<'_> {
                 Ok(()) = routes.changed() => {
                     let state = routes.borrow_and_update().clone();
                     self.control.replace(&state.objects, state.remarks(), Instant::now());
-                    self.enrolment.follow(&state.objects);
+                    if self.enrolling {
+                        self.enrolment.follow(&state.objects);
+                    }
                 }
                 _ = second.tick() => {
                     self.keep_watchdog();
@@ -164,6 +174,15 @@ impl Agent<'_> {
         tracing::info!("the agent ends");
         Ok(())
     }
+}
+
+/// Why nothing can be captured on this machine, if so. The agent goes on, unready, so that it says
+/// why to whoever asks.
+fn obstacle(programs: &mut Programs, cgroup2: &Path) -> Option<String> {
+    let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let error = capture::trial(programs, cgroup2, &own).err()?;
+    tracing::error!(%error, "nothing is captured");
+    Some(error.to_string())
 }
 
 /// A captured workload needs a listener per worker, a connection two descriptors: the soft limit,

@@ -16,6 +16,7 @@ mod heart;
 mod pod;
 mod programs;
 mod status;
+mod trial;
 mod watch;
 
 use std::{
@@ -35,6 +36,7 @@ pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heart::KernelHeart;
 pub use programs::{Programs, ProgramsError};
 pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
+pub use trial::{TrialConnectArgs, TrialError, trial, trial_connect};
 
 use crate::{sockets::NetnsSockets, worker::Command};
 use watch::{Order, Watch};

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mirror_user::{
     agent::{self, watchdog},
+    capture::{TrialConnectArgs, trial_connect},
     check::{self, CheckArgs},
     cli::AgentArgs,
     echo::{self, EchoArgs},
@@ -36,6 +37,9 @@ enum Command {
     /// Watches an agent from outside; the agent starts it.
     #[command(hide = true)]
     Watchdog(watchdog::WatchdogArgs),
+    /// Connects from a cgroup of its own; the agent starts it to try its hooks.
+    #[command(hide = true)]
+    TrialConnect(TrialConnectArgs),
     /// Shows on this machine what the watchdog does to a hung agent.
     #[command(hide = true)]
     WatchdogTrial(watchdog::TrialArgs),
@@ -78,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             args.log.start();
             watchdog::run(&args)?;
         }
+        Command::TrialConnect(args) => trial_connect(&args)?,
         Command::WatchdogTrial(args) => {
             args.log.start();
             watchdog::run_trial(&args)?;

@@ -5,7 +5,9 @@
 mod fixture;
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -14,7 +16,10 @@ use std::{
 use fixture::{
     Agent, Beats, Cgroup, ID, OTHER, POD_IP, Pod, Sleeper, VIP, config, eventually, forbid,
 };
-use mirror_user::{capture::State, control::publish::FrontendMap as _};
+use mirror_user::{
+    capture::{Programs, State, TrialError, trial},
+    control::publish::FrontendMap as _,
+};
 use nix::sched::{CloneFlags, unshare};
 
 fn greeting(name: &str, agent: &Agent) -> String {
@@ -284,4 +289,49 @@ fn the_programs_log_at_debug_level() {
         let wanted = format!("connect to {VIP} captured with id {}", ID.0);
         if text.contains(&wanted) { Ok(()) } else { Err(text) }
     });
+}
+
+const MIRROR: &str = env!("CARGO_BIN_EXE_mirror");
+
+fn leftovers(parent: &Path) -> usize {
+    let entries = fs::read_dir(parent).expect("a cgroup").flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("mirror-trial-")).count()
+}
+
+#[test]
+fn the_trial_sees_its_own_connections_and_leaves_nothing() {
+    let parent = Cgroup::new();
+    let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
+    // What a killed agent left.
+    fs::create_dir(parent.0.join("mirror-trial-0")).expect("a cgroup can be made");
+    trial(&mut programs, &parent.0, Path::new(MIRROR)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(leftovers(&parent.0), 0);
+}
+
+#[test]
+fn a_trial_that_fails_says_why_and_leaves_nothing() {
+    let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
+    let parent = Cgroup::new();
+    let mut fail = |program: &str| {
+        let error = trial(&mut programs, &parent.0, Path::new(program)).expect_err("it fails");
+        assert_eq!(leftovers(&parent.0), 0, "{error}");
+        error
+    };
+    let error = fail("/nonexistent/mirror");
+    assert!(error.to_string().contains("/nonexistent/mirror"), "{error}");
+    // It ends well, and has not connected.
+    let error = fail("/bin/true");
+    assert!(matches!(error, TrialError::Child(_)), "{error}");
+    // It says that it has connected, and no hook has seen it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let liar = folder.path().join("liar");
+    fs::write(&liar, "#!/bin/sh\necho 2\n").expect("written");
+    fs::set_permissions(&liar, PermissionsExt::from_mode(0o755)).expect("ours");
+    let error = fail(liar.to_str().expect("UTF-8"));
+    assert!(matches!(error, TrialError::Unseen { made: 2, seen: 0 }), "{error}");
+    forbid(&parent);
+    let error = fail(MIRROR);
+    assert!(error.to_string().contains("BPF_F_ALLOW_MULTI"), "{error}");
+    let error = trial(&mut programs, Path::new("/nonexistent"), Path::new(MIRROR));
+    assert!(matches!(error, Err(TrialError::Cgroup { .. })), "{error:?}");
 }

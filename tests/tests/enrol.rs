@@ -5,11 +5,11 @@
 use std::time::{Duration, Instant};
 
 use mirror_tests::{
-    Agent, Node, Pod, Process, Service, bpf, eventually,
+    Agent, Node, Pod, Process, Service, bpf, eventually, http,
     kubelet::{Kubelet, Naming},
     load::LoadClient,
     manifest::{PodDocument, Route, Rule},
-    usage,
+    mirror_binary, usage,
 };
 use serde_json::Value;
 
@@ -182,15 +182,12 @@ fn a_container_that_restarts_leaves_no_gap() {
     assert_eq!(events.of("new").filter(|event| event.via != "agent").count(), 0);
 }
 
-/// Loads the pod for 4 s; how long after the first connection the last direct one was made.
+/// How long after now a new connection of the pod is captured, in seconds. Its first process runs
+/// already, and nothing of an application would so soon.
 fn gap(pod: &Pod) -> f64 {
-    let events = LoadClient::start(pod, "http://service", 4).unwrap().finish().unwrap();
-    let new: Vec<_> = events.of("new").collect();
-    assert!(new.iter().all(|event| event.outcome == "ok"), "{}", events.summary());
-    assert!(new.iter().any(|event| event.via == "agent"), "{}", events.summary());
-    let first = new.iter().map(|event| event.start).fold(f64::MAX, f64::min);
-    let direct = new.iter().filter(|event| event.via != "agent").map(|event| event.start);
-    (direct.fold(first, f64::max) - first).max(0.0)
+    let begun = Instant::now();
+    eventually("captured", SHORT, || is_captured(pod)).unwrap();
+    begun.elapsed().as_secs_f64()
 }
 
 #[test]
@@ -291,4 +288,37 @@ fn two_hundred_pods_come_and_go_and_nothing_stays() {
         ROUND * ROUNDS
     );
     assert_eq!(bed.service.name, "service");
+}
+
+#[test]
+fn an_agent_whose_hooks_cannot_be_tried_captures_nothing_stays_unready_and_says_why() {
+    let bed = Bed::new("trial");
+    let pod = bed.node.kubelet_pod("app", Naming::Systemd).unwrap();
+    bed.tell(&[document(&pod)]);
+    // The cgroup tree as a container sees it that nobody has given it to write.
+    let binary = mirror_binary().unwrap();
+    let script = format!(
+        "tree=$(awk '$3 == \"cgroup2\" {{ print $2 }}' /proc/mounts | head -n 1) && \
+         mount -o remount,bind,ro \"$tree\" && exec {} agent --routes {} --capture flag={}",
+        binary.display(),
+        bed.node.routes().path().display(),
+        pod.cgroup().display()
+    );
+    let argv = ["unshare", "--mount", "sh", "-c", &script];
+    let mut agent = bed.node.spawn("blind", &argv).unwrap();
+    let admin = "127.0.0.1:15920".parse().unwrap();
+    let get = |path| http::get(bed.node.netns(), admin, path);
+    eventually("the admin answers", SHORT, || get("/healthz").is_ok()).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let (status, why) = get("/readyz").unwrap();
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("nothing is captured") && why.contains("mirror-trial-"), "{why}");
+    assert!(why.contains("read-write"), "{why}");
+    assert!(agent.stderr().contains("nothing is captured"), "{}", agent.stderr());
+    let (_, config) = get("/config").unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["workloads"], serde_json::json!([]));
+    assert!(config["obstacle"].as_str().unwrap().contains("mirror-trial-"), "{config}");
+    assert!(!is_captured(&pod));
+    agent.kill().unwrap();
 }

@@ -30,6 +30,8 @@ use crate::{
 
 /// Read by the admin server for each request.
 pub(super) struct View {
+    /// Why nothing is captured at all.
+    obstacle: Option<String>,
     /// Gone once the agent takes itself apart.
     capture: Weak<Capture>,
     enrolment: Weak<Enrolment>,
@@ -48,10 +50,17 @@ pub(super) struct Logs {
     pub(super) own: ErrorCounter,
 }
 
+/// What captures; the view keeps none of it alive.
+pub(super) struct Capturing<'a> {
+    /// Why nothing is captured at all.
+    pub(super) obstacle: Option<String>,
+    pub(super) capture: &'a Arc<Capture>,
+    pub(super) enrolment: &'a Arc<Enrolment>,
+}
+
 impl View {
     pub(super) fn new(
-        capture: &Arc<Capture>,
-        enrolment: &Arc<Enrolment>,
+        capturing: Capturing<'_>,
         workers: &[Worker],
         snapshot: Arc<ArcSwap<Snapshot>>,
         report: Arc<ArcSwap<Report>>,
@@ -59,7 +68,9 @@ impl View {
         logs: Logs,
     ) -> Self {
         let workers = workers.iter().map(Worker::vitals).collect();
+        let Capturing { obstacle, capture, enrolment } = capturing;
         Self {
+            obstacle,
             capture: Arc::downgrade(capture),
             enrolment: Arc::downgrade(enrolment),
             settled: AtomicBool::new(false),
@@ -90,6 +101,8 @@ impl View {
 /// What is in force: routes, and who is captured.
 #[derive(Serialize)]
 struct Config<'a> {
+    /// Why nothing is captured at all.
+    obstacle: Option<&'a str>,
     workloads: Vec<WorkloadStatus>,
     #[serde(flatten)]
     routes: ConfigDump<'a>,
@@ -104,6 +117,9 @@ impl admin::View for View {
     /// nor does one whose IPv6 is off. Pods come and go: only those of the start are waited for, and
     /// one whose canary fails makes no agent unready, or it would stop an upgrade.
     fn ready(&self) -> Result<(), String> {
+        if let Some(obstacle) = &self.obstacle {
+            return Err(format!("nothing is captured: {obstacle}"));
+        }
         let Some(workloads) = self.looked_at() else {
             return Err("the capture has not begun, or has ended".into());
         };
@@ -129,8 +145,12 @@ impl admin::View for View {
     fn config(&self) -> serde_json::Value {
         let (snapshot, report) = (self.snapshot.load(), self.report.load());
         let routes = ConfigDump::new(&snapshot, &report);
-        serde_json::to_value(Config { workloads: self.workloads(), routes })
-            .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
+        serde_json::to_value(Config {
+            obstacle: self.obstacle.as_deref(),
+            workloads: self.workloads(),
+            routes,
+        })
+        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
     }
 
     fn facts(&self) -> Facts {
