@@ -7,6 +7,8 @@ mod collect;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::answer::{response, state};
 pub use self::collect::{Ask, Workers};
 use crate::outcome::Facts;
 
@@ -119,6 +122,19 @@ impl Admin {
     /// Answers until cancelled; requests in progress are then cut.
     pub async fn serve(self, view: Arc<impl View>, workers: Workers, cancel: CancellationToken) {
         let workers = Arc::new(workers);
+        let answer = move |request: Request<Incoming>| {
+            let (view, workers) = (Arc::clone(&view), Arc::clone(&workers));
+            async move { answer::answer(&request, view.as_ref(), &workers).await }
+        };
+        self.serve_by(answer, cancel).await;
+    }
+
+    /// The same with answers of the caller's own.
+    pub(crate) async fn serve_by<A, F>(self, answer: A, cancel: CancellationToken)
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Bytes>> + Send + 'static,
+    {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let accepting = async {
             loop {
@@ -126,11 +142,9 @@ impl Admin {
                 let place = place.expect("the semaphore is never closed");
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        let (view, workers) = (Arc::clone(&view), Arc::clone(&workers));
-                        let cancel = cancel.clone();
+                        let (answer, cancel) = (answer.clone(), cancel.clone());
                         tokio::spawn(async move {
-                            let connection = connection(stream, view, workers);
-                            cancel.run_until_cancelled(connection).await;
+                            cancel.run_until_cancelled(connection(stream, answer)).await;
                             drop(place);
                         });
                     }
@@ -145,13 +159,14 @@ impl Admin {
     }
 }
 
-async fn connection(stream: TcpStream, view: Arc<impl View>, workers: Arc<Workers>) {
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let (view, workers) = (Arc::clone(&view), Arc::clone(&workers));
-        async move {
-            let answer = answer::answer(&request, view.as_ref(), &workers).await;
-            Ok::<_, Infallible>(answer.map(Full::new))
-        }
+async fn connection<A, F>(stream: TcpStream, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Bytes>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await.map(Full::new)) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

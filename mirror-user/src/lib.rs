@@ -6,7 +6,7 @@
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
 //! records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
 //! [`explain`] says of a single request what the agent would do, [`check`] of files of routes what
-//! is wrong with them.
+//! is wrong with them. [`controller`] writes what becomes of routes into the cluster.
 
 pub mod admin;
 pub mod agent;

@@ -8,6 +8,7 @@ use mirror_user::{
     capture::{TrialConnectArgs, trial_connect},
     check::{self, CheckArgs},
     cli::AgentArgs,
+    controller::{self, ControllerArgs, UninstallArgs},
     echo::{self, EchoArgs},
     explain::{self, ExplainArgs},
 };
@@ -26,6 +27,11 @@ struct Cli {
 enum Command {
     /// Captures workloads, proxies their requests and shadows those that routes select.
     Agent(Box<AgentArgs>),
+    /// Writes the status of HTTPRoutes: what the agents make of them. One of several replicas,
+    /// elected by a Lease.
+    Controller(ControllerArgs),
+    /// Removes mirror's entries from the status of HTTPRoutes, and its Lease.
+    Uninstall(UninstallArgs),
     /// A server that answers with what it was asked, in the form of httpbin.
     Echo(EchoArgs),
     /// Says what is wrong with files of routes, without a cluster; the exit code is 1 if anything
@@ -70,12 +76,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let log = args.log.start_apart();
             agent::run(&args, &log)?;
         }
-        Command::Echo(args) => {
-            runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(echo::run(args))?;
+        Command::Controller(args) => {
+            args.log.start();
+            current_thread()?.block_on(controller::run(&args))?;
         }
+        Command::Uninstall(args) => {
+            current_thread()?.block_on(controller::uninstall::run(&args))?;
+        }
+        Command::Echo(args) => current_thread()?.block_on(echo::run(args))?,
         Command::Check(args) => return check::run(&args),
         Command::Explain(args) => return explain::run(&args),
         Command::Watchdog(args) => {
@@ -89,4 +97,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn current_thread() -> std::io::Result<runtime::Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
 }

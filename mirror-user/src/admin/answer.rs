@@ -50,7 +50,8 @@ fn healthy(heartbeats: &[Duration]) -> Result<(), String> {
     if stale.is_empty() { Ok(()) } else { Err(stale.join("\n")) }
 }
 
-fn state(state: Result<(), String>) -> Response<Bytes> {
+/// 200 or 503, and why.
+pub(crate) fn state(state: Result<(), String>) -> Response<Bytes> {
     match state {
         Ok(()) => response(StatusCode::OK, TEXT, "ok\n"),
         Err(why) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
@@ -79,7 +80,12 @@ fn failed(why: &str) -> Response<Bytes> {
     response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{why}\n"))
 }
 
-fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+/// An answer with a body of a media type.
+pub(crate) fn response(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let kind = header::HeaderValue::from_static(kind);

@@ -176,16 +176,20 @@ fn object_name(metadata: &Metadata) -> Decoded<ObjectName> {
     }
 }
 
+/// The `parentRefs` entries that are Services, as they stand; in the order in which
+/// [`HttpRoute::parents`](super::objects::HttpRoute::parents) has them.
+pub fn service_parents(document: &Value) -> impl Iterator<Item = &Value> {
+    let parents = document.pointer("/spec/parentRefs").and_then(Value::as_array);
+    parents.into_iter().flatten().filter(|parent| {
+        let field = |name| parent.get(name).and_then(Value::as_str);
+        route::is_service(field("group").unwrap_or(GATEWAY), field("kind").unwrap_or("Gateway"))
+    })
+}
+
 /// Whether any `parentRefs` entry is a Service; if it has none that are, the route is not ours,
 /// and what it says is not ours to judge.
 fn names_a_service(document: &Value) -> bool {
-    let parents = document.pointer("/spec/parentRefs").and_then(Value::as_array);
-    parents.is_some_and(|parents| {
-        parents.iter().any(|parent| {
-            let field = |name| parent.get(name).and_then(Value::as_str);
-            route::is_service(field("group").unwrap_or(GATEWAY), field("kind").unwrap_or("Gateway"))
-        })
-    })
+    service_parents(document).next().is_some()
 }
 
 /// A port number.

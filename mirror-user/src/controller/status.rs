@@ -5,6 +5,8 @@
 //! writes all of it. Entries of other controllers therefore pass through verbatim, as the JSON that
 //! they are, in their places.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::control::resolve::{Condition, RouteStatus};
@@ -92,6 +94,43 @@ pub fn parents(
 #[must_use]
 pub fn has_ours(current: &[Value]) -> bool {
     current.iter().any(is_ours)
+}
+
+/// A condition that a user must act on, and that was not there before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Issue {
+    /// Its type.
+    pub condition: String,
+    /// Its reason.
+    pub reason: String,
+    /// Its message.
+    pub message: String,
+}
+
+/// What is wrong according to our entries in `after` and was not, or otherwise, in `before`; the
+/// same at several parents counts once.
+#[must_use]
+pub fn new_issues(before: &[Value], after: &[Value]) -> BTreeSet<Issue> {
+    let known = issues(before);
+    issues(after).into_iter().filter(|issue| !known.contains(issue)).collect()
+}
+
+fn issues(parents: &[Value]) -> BTreeSet<Issue> {
+    let ours = parents.iter().filter(|entry| is_ours(entry));
+    let conditions =
+        ours.filter_map(|entry| entry.get("conditions").and_then(Value::as_array)).flatten();
+    let issue = |condition: &Value| {
+        let field = |name| condition.get(name).and_then(Value::as_str).unwrap_or_default();
+        let is_bad = match field("type") {
+            "Accepted" | "ResolvedRefs" => field("status") == "False",
+            // PartiallyInvalid says again what ResolvedRefs says.
+            _ => false,
+        };
+        let [condition, reason, message] =
+            ["type", "reason", "message"].map(|n| field(n).to_owned());
+        is_bad.then_some(Issue { condition, reason, message })
+    };
+    conditions.filter_map(issue).collect()
 }
 
 fn is_ours(entry: &Value) -> bool {

@@ -163,6 +163,24 @@ fn entries_that_are_no_objects_are_others_and_broken_ones_of_ours_are_replaced()
     assert_eq!(after[2]["parentRef"], parent_ref("a"));
 }
 
+#[test]
+fn issues_are_what_is_newly_wrong_and_told_once() {
+    let before = written(&[], &[wanted("a"), wanted("b")], at(1, THEN));
+    let issues = new_issues(&[foreign("a")], &before);
+    let [issue] = &Vec::from_iter(issues)[..] else { panic!("one for both parents") };
+    assert_eq!(
+        (issue.condition.as_str(), issue.reason.as_str()),
+        ("ResolvedRefs", "BackendNotFound")
+    );
+    let again = written(&before, &[wanted("a"), wanted("b")], at(2, NOW));
+    assert!(new_issues(&before, &again).is_empty(), "a new generation is no news");
+    let mut worse = wanted("a");
+    worse.conditions[0].1 = verdict(false, "NoMatchingParent");
+    let after = written(&again, &[worse], at(2, NOW));
+    assert_eq!(new_issues(&again, &after).len(), 1);
+    assert!(new_issues(&after, &again).is_empty(), "getting well is no issue");
+}
+
 proptest! {
     /// Whatever is there: others' entries survive in their order, a second pass writes nothing.
     #[test]

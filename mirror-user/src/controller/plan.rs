@@ -1,0 +1,174 @@
+//! Planning: the world in; for each HTTPRoute whose status is not as it should be, what it should
+//! be, out. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    route::{RouteRow, Verdict},
+    status::{self, Moment, ParentStatus},
+    world::World,
+};
+use crate::{
+    control::{objects::ObjectName, resolve::RouteStatus},
+    route::RouteName,
+};
+
+/// What is to be written, by route.
+pub type Plan = BTreeMap<ObjectName, RoutePlan>;
+
+/// What is to be written to one route.
+#[derive(Clone, Debug)]
+pub struct RoutePlan {
+    /// The route as it was judged.
+    pub row: RouteRow,
+    /// What our entries should say.
+    pub wanted: Vec<ParentStatus>,
+}
+
+impl RoutePlan {
+    /// The list to write over `row`, which may be newer than the plan; None when it is so already.
+    #[must_use]
+    pub fn parents(&self, row: &RouteRow, time: &str) -> Option<Vec<serde_json::Value>> {
+        let moment = Moment { generation: row.generation, time };
+        status::parents(&row.parents, &self.wanted, moment)
+    }
+
+    /// Whether what was judged is what `row` says: only its status may have changed.
+    #[must_use]
+    pub fn is_about(&self, row: &RouteRow) -> bool {
+        (&self.row.uid, self.row.generation) == (&row.uid, row.generation)
+    }
+}
+
+/// Judges all routes.
+#[must_use]
+pub fn plan(world: &mut World) -> Plan {
+    let conditions = world.judge();
+    let mut verdicts: HashMap<&RouteName, Vec<&RouteStatus>> = HashMap::new();
+    for status in &conditions {
+        verdicts.entry(&status.route).or_default().push(status);
+    }
+    let mut plan = Plan::new();
+    for (name, row) in world.routes().iter().filter(|(_, row)| !row.leaving) {
+        let statuses = verdicts.get(&RouteName::from(name)).map(Vec::as_slice);
+        let wanted = wanted(row, statuses.unwrap_or_default());
+        let route = RoutePlan { row: row.clone(), wanted };
+        if route.parents(row, "").is_some() {
+            plan.insert(name.clone(), route);
+        }
+    }
+    plan
+}
+
+/// One entry for each Service among the parents: the resolver judges them in their order.
+fn wanted(row: &RouteRow, statuses: &[&RouteStatus]) -> Vec<ParentStatus> {
+    let parents = row.parent_refs.iter().cloned();
+    match &row.verdict {
+        Verdict::Foreign => Vec::new(),
+        Verdict::Refused(refusal) => {
+            parents.map(|parent| ParentStatus::refused(parent, refusal)).collect()
+        }
+        Verdict::Decoded => parents
+            .zip(statuses)
+            .map(|(parent, status)| ParentStatus::resolved(parent, status))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, value::RawValue};
+
+    use super::*;
+    use crate::{control::objects::Kind, controller::status::CONTROLLER, kube::Event};
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName { namespace: "default".into(), name: name.into() }
+    }
+
+    fn apply(world: &mut World, kind: Kind, name_: &str, value: &Value) {
+        let raw = RawValue::from_string(value.to_string()).unwrap();
+        world.apply(kind, Event::Applied(name(name_), raw));
+    }
+
+    fn service(service: &str) -> Value {
+        json!({"metadata": {"name": service, "namespace": "default"},
+               "spec": {"clusterIP": "10.0.0.1", "futureField": 1, "ports": [{"port": 80}]}})
+    }
+
+    /// As a member of a paged list: without apiVersion and kind.
+    fn route(name: &str, filter: &str) -> Value {
+        let parent = |kind: &str| json!({"group": if kind == "Service" {""} else {"g"}, "kind": kind, "name": "a"});
+        json!({"metadata": {"name": name, "namespace": "default", "uid": name, "generation": 2,
+                            "resourceVersion": "7"},
+               "spec": {"parentRefs": [parent("Gateway"), parent("Service")],
+                        "rules": [{"filters": [{"type": filter, "requestMirror":
+                            {"backendRef": {"name": "a", "port": 80}}}],
+                            "backendRefs": [{"name": "a", "port": 80}]}]}})
+    }
+
+    fn world() -> World {
+        let mut world = World::default();
+        apply(&mut world, Kind::Service, "a", &service("a"));
+        apply(&mut world, Kind::Route, "good", &route("good", "RequestMirror"));
+        apply(&mut world, Kind::Route, "odd", &route("odd", "ExternalAuth"));
+        world
+    }
+
+    #[test]
+    fn a_route_that_does_not_decode_is_known_by_name_and_delays_no_other() {
+        let plan = plan(&mut world());
+        let reason = |route: &str| {
+            let list = plan[&name(route)].parents(&plan[&name(route)].row, "t").unwrap();
+            assert_eq!(list.len(), 1, "the Gateway is another's");
+            list[0]["conditions"][0]["reason"].clone()
+        };
+        assert_eq!((reason("good"), reason("odd")), (json!("Accepted"), json!("UnsupportedValue")));
+    }
+
+    #[test]
+    fn what_is_written_already_is_not_planned_and_what_is_no_longer_ours_is_taken_out() {
+        let mut world = world();
+        let planned = plan(&mut world);
+        let list = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
+        let mut written = route("good", "RequestMirror");
+        written["status"] = json!({"parents": list});
+        apply(&mut world, Kind::Route, "good", &written);
+        assert!(!plan(&mut world).contains_key(&name("good")));
+        // Its Service is no parent any more.
+        written["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
+        written["metadata"]["generation"] = json!(3);
+        apply(&mut world, Kind::Route, "good", &written);
+        let planned = plan(&mut world);
+        let left = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(written.to_string().contains(CONTROLLER));
+    }
+
+    #[test]
+    fn a_service_that_goes_changes_the_verdict() {
+        let mut world = world();
+        world.apply(Kind::Service, Event::Deleted(name("a")));
+        let plan = plan(&mut world);
+        let condition = &plan[&name("good")].wanted[0].conditions[0];
+        assert_eq!((condition.0, condition.1.reason), ("Accepted", "NoMatchingParent"));
+    }
+
+    #[test]
+    fn a_new_list_forgets_what_it_does_not_name_at_its_end() {
+        let mut world = world();
+        assert_eq!(world.incomplete().count(), 4);
+        world.apply(Kind::Route, Event::Started);
+        apply(&mut world, Kind::Route, "good", &route("good", "RequestMirror"));
+        assert_eq!(plan(&mut world).len(), 2, "until then it stays");
+        world.apply(Kind::Route, Event::Complete);
+        assert_eq!(plan(&mut world).keys().collect::<Vec<_>>(), [&name("good")]);
+        assert_eq!(world.incomplete().count(), 3);
+        let seconds = std::time::Duration::from_secs;
+        assert!(!world.apply(Kind::Route, Event::Missing(seconds(29))));
+        assert_eq!(world.routes().len(), 1, "a server that has just started may be wrong");
+        assert!(world.apply(Kind::Route, Event::Missing(seconds(30))));
+        assert!(world.routes().is_empty());
+        assert!(!world.apply(Kind::Route, Event::Missing(seconds(35))));
+    }
+}

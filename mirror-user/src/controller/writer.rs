@@ -1,0 +1,221 @@
+//! Writing: plans and leadership in; `status.parents` of HTTPRoutes out, one write at a time, and
+//! an Event for what has become wrong. It never writes without leading: the time that is left is
+//! looked at before each write, and a write that is under way when it ends is dropped.
+//!
+//! Each write is a merge patch of the whole list under the resourceVersion that it was computed
+//! from. When another controller was faster (409), the route is read again and the list computed
+//! anew, so that nobody's entry is lost.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    events::Reporter,
+    lease::Leadership,
+    metrics::{Metrics, Outcome},
+    plan::{Plan, RoutePlan},
+    route::{RouteRow, VERSION},
+    status,
+};
+use crate::control::objects::ObjectName;
+
+/// Longest that the requests for one route may take.
+const ROUTE: Duration = Duration::from_secs(5);
+
+/// Writes of one route that lose against other writers, before it is left for later.
+const ATTEMPTS: u32 = 20;
+
+/// Pauses before what failed is tried again.
+const RETRY: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(60);
+
+/// HTTPRoutes at the API server.
+#[derive(Clone)]
+pub struct Routes(Client);
+
+impl Routes {
+    /// By this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.0.clone(), namespace, &resource())
+    }
+
+    /// Reads a route; None when it is gone.
+    ///
+    /// # Errors
+    /// What the server says, or what the object lacks.
+    pub async fn read(&self, name: &ObjectName) -> Result<Option<RouteRow>, WriteError> {
+        let Some(object) = self.api(&name.namespace).get_opt(&name.name).await? else {
+            return Ok(None);
+        };
+        let value =
+            serde_json::to_value(object).map_err(|e| WriteError::Unreadable(e.to_string()))?;
+        RouteRow::read(&value).map(|(row, _)| Some(row)).map_err(WriteError::Unreadable)
+    }
+
+    /// Replaces `status.parents`, if the route is still of that version.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] if it is not; what the server says otherwise.
+    pub async fn write(
+        &self,
+        name: &ObjectName,
+        version: &str,
+        parents: &[Value],
+    ) -> Result<(), WriteError> {
+        let patch = json!({
+            "metadata": {"resourceVersion": version},
+            "status": {"parents": parents},
+        });
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        let api = self.api(&name.namespace);
+        api.patch_status(&name.name, &params, &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+}
+
+const FIELD_MANAGER: &str = "mirror-controller";
+
+/// HTTPRoute, as the client wants to know it.
+pub(super) fn resource() -> ApiResource {
+    let (group, version) = VERSION.split_once('/').unwrap_or_default();
+    let kind = GroupVersionKind::gvk(group, version, "HTTPRoute");
+    ApiResource::from_gvk_with_plural(&kind, "httproutes")
+}
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another one wrote the route meanwhile (409).
+    #[error("the route has changed meanwhile")]
+    Conflict,
+    /// The route is gone (404).
+    #[error("the route is gone")]
+    Gone,
+    /// The server refused it, or cannot be reached.
+    #[error(transparent)]
+    Server(Box<kube::Error>),
+    /// What the server sent is no HTTPRoute.
+    #[error("the API server sent an HTTPRoute that cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<kube::Error> for WriteError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            kube::Error::Api(status) if status.code == 404 => Self::Gone,
+            _ => Self::Server(Box::new(error)),
+        }
+    }
+}
+
+/// Carries out plans while this replica leads.
+pub struct Writer {
+    /// Where to.
+    pub routes: Routes,
+    /// Whether it may.
+    pub leadership: Leadership,
+    /// The newest plan.
+    pub plans: watch::Receiver<Arc<Plan>>,
+    /// Who is told of what has become wrong.
+    pub reporter: Reporter,
+    /// What became of each write.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// Writes for ever.
+    pub async fn run(mut self) {
+        let mut pause = RETRY.start;
+        loop {
+            let failed = self.round().await;
+            pause = if failed { (pause * 2).min(RETRY.end) } else { RETRY.start };
+            let leads = self.leadership.remaining().is_some();
+            tokio::select! {
+                changed = self.plans.changed() => if changed.is_err() { return },
+                () = self.leadership.changed(), if !leads => {}
+                () = sleep(pause), if failed => {}
+            }
+        }
+    }
+
+    /// Each planned route once; true if any failed.
+    async fn round(&mut self) -> bool {
+        let names: Vec<_> = self.plans.borrow_and_update().keys().cloned().collect();
+        let mut failed = false;
+        for name in names {
+            // The newest plan counts, which may have none for this route any more.
+            let plan = self.plans.borrow().get(&name).cloned();
+            let (Some(plan), Some(left)) = (plan, self.leadership.remaining()) else { continue };
+            let outcome = self.within(left, &name, &plan).await;
+            self.metrics.write(outcome);
+            failed |= outcome == Outcome::Failed;
+        }
+        failed
+    }
+
+    /// The end of the leadership comes first: a process that was stopped meanwhile finds it past
+    /// before it looks at its connection again.
+    async fn within(&mut self, left: Duration, name: &ObjectName, plan: &RoutePlan) -> Outcome {
+        tokio::select! {
+            biased;
+            () = sleep(left) => Outcome::Dropped,
+            () = sleep(ROUTE) => {
+                tracing::warn!(%name, "no answer to the write of a status within {ROUTE:?}");
+                Outcome::Failed
+            }
+            written = self.write(name, plan) => written.unwrap_or_else(|error| match error {
+                WriteError::Gone => Outcome::Unchanged,
+                error => {
+                    tracing::warn!(%name, %error, "the status of an HTTPRoute cannot be written");
+                    Outcome::Failed
+                }
+            }),
+        }
+    }
+
+    async fn write(&mut self, name: &ObjectName, plan: &RoutePlan) -> Result<Outcome, WriteError> {
+        let mut row = plan.row.clone();
+        for _ in 0..ATTEMPTS {
+            let Some(parents) = plan.parents(&row, &now()) else { return Ok(Outcome::Unchanged) };
+            if self.leadership.remaining().is_none() {
+                return Ok(Outcome::Dropped);
+            }
+            match self.routes.write(name, &row.version, &parents).await {
+                Ok(()) => {
+                    let issues = status::new_issues(&row.parents, &parents);
+                    self.reporter.report(name, &row.uid, issues).await;
+                    return Ok(Outcome::Written);
+                }
+                Err(WriteError::Conflict) => self.metrics.write(Outcome::Conflict),
+                Err(error) => return Err(error),
+            }
+            match self.routes.read(name).await? {
+                Some(newer) if plan.is_about(&newer) => row = newer,
+                // What was judged is no longer what it says: the watch tells, and a plan follows.
+                _ => return Ok(Outcome::Unchanged),
+            }
+        }
+        tracing::warn!(%name, "others write the status of an HTTPRoute all the time: trying later");
+        Ok(Outcome::Failed)
+    }
+}
+
+/// RFC 3339, to the second, as conditions have it (metav1.Time).
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
