@@ -1,0 +1,14 @@
+# The image of mirror: docker build -t REGISTRY/mirror:TAG .
+# (then set REGISTRY and TAG in deploy/kustomization.yaml)
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /mirror
+COPY . .
+# Stable Rust is enough: the programs for the kernel are committed, with a hash of their sources.
+RUN cargo build --locked --release -p mirror-user
+
+# The same release as above, for its libc; the binary needs nothing else.
+FROM debian:bookworm-slim
+COPY --from=build /mirror/target/release/mirror /usr/local/bin/mirror
+# The agent runs as root, with three capabilities; the controller as the user that its Deployment says.
+ENTRYPOINT ["/usr/local/bin/mirror"]
