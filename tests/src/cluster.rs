@@ -20,11 +20,17 @@
 //! # }
 //! ```
 
+mod account;
+mod api;
 mod binaries;
 mod control_plane;
+mod controller;
 mod gateway_api;
 mod relay;
 
+pub use account::{Account, Request, allowed};
+pub use api::Api;
 pub use binaries::Binaries;
 pub use control_plane::{ControlPlane, Options};
+pub use controller::{Controller, DEPLOY, NAMESPACE};
 pub use gateway_api::Channel;
