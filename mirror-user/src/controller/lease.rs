@@ -153,6 +153,14 @@ impl Leadership {
     }
 }
 
+#[cfg(test)]
+impl Leadership {
+    /// For tests of writers: it ends after so long, and nobody renews it.
+    pub(super) fn lasting(time: Duration) -> Self {
+        Self { until: watch::channel(Some(boot_time() + time)).1, clock: boot_time }
+    }
+}
+
 /// Time since the machine started, while it was suspended as well.
 #[must_use]
 pub fn boot_time() -> Duration {

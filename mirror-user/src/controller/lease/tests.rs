@@ -224,6 +224,14 @@ async fn an_outage_shorter_than_the_deadline_changes_nothing() {
 }
 
 #[test]
+fn leadership_ends_by_the_clock_even_if_the_elector_says_nothing() {
+    let leads = Leadership::lasting(Duration::from_millis(20));
+    assert!(leads.remaining().is_some_and(|left| left <= Duration::from_millis(20)));
+    std::thread::sleep(Duration::from_millis(25));
+    assert_eq!(leads.remaining(), None);
+}
+
+#[test]
 fn boot_time_goes_on() {
     let before = boot_time();
     std::thread::sleep(Duration::from_millis(5));
