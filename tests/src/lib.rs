@@ -27,6 +27,7 @@
 mod agent;
 pub mod bpf;
 mod cgroup;
+pub mod client;
 pub mod cluster;
 mod command;
 mod copies;
