@@ -35,6 +35,8 @@ pub fn resource(kind: Kind) -> Resource {
         Kind::Grant => {
             Resource::new("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "referencegrants")
         }
+        Kind::Namespace => Resource::new("v1", "Namespace", "namespaces"),
+        Kind::Pod => Resource::new("v1", "Pod", "pods"),
     }
 }
 
@@ -124,6 +126,8 @@ impl World {
             Kind::Grant => dynamic(kind, raw)
                 .and_then(|value| decode::decode(value).map_err(|error| error.to_string())),
             Kind::Route => return self.insert_route(name, raw),
+            // No verdict depends on them.
+            Kind::Namespace | Kind::Pod => return false,
         };
         match decoded {
             Ok(object) => {
