@@ -99,5 +99,5 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 20);
+    assert_eq!(families.len(), 21);
 }
