@@ -1,6 +1,6 @@
 //! HTTP/1.1 and 1.0 between a client and its primary: every byte as it would be without us.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use super::{
     harness::Setup,
@@ -266,4 +266,31 @@ fn an_answer_without_a_body_may_lose_its_framing_and_nothing_else() {
         }
         assert_eq!(primary.connections(), 1);
     }
+}
+
+#[test]
+fn an_idle_connection_goes_on() {
+    let primary = Server::ok();
+    let rig = Setup::to(&primary).start();
+    // Longer than a quiet connection keeps its buffers.
+    let idle = Duration::from_millis(2500);
+    let mut clients: Vec<_> = (0..4).map(|_| rig.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(GET).body, b"ok");
+    }
+    std::thread::sleep(idle);
+    assert_eq!(clients[0].ask(GET).body, b"ok");
+    // A head in two parts.
+    let (begin, end) = GET.split_at(9);
+    clients[1].send(begin);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(clients[1].ask(end).body, b"ok");
+    // Two requests at once.
+    clients[2].send(GET.repeat(2));
+    assert_eq!(clients[2].message().body, b"ok");
+    assert_eq!(clients[2].message().body, b"ok");
+    clients[3].finish();
+    assert_eq!(clients[3].rest(), (Vec::new(), End::Fin));
+    std::thread::sleep(idle);
+    assert_eq!(clients[0].ask(GET).body, b"ok");
 }

@@ -23,6 +23,10 @@ use super::Replay;
 pub(in crate::proxy) struct ClientState {
     /// Exchanges under way.
     in_flight: Cell<u32>,
+    /// Exchanges begun so far.
+    begun: Cell<u64>,
+    /// The socket takes no more at the moment: bytes of an answer wait.
+    stalled: Cell<bool>,
     /// When the first byte of a head arrived that is not yet whole.
     pub(in crate::proxy) head_since: Cell<Option<Instant>>,
 }
@@ -32,11 +36,22 @@ impl ClientState {
     pub(in crate::proxy) fn begin(self: &Rc<Self>) -> UnderWay {
         self.head_since.set(None);
         self.in_flight.set(self.in_flight.get() + 1);
+        self.begun.set(self.begun.get() + 1);
         UnderWay(Rc::clone(self))
     }
 
     pub(in crate::proxy) fn is_busy(&self) -> bool {
         self.in_flight.get() > 0
+    }
+
+    /// Exchanges begun so far.
+    pub(in crate::proxy) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// No exchange is under way, no head has begun, and no byte waits to be written.
+    pub(in crate::proxy) fn is_quiet(&self) -> bool {
+        !self.is_busy() && !self.stalled.get() && self.head_since.get().is_none()
     }
 }
 
@@ -91,7 +106,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.stalled.set(polled.is_pending());
+        polled
     }
 
     fn poll_write_vectored(
@@ -99,7 +116,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.stalled.set(polled.is_pending());
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
-//! A clock on a head that does not come to its end. None is armed for a head that arrives whole,
-//! nor between requests: an idle connection stays open for as long as its client likes.
+//! Clocks of a connection: on a head that does not come to its end, and on a silence between
+//! requests. Neither is armed or read per request: the first not for a head that arrives whole, the
+//! second once per [`QUIET`]. An idle connection stays open for as long as its client likes.
 
 use std::{
     future::Future,
@@ -8,7 +9,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
+
+/// From when on a connection without a request counts as idle, at most twice this long after the
+/// last one.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Tells when no request has begun for a while.
+#[derive(Default)]
+pub(super) struct QuietClock {
+    armed: Option<Pin<Box<Sleep>>>,
+    /// Requests begun when it was armed.
+    begun: u64,
+}
+
+impl QuietClock {
+    /// Ready once no request began for [`QUIET`]; to be asked whenever the connection is quiet.
+    pub(super) fn poll(&mut self, begun: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(armed) = &self.armed {
+            if !armed.is_elapsed() {
+                return Poll::Pending;
+            }
+            if self.begun == begun {
+                return Poll::Ready(());
+            }
+        }
+        self.begun = begun;
+        let mut armed = Box::pin(sleep(QUIET));
+        let polled = armed.as_mut().poll(cx);
+        self.armed = Some(armed);
+        polled
+    }
+}
 
 #[derive(Default)]
 pub(super) struct HeadClock(Option<Pin<Box<Sleep>>>);

@@ -19,7 +19,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::clock::HeadClock;
+use super::clock::{HeadClock, QuietClock};
 use crate::proxy::{
     connection::Client,
     context::Context,
@@ -44,30 +44,52 @@ type Io = TokioIo<ClientIo>;
 pub(in crate::proxy) async fn serve(
     ctx: Rc<Context>,
     client: Rc<Client>,
+    mut stream: TcpStream,
+    mut first: Bytes,
+) {
+    while let Some((idle, unread)) = until_idle(&ctx, &client, stream, first).await {
+        if unread.is_empty() {
+            // How it failed is what the next read says.
+            let _ = idle.readable().await;
+        }
+        (stream, first) = (idle, unread);
+    }
+}
+
+/// Serves until the client has been silent for a while: then the socket alone is kept, since what
+/// hyper holds for a connection (16 KiB of buffers) is most of what an idle one costs. None: the
+/// connection came to its end.
+async fn until_idle(
+    ctx: &Rc<Context>,
+    client: &Rc<Client>,
     stream: TcpStream,
     first: Bytes,
-) {
+) -> Option<(TcpStream, Bytes)> {
     let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client.state)));
-    let exchanges = Exchanges { ctx: Rc::clone(&ctx), client: Rc::clone(&client) };
+    let exchanges = Exchanges { ctx: Rc::clone(ctx), client: Rc::clone(client) };
     let mut connection = builder().serve_connection(io, exchanges);
     let mut driver = Driver {
-        ctx: Rc::clone(&ctx),
-        client: Rc::clone(&client),
+        ctx: Rc::clone(ctx),
+        client: Rc::clone(client),
         head: HeadClock::default(),
+        quiet: QuietClock::default(),
         closing: false,
     };
     let driven = poll_fn(|cx| driver.poll(&mut connection, cx)).await;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_stream();
     if let Some(upstream) = client.tunnel.take() {
-        return tunnel::run(&ctx, stream, parts.read_buf, upstream).await;
+        tunnel::run(ctx, stream, parts.read_buf, upstream).await;
+        return None;
     }
     match (driven, client.ends.take()) {
+        (Driven::Idle, None) => return Some((stream, parts.read_buf)),
         (_, Some(End::Reset)) => ending::reset(stream),
         (Driven::Done, _) | (_, Some(End::Close)) => ending::linger(stream).await,
         (Driven::Failed, None) => ending::reset(stream),
         (Driven::HeadTimeout, None) => ending::linger(stream).await,
     }
+    None
 }
 
 /// hyper's defaults are for servers; a proxy that must not be noticed differs in each of these.
@@ -90,6 +112,8 @@ enum Driven {
     Done,
     Failed,
     HeadTimeout,
+    /// The client has been silent for a while.
+    Idle,
 }
 
 /// Polls hyper's connection, and the clock on its heads.
@@ -97,6 +121,7 @@ struct Driver {
     ctx: Rc<Context>,
     client: Rc<Client>,
     head: HeadClock,
+    quiet: QuietClock,
     closing: bool,
 }
 
@@ -117,11 +142,15 @@ impl Driver {
             Poll::Pending => {}
         }
         // An answer whose head had left before the drain began is the last one all the same.
-        if self.ctx.is_draining() && !self.closing && self.client.state.is_busy() {
+        let state = &self.client.state;
+        if self.ctx.is_draining() && !self.closing && state.is_busy() {
             self.closing = true;
             Pin::new(connection).graceful_shutdown();
         }
-        let since = self.client.state.head_since.get();
+        if state.is_quiet() && self.quiet.poll(state.begun(), cx).is_ready() {
+            return Poll::Ready(Driven::Idle);
+        }
+        let since = state.head_since.get();
         self.head.poll(since, self.ctx.options.head_timeout, cx).map(|()| Driven::HeadTimeout)
     }
 }
