@@ -21,21 +21,27 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::watch::Receiver,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    view::{Admission, Capturing, Logs, View},
+    view::{Admission, Capturing, Logs, Routes, View},
     watchdog::{Pulse, Watchdog},
 };
 use crate::{
     admin::Admin,
     capture::{self, Capture, Hand, KernelFrontends, KernelHeart, Programs},
-    cli::{self, AgentArgs, Log, ShadowFrom},
-    control::{Control, config_dump::Report, files},
+    cli::{self, AgentArgs, Log, ShadowFrom, SourceChoice},
+    control::{
+        Control,
+        config_dump::Report,
+        files,
+        kube::Cluster,
+        source::{Files, Source},
+    },
     enrol::{Enrolment, Tree},
+    kube::{self, Where},
     outcome::{AccessLog, LogWriter},
     proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
     route::Snapshot,
@@ -58,6 +64,7 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// What keeps it from starting, in words that say what to do. Nothing is left behind.
 pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let budgets = args.budgets.checked()?;
+    let source = args.source.choice(Where::in_pod())?;
     Admin::check(args.admin, args.admin_remote)?;
     let notice = capture::check()?;
     for warning in &notice.warnings {
@@ -80,27 +87,41 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let report = Arc::new(ArcSwap::from_pointee(Report::default()));
     let mut control =
         Control::new(KernelFrontends::new(&programs)?, Arc::clone(&snapshot), Arc::clone(&report));
-    let mut routes = files::watch(&args.routes)?;
-    let state = routes.borrow_and_update().clone();
-    control.replace(&state.objects, state.remarks(), Instant::now());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut source = runtime.block_on(open(&source))?;
+    let pods_changed = source.put_in_force(&mut control, Instant::now());
     let obstacle = obstacle(&mut programs, &notice.cgroup2);
     let workloads = if obstacle.is_none() { args.capture.clone() } else { Vec::new() };
     let capture = Arc::new(Capture::start(workloads, programs, sockets, hand(&workers))?);
     let tree = Tree::new(notice.cgroup2);
     let enrolment = Enrolment::start(args.enrol.policy(), tree, capture.enroller());
     let enrolment = Arc::new(enrolment.context("cannot start the enrolment of pods")?);
-    if obstacle.is_none() {
-        enrolment.follow(&routes.borrow().objects);
+    let enrolling = obstacle.is_none();
+    if enrolling && pods_changed {
+        enrolment.follow(source.objects());
     }
     let logs = Logs { access, own: log.dropped() };
-    let enrolling = obstacle.is_none();
     let capturing = Capturing { obstacle, capture: &capture, enrolment: &enrolment };
-    let view = View::new(capturing, &workers, snapshot, report, shared.budgets, logs);
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let routes = Routes { snapshot, report, watches: source.watches() };
+    let view = View::new(capturing, &workers, routes, shared.budgets, logs);
     let mut agent = Agent { args, workers, watchdog, control, capture, enrolment, enrolling };
-    runtime.block_on(agent.live(Arc::new(view), &mut routes))?;
+    runtime.block_on(agent.live(Arc::new(view), &mut source))?;
     drop(runtime);
     agent.end(writer)
+}
+
+/// Begins to follow the source.
+async fn open(choice: &SourceChoice) -> anyhow::Result<Source> {
+    match choice {
+        SourceChoice::Files(folder) => {
+            Ok(Source::Files(Box::new(Files::new(files::watch(folder)?))))
+        }
+        SourceChoice::Kube { node } => {
+            let client = kube::connect(Where::find()).await?;
+            tracing::info!(node, "following the API server");
+            Ok(Source::Cluster(Box::new(Cluster::follow(&client, node))))
+        }
+    }
 }
 
 /// A started agent.
@@ -116,12 +137,8 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// Follows the routes until a signal, then drains.
-    async fn live(
-        &mut self,
-        view: Arc<View>,
-        routes: &mut Receiver<files::State>,
-    ) -> anyhow::Result<()> {
+    /// Follows the source until a signal, then drains.
+    async fn live(&mut self, view: Arc<View>, source: &mut Source) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let cancel = CancellationToken::new();
@@ -133,17 +150,17 @@ impl Agent<'_> {
         tracing::info!(workers = self.args.workers, admin = %self.args.admin, "the agent runs");
         loop {
             tokio::select! {
-                Ok(()) = routes.changed() => {
-                    let state = routes.borrow_and_update().clone();
-                    self.control.replace(&state.objects, state.remarks(), Instant::now());
-                    if self.enrolling {
-                        self.enrolment.follow(&state.objects);
+                () = source.changed() => {
+                    let pods_changed = source.put_in_force(&mut self.control, Instant::now());
+                    if self.enrolling && pods_changed {
+                        self.enrolment.follow(source.objects());
                     }
                 }
                 _ = second.tick() => {
                     self.keep_watchdog();
-                    let state = routes.borrow();
-                    self.control.retry(&state.objects, state.remarks(), Instant::now());
+                    if self.control.is_incomplete() {
+                        self.control.retry(source.objects(), source.remarks(), Instant::now());
+                    }
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

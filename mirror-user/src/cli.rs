@@ -4,8 +4,9 @@
 mod capture;
 mod log;
 mod size;
+mod source;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use clap::value_parser;
 
@@ -14,6 +15,7 @@ pub use self::{
     capture::CaptureError,
     log::{Log, LogArgs, LogFormat},
     size::{BudgetError, Budgets, ByteSize, SizeError},
+    source::{SourceArgs, SourceChoice, SourceError, SourceKind},
 };
 use crate::{
     capture::WorkloadConfig,
@@ -33,9 +35,9 @@ pub enum ShadowFrom {
 /// Flags of `mirror agent`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AgentArgs {
-    /// Folder of Kubernetes YAML (Service, EndpointSlice, HTTPRoute), read at start and watched.
-    #[arg(long, env = "MIRROR_ROUTES", value_name = "DIR")]
-    pub routes: PathBuf,
+    /// Where routes come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
 
     /// Workload to capture: its cgroup (v2) as a path, and the Namespace and name that it counts
     /// as; the Namespace is "default" when left out. Repeatable; a comma parts several in the

@@ -1,6 +1,6 @@
 //! The control path: from Kubernetes objects to what the data path reads.
 //!
-//! Sources ([`files`]; a watch of the cluster later) decode documents one by one ([`decode`]) into one
+//! Sources ([`files`], and [`kube`], a cluster) decode documents one by one ([`decode`]) into one
 //! model ([`objects`]); [`resolve`] makes routes, frontends and conditions of it, purely;
 //! [`publish`] puts them in force, make before break; [`config_dump`] shows what is in force.
 
@@ -19,9 +19,11 @@ use crate::route::Snapshot;
 pub mod config_dump;
 pub mod decode;
 pub mod files;
+pub mod kube;
 pub mod objects;
 pub mod publish;
 pub mod resolve;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,12 @@ impl<M: FrontendMap> Control<M> {
         Self { resolver: Resolver::default(), publisher, report, incomplete: false }
     }
 
+    /// Whether the kernel refused a part of the last state: then [`Control::retry`].
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
     /// Puts these objects in force and no others. When it returns, new connections follow them.
     /// The log tells what stands in their way.
     pub fn replace(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
@@ -68,12 +76,10 @@ impl<M: FrontendMap> Control<M> {
         self.tell(objects, remarks, &errors);
     }
 
-    /// Tries again what the kernel refused, if it refused anything.
+    /// Tries again what the kernel refused.
     pub fn retry(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
-        if self.incomplete {
-            let errors = self.publisher.change(FrontendChanges::new(), now);
-            self.tell(objects, remarks, &errors);
-        }
+        let errors = self.publisher.change(FrontendChanges::new(), now);
+        self.tell(objects, remarks, &errors);
     }
 
     fn tell(

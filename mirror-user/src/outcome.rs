@@ -12,7 +12,7 @@ mod report;
 
 pub use access::{AccessLog, LineFormat, LogWriter, Notes};
 pub use histogram::Histogram;
-pub use metrics::{CONTENT_TYPE, Facts, encode};
+pub use metrics::{CONTENT_TYPE, Facts, WatchFacts, encode};
 pub use recorder::Recorder;
 pub use report::{Copies, Exchanges, Pair, Report, Reports};
 

@@ -22,7 +22,8 @@ use crate::{
     capture::{Capture, State, WorkloadStatus},
     control::config_dump::{ConfigDump, Report},
     enrol::Enrolment,
-    outcome::{AccessLog, Facts},
+    kube::Health,
+    outcome::{AccessLog, Facts, WatchFacts},
     proxy::Budgets,
     route::Snapshot,
     worker::{Vitals, Worker},
@@ -38,10 +39,53 @@ pub(super) struct View {
     /// All pods that were there at the start have left the state Starting.
     settled: AtomicBool,
     workers: Vec<Arc<Vitals>>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    report: Arc<ArcSwap<Report>>,
+    routes: Routes,
     budgets: Arc<Budgets>,
     logs: Logs,
+}
+
+/// What is in force, and where it comes from.
+pub(super) struct Routes {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) report: Arc<ArcSwap<Report>>,
+    /// By kind; none when routes come from a folder.
+    pub(super) watches: Vec<(&'static str, Health)>,
+}
+
+impl Routes {
+    /// Why nothing is in force yet.
+    fn awaited(&self) -> Option<String> {
+        if self.snapshot.load().generation > 0 {
+            return None;
+        }
+        let mut missing = self.watches.iter().filter(|(_, health)| !health.is_complete());
+        let (kind, health) = missing.next()?;
+        let trouble = health.trouble().unwrap_or_else(|| "its list is not complete".into());
+        Some(format!("the API server has not told of each {kind} yet: {trouble}"))
+    }
+}
+
+/// How a watch fares.
+#[derive(Serialize)]
+struct WatchView {
+    kind: &'static str,
+    /// Everything was listed once.
+    complete: bool,
+    /// How old what is known may be.
+    age_seconds: Option<f64>,
+    /// Why it does not follow the API server now.
+    trouble: Option<String>,
+}
+
+impl WatchView {
+    fn new((kind, health): &(&'static str, Health)) -> Self {
+        Self {
+            kind,
+            complete: health.is_complete(),
+            age_seconds: health.age().map(|age| age.as_secs_f64()),
+            trouble: health.trouble(),
+        }
+    }
 }
 
 /// The logs, as far as lines of them were dropped.
@@ -62,8 +106,7 @@ impl View {
     pub(super) fn new(
         capturing: Capturing<'_>,
         workers: &[Worker],
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        report: Arc<ArcSwap<Report>>,
+        routes: Routes,
         budgets: Arc<Budgets>,
         logs: Logs,
     ) -> Self {
@@ -75,8 +118,7 @@ impl View {
             enrolment: Arc::downgrade(enrolment),
             settled: AtomicBool::new(false),
             workers,
-            snapshot,
-            report,
+            routes,
             budgets,
             logs,
         }
@@ -104,6 +146,7 @@ struct Config<'a> {
     /// Why nothing is captured at all.
     obstacle: Option<&'a str>,
     workloads: Vec<WorkloadStatus>,
+    watches: Vec<WatchView>,
     #[serde(flatten)]
     routes: ConfigDump<'a>,
 }
@@ -119,6 +162,9 @@ impl admin::View for View {
     fn ready(&self) -> Result<(), String> {
         if let Some(obstacle) = &self.obstacle {
             return Err(format!("nothing is captured: {obstacle}"));
+        }
+        if let Some(awaited) = self.routes.awaited() {
+            return Err(awaited);
         }
         let Some(workloads) = self.looked_at() else {
             return Err("the capture has not begun, or has ended".into());
@@ -143,14 +189,12 @@ impl admin::View for View {
     }
 
     fn config(&self) -> serde_json::Value {
-        let (snapshot, report) = (self.snapshot.load(), self.report.load());
+        let (snapshot, report) = (self.routes.snapshot.load(), self.routes.report.load());
         let routes = ConfigDump::new(&snapshot, &report);
-        serde_json::to_value(Config {
-            obstacle: self.obstacle.as_deref(),
-            workloads: self.workloads(),
-            routes,
-        })
-        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
+        let watches = self.routes.watches.iter().map(WatchView::new).collect();
+        let obstacle = self.obstacle.as_deref();
+        serde_json::to_value(Config { obstacle, workloads: self.workloads(), watches, routes })
+            .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
     }
 
     fn facts(&self) -> Facts {
@@ -170,6 +214,12 @@ impl admin::View for View {
             }
             None => Vec::new(),
         };
+        let watches = self.routes.watches.iter().map(|(kind, health)| WatchFacts {
+            kind,
+            age: health.age(),
+            lists: health.lists(),
+            failures: health.failures(),
+        });
         let held = self.budgets.held();
         let shadow_held = held.into_iter().map(|(shadow, n)| (shadow.to_string(), n as u64));
         Facts {
@@ -177,7 +227,8 @@ impl admin::View for View {
             capture_connects,
             workloads: states.into_iter().collect(),
             workloads_ipv6: ipv6.into_iter().collect(),
-            generation: self.snapshot.load().generation,
+            generation: self.routes.snapshot.load().generation,
+            watches: watches.collect(),
             access_log_dropped: self.logs.access.dropped(),
             log_dropped: self.logs.own.dropped_lines() as u64,
         }

@@ -20,7 +20,8 @@ fn parse(flags: &[&str]) -> Result<AgentArgs, String> {
 #[test]
 fn defaults_are_those_that_the_documentation_names() {
     let args = parse(&[]).expect("only --routes is required");
-    assert_eq!(args.routes, PathBuf::from("/etc/mirror"));
+    let folder = SourceChoice::Files("/etc/mirror".into());
+    assert_eq!(args.source.choice(true), Ok(folder));
     assert!(args.capture.is_empty() && !args.admin_remote && args.access_log.is_none());
     assert!((1..=64).contains(&args.workers));
     assert_eq!(args.admin.to_string(), "127.0.0.1:15920");
@@ -132,7 +133,7 @@ fn every_flag_can_come_from_the_environment_under_its_own_name() {
         assert!(arg.get_help().is_some(), "--{long} has no help");
         flags += 1;
     }
-    assert_eq!(flags, 21);
+    assert_eq!(flags, 23);
 }
 
 proptest! {

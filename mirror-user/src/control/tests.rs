@@ -6,7 +6,7 @@ use super::*;
 use crate::{control::config_dump::ConfigDump, route::FrontendId};
 
 #[derive(Debug, Default)]
-struct Map(HashMap<SocketAddr, FrontendId>);
+pub(super) struct Map(HashMap<SocketAddr, FrontendId>);
 
 impl FrontendMap for Map {
     type Error = Infallible;

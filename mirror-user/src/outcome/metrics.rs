@@ -30,12 +30,27 @@ pub struct Facts {
     pub workloads_ipv6: Vec<(&'static str, u64)>,
     /// Generation of the snapshot in force.
     pub generation: u64,
+    /// How the watches of a cluster fare.
+    pub watches: Vec<WatchFacts>,
     /// Bytes held for each shadow.
     pub shadow_held: Vec<(String, u64)>,
     /// Lines of the access log that were dropped.
     pub access_log_dropped: u64,
     /// Lines of the agent's own log that were dropped.
     pub log_dropped: u64,
+}
+
+/// A watch of a cluster.
+#[derive(Clone, Debug)]
+pub struct WatchFacts {
+    /// What is watched.
+    pub kind: &'static str,
+    /// How old what is known may be; None before the first complete list.
+    pub age: Option<Duration>,
+    /// Complete lists.
+    pub lists: u64,
+    /// Failed attempts.
+    pub failures: u64,
 }
 
 /// Writes everything as OpenMetrics text. `heartbeats`: the age of each worker's last one.
@@ -225,6 +240,7 @@ impl Families<'_> {
         })?;
         let help = "Generation of the routes in force; counts up with each change.";
         self.gauge("mirror_snapshot_generation", None, help, |to| set(to, &[], facts.generation))?;
+        self.watches(&facts.watches)?;
         let help = "Lines of the access log that were dropped because its reader fell behind.";
         self.counter("mirror_access_log_dropped", None, help, |to| {
             add(to, &[], facts.access_log_dropped)
@@ -233,6 +249,30 @@ impl Families<'_> {
         self.counter("mirror_log_dropped", None, help, |to| add(to, &[], facts.log_dropped))?;
         self.gauge("mirror_build_info", None, "Always 1; the labels say what runs.", |to| {
             set(to, &[("version", env!("CARGO_PKG_VERSION"))], 1)
+        })
+    }
+
+    fn watches(&mut self, watches: &[WatchFacts]) -> fmt::Result {
+        let seconds = |to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], age: Duration| {
+            to.encode_family(&labels)?.encode_gauge(&age.as_secs_f64())
+        };
+        let help = "How old the routes in force may be: 0 while the API server tells of changes.";
+        self.gauge("mirror_snapshot_age", Some(&Unit::Seconds), help, |to| {
+            let oldest = watches.iter().filter_map(|watch| watch.age).max();
+            oldest.map_or(Ok(()), |age| to.encode_gauge(&age.as_secs_f64()))
+        })?;
+        let help = "How old what is known of a kind may be: 0 while the API server tells of it.";
+        self.gauge("mirror_watch_age", Some(&Unit::Seconds), help, |to| {
+            let known = watches.iter().filter_map(|watch| Some((watch.kind, watch.age?)));
+            known.into_iter().try_for_each(|(kind, age)| seconds(to, &[("kind", kind)], age))
+        })?;
+        let help = "Complete lists of a kind: the first, and those after a cut without a resume.";
+        self.counter("mirror_watch_lists", None, help, |to| {
+            watches.iter().try_for_each(|watch| add(to, &[("kind", watch.kind)], watch.lists))
+        })?;
+        let help = "Failed attempts to list or watch a kind.";
+        self.counter("mirror_watch_failures", None, help, |to| {
+            watches.iter().try_for_each(|watch| add(to, &[("kind", watch.kind)], watch.failures))
         })
     }
 

@@ -149,7 +149,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The name of an object; the namespace is empty for one of a kind that has none.
+/// The name of an object; the namespace is `default` where it has none, as everywhere.
 pub(super) fn name(object: &RawValue) -> Option<ObjectName> {
     head(object)?.name()
 }
@@ -161,7 +161,8 @@ fn head(object: &RawValue) -> Option<Metadata> {
 impl Metadata {
     fn name(self) -> Option<ObjectName> {
         let name = self.name.filter(|name| !name.is_empty())?;
-        Some(ObjectName { namespace: self.namespace.unwrap_or_default(), name })
+        let namespace = self.namespace.filter(|namespace| !namespace.is_empty());
+        Some(ObjectName { namespace: namespace.unwrap_or_else(|| "default".into()), name })
     }
 }
 

@@ -217,7 +217,7 @@ async fn an_object_that_is_none_delays_no_other() {
     ];
     let mut reader = Reader::start(client([Answer::lines(&lines, End::Never)]));
     reader.read(1).await;
-    assert_eq!(reader.names(), ["odd", "a"]);
+    assert_eq!(reader.names(), ["a", "odd"]);
     assert_eq!(reader.health.failures(), 0);
 }
 

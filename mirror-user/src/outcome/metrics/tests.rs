@@ -36,6 +36,16 @@ fn scrape() -> String {
         workloads: vec![("captured", 1)],
         workloads_ipv6: vec![("off", 1)],
         generation: 9,
+        watches: vec![
+            WatchFacts { kind: "Service", age: Some(Duration::ZERO), lists: 1, failures: 0 },
+            WatchFacts {
+                kind: "HTTPRoute",
+                age: Some(Duration::from_millis(1500)),
+                lists: 2,
+                failures: 7,
+            },
+            WatchFacts { kind: "Pod", age: None, lists: 0, failures: 1 },
+        ],
         shadow_held: vec![("default/v2:80".into(), 4096)],
         access_log_dropped: 1,
         log_dropped: 2,
@@ -75,6 +85,11 @@ fn a_scrape_says_what_was_counted() {
         "mirror_workloads{state=\"captured\"} 1",
         "mirror_workloads_ipv6{state=\"off\"} 1",
         "mirror_snapshot_generation 9",
+        "mirror_snapshot_age_seconds 1.5",
+        "mirror_watch_age_seconds{kind=\"Service\"} 0.0",
+        "mirror_watch_age_seconds{kind=\"HTTPRoute\"} 1.5",
+        "mirror_watch_lists_total{kind=\"HTTPRoute\"} 2",
+        "mirror_watch_failures_total{kind=\"Pod\"} 1",
         "mirror_worker_heartbeat_age_seconds{worker=\"1\"} 2.5",
         "mirror_access_log_dropped_total 1",
         "mirror_log_dropped_total 2",
@@ -99,5 +114,5 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 21);
+    assert_eq!(families.len(), 25);
 }

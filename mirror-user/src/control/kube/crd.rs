@@ -1,0 +1,98 @@
+//! What matters of a CustomResourceDefinition: whether its schema keeps what routes say.
+
+use serde_json::{Value, value::RawValue};
+
+use super::kinds::Watched;
+
+/// From a served version to the properties of a RequestMirror filter.
+const MIRROR: &str = "/schema/openAPIV3Schema/properties/spec/properties/rules/items/properties/\
+                      filters/items/properties/requestMirror/properties";
+
+/// A CRD that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Crd {
+    /// The version that is watched is served.
+    served: bool,
+    /// Fields of a RequestMirror filter that its schema does not have.
+    lacks: Vec<&'static str>,
+}
+
+impl Crd {
+    /// One that is not as expected lacks nothing: it is the API server that reads it.
+    pub(super) fn read(object: &RawValue) -> Self {
+        let crd: Value = serde_json::from_str(object.get()).unwrap_or_default();
+        let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
+        let is_route = crd.pointer("/spec/names/kind").is_some_and(|kind| kind == "HTTPRoute");
+        let wanted = if is_route { "v1" } else { "v1beta1" };
+        let version = versions.into_iter().flatten().find(|version| {
+            version["name"] == wanted && version["served"].as_bool().unwrap_or_default()
+        });
+        let mirror = version.and_then(|version| version.pointer(MIRROR));
+        let lacks = |field: &&str| mirror.is_some_and(|mirror| mirror.get(field).is_none());
+        Self {
+            served: version.is_some(),
+            lacks: ["percent", "fraction"].into_iter().filter(lacks).collect(),
+        }
+    }
+
+    /// What to know about it, in words.
+    pub(super) fn warning(&self, kind: Watched) -> Option<String> {
+        let name = format!("CustomResourceDefinition of {}", kind.label());
+        if !self.served {
+            let version = kind.resource("").api_version;
+            return Some(format!("{name}: {version} is not served: install the Gateway API anew"));
+        }
+        let fields = self.lacks.join(" and ");
+        (!fields.is_empty()).then(|| {
+            format!(
+                "{name}: its schema lacks {fields} of RequestMirror, so that the API server drops \
+                 them and a mirror of 10 percent becomes one of 100: install Gateway API v1.3 or \
+                 later"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+
+    fn crd(kind: &str, version: &str, served: bool, mirror: &Value) -> Crd {
+        let mut schema = json!({"requestMirror": {"properties": mirror}});
+        for step in ["filters", "rules", "spec"] {
+            let items = json!({"items": {"properties": schema}});
+            schema = match step {
+                "spec" => json!({"spec": {"properties": schema}}),
+                step => json!({step: items}),
+            };
+        }
+        let object = json!({"spec": {"names": {"kind": kind}, "versions": [
+            {"name": "v1alpha1", "served": true},
+            {"name": version, "served": served,
+                "schema": {"openAPIV3Schema": {"properties": schema}}}]}});
+        Crd::read(&to_raw_value(&object).unwrap())
+    }
+
+    #[test]
+    fn a_schema_without_percent_is_warned_of() {
+        let whole = json!({"backendRef": {}, "percent": {}, "fraction": {}});
+        assert_eq!(crd("HTTPRoute", "v1", true, &whole).warning(Watched::Route), None);
+        let old = crd("HTTPRoute", "v1", true, &json!({"backendRef": {}}));
+        let warning = old.warning(Watched::Route).unwrap();
+        assert!(warning.contains("lacks percent and fraction"), "{warning}");
+        let unserved = crd("HTTPRoute", "v1", false, &whole).warning(Watched::Route).unwrap();
+        assert!(unserved.contains("gateway.networking.k8s.io/v1 is not served"), "{unserved}");
+        let grant = crd("ReferenceGrant", "v1beta1", true, &json!({}));
+        assert_eq!(grant.warning(Watched::Grant), None);
+    }
+
+    #[test]
+    fn anything_else_is_no_panic() {
+        for odd in [json!(7), json!({"spec": []}), json!({"spec": {"versions": [1, {"name": 2}]}})]
+        {
+            assert!(!Crd::read(&to_raw_value(&odd).unwrap()).served);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A cluster as source, against an API server in memory, on a paused clock.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use self::server::Server;
+use super::*;
+use crate::{
+    control::{
+        config_dump::{ConfigDump, Report},
+        tests::Map,
+    },
+    route::Snapshot,
+};
+
+mod server;
+
+/// A followed cluster and what is in force.
+struct Rig {
+    cluster: Cluster,
+    control: Control<Map>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    report: Arc<ArcSwap<Report>>,
+}
+
+impl Rig {
+    fn follow(server: &Server) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let report = Arc::new(ArcSwap::from_pointee(Report::default()));
+        let control = Control::new(Map::default(), Arc::clone(&snapshot), Arc::clone(&report));
+        let cluster = Cluster::follow(&server.client(), "node-1");
+        Self { cluster, control, snapshot, report }
+    }
+
+    /// Puts changes in force until none comes for so long; how many states that were.
+    async fn settle(&mut self, quiet: Duration) -> usize {
+        let mut states = 0;
+        while tokio::time::timeout(quiet, self.cluster.changed()).await.is_ok() {
+            self.cluster.put_in_force(&mut self.control, Instant::now());
+            states += 1;
+        }
+        states
+    }
+
+    fn dump(&self) -> Value {
+        let report = self.report.load();
+        serde_json::to_value(ConfigDump::new(&self.snapshot.load(), &report)).unwrap()
+    }
+
+    fn frontends(&self) -> Vec<String> {
+        self.dump()["frontends"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        serde_json::from_value(self.dump()["problems"].clone()).unwrap()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn service(name: &str, host: u8) -> Value {
+    json!({"metadata": {"namespace": "default", "name": name},
+        "spec": {"clusterIP": format!("10.96.0.{host}"), "ports": [{"port": 80}]}})
+}
+
+fn route(name: &str, rules: &Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": name}], "rules": rules}})
+}
+
+fn plain(name: &str) -> Value {
+    route(name, &json!([{"backendRefs": [{"name": name, "port": 80}]}]))
+}
+
+fn strange(name: &str) -> Value {
+    route(
+        name,
+        &json!([{"filters": [{"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP"}}]}]),
+    )
+}
+
+fn with_routes() -> Server {
+    let server = Server::new();
+    server.set("services", Some(vec![service("a", 1), service("b", 2)]));
+    server.set("httproutes", Some(vec![plain("a"), strange("b")]));
+    server
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_strange_route_blinds_nobody_and_is_known_by_name() {
+    let server = with_routes();
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
+    let [problem] = &rig.problems()[..] else { panic!("{:?}", rig.problems()) };
+    assert!(problem.starts_with("HTTPRoute default/b: spec.rules[0].filters[0]"), "{problem}");
+    assert!(problem.contains("ExternalAuth"), "{problem}");
+    server.apply("httproutes", plain("b"));
+    rig.settle(SECOND).await;
+    assert_eq!((rig.frontends().len(), rig.problems().len()), (2, 0));
+    server.apply("httproutes", strange("a"));
+    rig.settle(SECOND).await;
+    assert_eq!((rig.frontends(), rig.problems().len()), (vec!["10.96.0.2:80".into()], 1));
+    server.delete("httproutes", "a");
+    rig.settle(SECOND).await;
+    assert_eq!(rig.problems().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_in_force_before_everything_is_known() {
+    let server = with_routes();
+    server.set("endpointslices", None);
+    let mut rig = Rig::follow(&server);
+    assert_eq!(rig.settle(10 * SECOND).await, 0);
+    assert_eq!(rig.snapshot.load().generation, 0);
+    server.set("endpointslices", Some(Vec::new()));
+    assert_eq!(rig.settle(10 * SECOND).await, 1);
+    assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_put_in_force_in_few_states_and_an_unchanged_object_in_none() {
+    let server = with_routes();
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    for host in 3..100 {
+        let name = format!("s{host}");
+        server.apply("services", service(&name, host));
+        server.apply("httproutes", plain(&name));
+    }
+    let states = rig.settle(SECOND).await;
+    assert!((1..5).contains(&states), "{states}");
+    assert_eq!(rig.frontends().len(), 98);
+    server.apply("services", service("a", 1));
+    assert_eq!(rig.settle(SECOND).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_crds_there_are_no_routes_and_with_them_there_are_within_two_seconds() {
+    let server = Server::new();
+    let (route, grant) =
+        ("httproutes.gateway.networking.k8s.io", "referencegrants.gateway.networking.k8s.io");
+    for (crd, kind) in [(route, "httproutes"), (grant, "referencegrants")] {
+        server.set(crd, Some(Vec::new()));
+        server.set(kind, None);
+    }
+    server.set("services", Some(vec![service("a", 1)]));
+    let mut rig = Rig::follow(&server);
+    assert_eq!(rig.settle(5 * SECOND).await, 1, "absent kinds keep nobody waiting");
+    rig.settle(60 * SECOND).await;
+    server.install("HTTPRoute");
+    tokio::time::sleep(SECOND / 2).await;
+    // Established a moment after the CRD is there.
+    server.set("httproutes", Some(vec![plain("a")]));
+    let established = tokio::time::Instant::now();
+    rig.cluster.changed().await;
+    rig.cluster.put_in_force(&mut rig.control, Instant::now());
+    assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
+    assert!(established.elapsed() < SECOND / 2, "{:?}", established.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_keeps_the_last_good_state_for_half_a_minute() {
+    let server = with_routes();
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    // A server that starts, and has not read its CRDs yet.
+    for kind in ["httproutes", "httproutes.gateway.networking.k8s.io"] {
+        server.set(kind, None);
+    }
+    rig.settle(25 * SECOND).await;
+    assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
+    server.set("httproutes.gateway.networking.k8s.io", Some(Vec::new()));
+    let gone = tokio::time::Instant::now();
+    while !rig.frontends().is_empty() {
+        rig.cluster.changed().await;
+        rig.cluster.put_in_force(&mut rig.control, Instant::now());
+    }
+    assert!(gone.elapsed() < 20 * SECOND, "{:?}", gone.elapsed());
+    assert_eq!(rig.problems().len(), 0, "the strange route is gone as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_changes_nothing_and_what_went_meanwhile_goes_after_it() {
+    let server = with_routes();
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    let (_, health) = &rig.cluster.watches()[2];
+    let health = health.clone();
+    assert_eq!(health.age(), Some(Duration::ZERO));
+    server.set("httproutes", None);
+    assert_eq!(rig.settle(10 * SECOND).await, 0);
+    assert!(health.age().unwrap() >= 9 * SECOND, "{:?}", health.age());
+    server.set("httproutes", Some(vec![plain("b")]));
+    rig.settle(5 * SECOND).await;
+    assert_eq!(rig.frontends(), ["10.96.0.2:80"]);
+    assert_eq!((health.age(), health.lists()), (Some(Duration::ZERO), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_that_do_not_decode_are_told_of_by_kind_and_name() {
+    let server = with_routes();
+    let mut bad = service("bad", 9);
+    bad["spec"]["ports"][0]["port"] = json!("x");
+    server.set("services", Some(vec![service("a", 1), bad]));
+    let slice = |name: &str, endpoints: &Value| {
+        json!({"metadata": {"namespace": "default", "name": name,
+            "labels": {"kubernetes.io/service-name": "a"}},
+            "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints})
+    };
+    let ready = json!([{"addresses": ["10.244.0.1"]}]);
+    let odd = json!([{"addresses": ["here"]}]);
+    let slices = [slice("a1", &ready), slice("a2", &json!(null)), slice("a3", &odd)];
+    server.set("endpointslices", Some(slices.into()));
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    let problems = rig.problems();
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert!(problems[0].starts_with("Service default/bad: "), "{problems:#?}");
+    assert!(problems[1].starts_with("EndpointSlice default/a3: "), "{problems:#?}");
+    let backends = &rig.dump()["frontends"]["10.96.0.1:80"]["producer"][0]["backends"];
+    assert_eq!(backends[0]["endpoints"], json!(["10.244.0.1:8080"]));
+}

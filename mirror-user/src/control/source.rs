@@ -1,0 +1,88 @@
+//! Where objects come from: a folder or a cluster. In: what the source tells. Out: states that
+//! [`Control`] puts in force.
+
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::{Control, Remarks, files, kube::Cluster, objects::Objects, publish::FrontendMap};
+use crate::kube::Health;
+
+/// A source that is followed.
+#[derive(Debug)]
+pub enum Source {
+    /// A folder of YAML.
+    Files(Box<Files>),
+    /// The API server of a cluster.
+    Cluster(Box<Cluster>),
+}
+
+/// A followed folder, and what it last said.
+#[derive(Debug)]
+pub struct Files {
+    states: watch::Receiver<files::State>,
+    state: files::State,
+}
+
+impl Files {
+    /// What [`files::watch`] has made.
+    #[must_use]
+    pub fn new(mut states: watch::Receiver<files::State>) -> Self {
+        let state = states.borrow_and_update().clone();
+        Self { states, state }
+    }
+}
+
+impl Source {
+    /// Waits until it says something new. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        match self {
+            Self::Files(files) => match files.states.changed().await {
+                Ok(()) => files.state = files.states.borrow_and_update().clone(),
+                // Its thread has ended, and said so.
+                Err(_) => std::future::pending().await,
+            },
+            Self::Cluster(cluster) => cluster.changed().await,
+        }
+    }
+
+    /// Puts in force what it said since the last call; nothing before it has said everything once.
+    /// True if pods or their Namespaces may have changed.
+    pub fn put_in_force<M: FrontendMap>(&mut self, control: &mut Control<M>, now: Instant) -> bool {
+        match self {
+            Self::Files(files) => {
+                let state = &files.state;
+                control.replace(&state.objects, state.remarks(), now);
+                true
+            }
+            Self::Cluster(cluster) => cluster.put_in_force(control, now),
+        }
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        match self {
+            Self::Files(files) => &files.state.objects,
+            Self::Cluster(cluster) => cluster.objects(),
+        }
+    }
+
+    /// What it has to say beside the objects.
+    #[must_use]
+    pub fn remarks(&self) -> Remarks {
+        match self {
+            Self::Files(files) => files.state.remarks(),
+            Self::Cluster(cluster) => cluster.remarks(),
+        }
+    }
+
+    /// How the watches fare, by kind; a folder has none.
+    #[must_use]
+    pub fn watches(&self) -> Vec<(&'static str, Health)> {
+        match self {
+            Self::Files(_) => Vec::new(),
+            Self::Cluster(cluster) => cluster.watches(),
+        }
+    }
+}
