@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     admin::Admin,
-    capture::{self, Capture, Hand, KernelFrontends, KernelHeart, Programs},
+    capture::{self, Capture, Existing, Hand, KernelFrontends, KernelHeart, Plan, Programs},
     cli::{self, AgentArgs, Log, ShadowFrom, SourceChoice},
     control::{
         Control,
@@ -92,7 +92,9 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let pods_changed = source.put_in_force(&mut control, Instant::now());
     let obstacle = obstacle(&mut programs, &notice.cgroup2);
     let workloads = if obstacle.is_none() { args.capture.clone() } else { Vec::new() };
-    let capture = Arc::new(Capture::start(workloads, programs, sockets, hand(&workers))?);
+    let existing = if args.reset_existing { Existing::Reset } else { Existing::Keep };
+    let plan = Plan { workloads, routes: Arc::clone(&snapshot), existing };
+    let capture = Arc::new(Capture::start(plan, programs, sockets, hand(&workers))?);
     let tree = Tree::new(notice.cgroup2);
     let enrolment = Enrolment::start(args.enrol.policy(), tree, capture.enroller());
     let enrolment = Arc::new(enrolment.context("cannot start the enrolment of pods")?);

@@ -14,6 +14,7 @@ mod counters;
 mod frontends;
 mod heart;
 mod pod;
+mod predating;
 mod programs;
 mod status;
 mod trial;
@@ -28,22 +29,35 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use arc_swap::ArcSwap;
 pub(crate) use cgroup::populated;
 pub use check::{CheckError, Notice, check};
 pub use config::{Origin, WorkloadConfig};
 pub use counters::Counters;
 pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heart::KernelHeart;
+pub use predating::Existing;
 pub use programs::{Programs, ProgramsError};
 pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
 pub use trial::{TrialConnectArgs, TrialError, trial, trial_connect};
 
-use crate::{sockets::NetnsSockets, worker::Command};
+use crate::{route::Snapshot, sockets::NetnsSockets, worker::Command};
 use watch::{Order, Watch};
 
 /// Hands a command to the worker with this number (from 0). Called by the capture thread; must
 /// not block.
 pub type Hand = Box<dyn Fn(u32, Command) + Send>;
+
+/// What to capture, and of what.
+#[derive(Debug)]
+pub struct Plan {
+    /// Workloads beside the pods that are enrolled.
+    pub workloads: Vec<WorkloadConfig>,
+    /// The frontends in force, for counting the connections that predate capture.
+    pub routes: Arc<ArcSwap<Snapshot>>,
+    /// What becomes of those.
+    pub existing: Existing,
+}
 
 /// Why capturing could not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,14 +101,14 @@ impl Enroller {
 }
 
 impl Capture {
-    /// Captures `workloads` as they appear, for as many workers as the programs were loaded for.
+    /// Captures the plan's workloads as they appear, for as many workers as the programs were loaded for.
     /// Open [`KernelFrontends`] and one [`KernelHeart`] per worker before this takes the programs.
     ///
     /// # Errors
     /// A map that cannot be opened, or no thread. What goes wrong with one workload is in
     /// [`Capture::status`] and in the log.
     pub fn start(
-        workloads: Vec<WorkloadConfig>,
+        plan: Plan,
         programs: Programs,
         sockets: Arc<NetnsSockets>,
         hand: Hand,
@@ -102,7 +116,7 @@ impl Capture {
         let counters = Counters::new(&programs)?;
         let status = Shown::default();
         let (orders, inbox) = mpsc::channel();
-        let mut watch = Watch::new(workloads, programs, sockets, hand, Arc::clone(&status))?;
+        let mut watch = Watch::new(plan, programs, sockets, hand, Arc::clone(&status))?;
         let thread = thread::Builder::new()
             .name("capture".into())
             .spawn(move || watch.run(&inbox))

@@ -54,6 +54,11 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub enrol: EnrolArgs,
 
+    /// Reset connections to a Service that were opened before it had a route, or before the pod was
+    /// captured, once each; else they stay direct until the application reconnects.
+    #[arg(long, env = "MIRROR_RESET_EXISTING")]
+    pub reset_existing: bool,
+
     /// Threads that carry traffic, 1 to 64 [default: one per core].
     #[arg(long, env = "MIRROR_WORKERS", value_name = "N", hide_default_value = true,
           default_value_t = cores(), value_parser = value_parser!(u32).range(1..=64))]

@@ -2,6 +2,7 @@
 //! network namespace. The code that parses bytes from the network calls nothing else that is
 //! privileged.
 
+pub(crate) mod diag;
 mod factory;
 pub(crate) mod netlink;
 pub(crate) mod sys;

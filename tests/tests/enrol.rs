@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use mirror_tests::{
-    Agent, Node, Pod, Process, Service, bpf, eventually, http,
+    Agent, Node, Pod, Process, Service, Signal, bpf, eventually, http,
     kubelet::{Kubelet, Naming},
     load::LoadClient,
     manifest::{PodDocument, Route, Rule},
@@ -321,4 +321,121 @@ fn an_agent_whose_hooks_cannot_be_tried_captures_nothing_stays_unready_and_says_
     assert!(config["obstacle"].as_str().unwrap().contains("mirror-trial-"), "{config}");
     assert!(!is_captured(&pod));
     agent.kill().unwrap();
+}
+
+/// Holds a connection to the Service without a word, and opens it anew when it ends.
+const HOLD: &str = r#"
+import socket
+def connect():
+    connection = socket.create_connection(("service", 80))
+    print("open", flush=True)
+    return connection
+connection = connect()
+while True:
+    try:
+        if not connection.recv(100):
+            raise OSError("the end")
+    except OSError:
+        print("lost", flush=True)
+        connection.close()
+        connection = connect()
+"#;
+
+fn hold(pod: &Pod) -> Process {
+    let held = pod.spawn("hold", &["python3", "-c", HOLD]).unwrap();
+    eventually("it is open", SHORT, || held.stdout() == "open\n").unwrap();
+    held
+}
+
+/// Connections of the pod that predate capture: as `/metrics` and as `/config` say.
+fn predating(agent: &Agent<'_>, pod: &Pod) -> (f64, u64) {
+    let name = format!("default/{}", pod.name());
+    let labels = [("workload", name.as_str()), ("service", "default/service:80")];
+    let metric = agent.metric("mirror_predating_connections", &labels).unwrap();
+    let (_, config) = agent.get("/config").unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let mut workloads = config["workloads"].as_array().unwrap().iter();
+    let workload = workloads.find(|workload| workload["name"] == *name).unwrap();
+    (metric, workload["predating"]["default/service:80"].as_u64().unwrap_or(0))
+}
+
+#[test]
+fn connections_that_predate_capture_are_counted_and_left_alone() {
+    let bed = Bed::new("predating");
+    let pod = |name| bed.node.kubelet_pod(name, Naming::Systemd).unwrap();
+    let (early, late) = (pod("early"), pod("late"));
+    bed.tell(&[document(&early), document(&late)]);
+    let first = hold(&early);
+    let agent = bed.agent("agent", &[]);
+    // Of a process on the node in the pod's network namespace, as the agent's own are.
+    let second = hold(&late);
+    let counted = || (predating(&agent, &early), predating(&agent, &late));
+    eventually("it is counted", SHORT, || counted() == ((1.0, 1), (0.0, 0)))
+        .unwrap_or_else(|error| panic!("{error}: {:?}", counted()));
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(counted(), ((1.0, 1), (0.0, 0)));
+    assert_eq!((first.stdout(), second.stdout()), ("open\n".into(), "open\n".into()));
+    drop(first);
+    early.signal(Signal::SIGKILL).unwrap();
+    eventually("it is counted no more", SHORT, || counted() == ((0.0, 0), (0.0, 0))).unwrap();
+}
+
+#[test]
+fn connections_that_predate_capture_are_reset_once_when_a_flag_asks_for_it() {
+    let bed = Bed::new("reset");
+    let pod = bed.node.kubelet_pod("app", Naming::Cgroupfs).unwrap();
+    bed.tell(&[document(&pod)]);
+    let route = std::fs::read_to_string(bed.node.routes().path().join("all.yaml")).unwrap();
+    bed.node.routes().write("all.yaml", &bed.service.manifest()).unwrap();
+    let agent = bed.agent("agent", &["--reset-existing"]);
+    let held = hold(&pod);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(held.stdout(), "open\n", "no route names the Service yet");
+    let routed = Instant::now();
+    bed.node.routes().write("all.yaml", &route).unwrap();
+    let again = "open\nlost\nopen\n";
+    eventually("it is reset", SHORT, || held.stdout() == again)
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", held.stdout(), agent.log()));
+    println!("reset {:.2} s after the route", routed.elapsed().as_secs_f64());
+    let captured = || agent.metric("mirror_capture_connects_total", &[("reason", "captured")]);
+    assert_eq!(captured().unwrap() as u64, 1);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(held.stdout(), again);
+    assert_eq!(predating(&agent, &pod), (0.0, 0));
+}
+
+#[test]
+fn a_route_acts_on_a_connection_that_was_captured_ahead_of_it() {
+    let bed = Bed::new("ahead");
+    let pod = bed.node.kubelet_pod("app", Naming::Systemd).unwrap();
+    bed.tell(&[document(&pod)]);
+    let route = std::fs::read_to_string(bed.node.routes().path().join("all.yaml")).unwrap();
+    let label = "metadata:\n  labels: {mirror.dev/capture: enabled}\n";
+    let labelled = route.replacen("metadata:\n", label, 1);
+    let (service, _) = labelled.split_once("---\napiVersion: gateway").unwrap();
+    bed.node.routes().write("all.yaml", service).unwrap();
+    let agent = bed.agent("agent", &[]);
+    let script = "import http.client, sys, time\n\
+        connection = http.client.HTTPConnection('service', 80)\n\
+        port = None\n\
+        for _ in range(200):\n\
+        \x20   connection.request('GET', '/get')\n\
+        \x20   answer = connection.getresponse()\n\
+        \x20   answer.read()\n\
+        \x20   now = connection.sock.getsockname()\n\
+        \x20   print(answer.status, answer.headers.get('x-via'), port in (None, now), flush=True)\n\
+        \x20   port = now\n\
+        \x20   time.sleep(0.1)\n";
+    let client = pod.spawn("client", &["python3", "-c", script]).unwrap();
+    eventually("some requests", SHORT, || client.stdout().lines().count() >= 5).unwrap();
+    bed.node.routes().write("all.yaml", &labelled).unwrap();
+    eventually("the route acts", SHORT, || client.stdout().contains("agent"))
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", client.stdout(), agent.log()));
+    let lines = client.stdout();
+    assert!(lines.starts_with("200 None True\n"), "{lines}");
+    assert!(
+        lines.lines().all(|line| line.starts_with("200 ") && line.ends_with("True")),
+        "{lines}"
+    );
+    assert_eq!(agent.metric("mirror_connections_total", &[("kind", "http1")]).unwrap() as u64, 1);
 }

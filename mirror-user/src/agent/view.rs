@@ -199,7 +199,10 @@ impl admin::View for View {
 
     fn facts(&self) -> Facts {
         let (mut states, mut ipv6) = (BTreeMap::new(), BTreeMap::new());
+        let mut predating = Vec::new();
         for workload in self.workloads() {
+            let name = &workload.name;
+            predating.extend(workload.predating.into_iter().map(|(to, n)| (name.clone(), to, n)));
             *states.entry(workload.state.label()).or_default() += 1;
             if let Some(status) = workload.ipv6 {
                 *ipv6.entry(status.state.label()).or_default() += 1;
@@ -229,6 +232,7 @@ impl admin::View for View {
             workloads_ipv6: ipv6.into_iter().collect(),
             generation: self.routes.snapshot.load().generation,
             watches: watches.collect(),
+            predating,
             access_log_dropped: self.logs.access.dropped(),
             log_dropped: self.logs.own.dropped_lines() as u64,
         }

@@ -1,6 +1,7 @@
 //! Reads cgroups (v2): whether anybody lives in one, and in which network namespace.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
@@ -111,6 +112,23 @@ pub(crate) fn holds_self(cgroup: &Path) -> bool {
     let mut members = Vec::new();
     processes(cgroup, MAX_DEPTH, &mut members);
     members.iter().any(|(pid, _)| *pid == std::process::id())
+}
+
+/// The ids of the cgroup and those below: the inodes of their folders.
+pub(crate) fn ids(cgroup: &Path) -> HashSet<u64> {
+    let mut ids = HashSet::new();
+    add_ids(cgroup, MAX_DEPTH, &mut ids);
+    ids
+}
+
+fn add_ids(cgroup: &Path, depth: usize, ids: &mut HashSet<u64>) {
+    ids.extend(fs::metadata(cgroup).map(|folder| folder.ino()));
+    let Some(depth) = depth.checked_sub(1) else { return };
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_ids(&entry.path(), depth, ids);
+        }
+    }
 }
 
 /// The processes of the cgroup and below, each with the list that names it.

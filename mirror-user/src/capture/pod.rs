@@ -184,6 +184,11 @@ impl Pod {
         self.entry.flags.contains(family.flag())
     }
 
+    /// Whether the canaries of both families have come back at least once.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.v4.verdict.is_some() && self.v6.verdict.is_some()
+    }
+
     /// The last result of the IPv4 canary, and why it failed.
     pub(crate) fn canary(&self) -> (CanaryState, Option<&str>) {
         match &self.v4.verdict {

@@ -1,5 +1,7 @@
 //! What is known of a captured workload, for `/config`, readiness and metrics.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Where a workload stands.
@@ -107,6 +109,9 @@ pub struct WorkloadStatus {
     pub canary: Option<CanaryState>,
     /// How it stands with IPv6.
     pub ipv6: Option<FamilyStatus>,
+    /// Connections of its own to frontends that are not captured, by Service: they were opened
+    /// before. Counted at most a minute ago, 5 s if there are any.
+    pub predating: BTreeMap<String, u64>,
 }
 
 impl WorkloadStatus {
@@ -123,6 +128,7 @@ impl WorkloadStatus {
             netns_cookie: None,
             canary: None,
             ipv6: None,
+            predating: BTreeMap::new(),
         }
     }
 }

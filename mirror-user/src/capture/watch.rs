@@ -15,11 +15,12 @@ use std::{
 use mirror_common::{Family, MAX_PODS};
 
 use super::{
-    CanaryState, FamilyState, Hand, Origin, Programs, ProgramsError, Shown, State, WorkloadConfig,
-    WorkloadStatus,
+    CanaryState, FamilyState, Hand, Origin, Plan, Programs, ProgramsError, Shown, State,
+    WorkloadConfig, WorkloadStatus,
     attach::Attached,
     cgroup::{self, Home},
     pod::{Identity, Outside, Pod},
+    predating::{Existing, Frontends, Predating, Subject},
 };
 use crate::sockets::{Netns, NetnsSockets};
 use refusal::Refusal;
@@ -46,7 +47,7 @@ pub(crate) enum Order {
 enum Phase {
     Waiting { why: &'static str },
     Refused { reason: String, since: Instant },
-    Captured { cookie: u64, attached: Attached, checked: Instant },
+    Captured { cookie: u64, attached: Attached, checked: Instant, predating: Predating },
 }
 
 /// What a workload without a process waits for.
@@ -69,13 +70,17 @@ pub(crate) struct Watch {
     outside: Outside,
     host_netns: Vec<u64>,
     next_key: u64,
+    frontends: Frontends,
+    existing: Existing,
+    /// Where in `members` to look for the next to count.
+    counted: usize,
     stopped: bool,
     status: Shown,
 }
 
 impl Watch {
     pub(crate) fn new(
-        workloads: Vec<WorkloadConfig>,
+        plan: Plan,
         programs: Programs,
         sockets: Arc<NetnsSockets>,
         hand: Hand,
@@ -83,6 +88,7 @@ impl Watch {
     ) -> Result<Self, ProgramsError> {
         let outside =
             Outside { sockets, hand, pods: programs.pods()?, listeners: programs.sockets()? };
+        let Plan { workloads, routes, existing } = plan;
         let members = workloads.into_iter().map(|config| (config, EMPTY)).collect();
         // Nothing is published before the first look: "no process in the cgroup" would be a guess,
         // by which the agent counted as ready before it captured.
@@ -93,6 +99,9 @@ impl Watch {
             outside,
             host_netns: cgroup::host_netns(),
             next_key: 1,
+            frontends: Frontends::new(routes),
+            existing,
+            counted: 0,
             stopped: false,
             status,
         })
@@ -153,7 +162,34 @@ impl Watch {
         for shared in self.pods.values_mut() {
             shared.pod.tick(&mut self.outside, now);
         }
+        self.count(now);
         self.programs.flush_log();
+    }
+
+    /// Counts the connections that predate capture of the next workload that is due, in turn.
+    fn count(&mut self, now: Instant) {
+        self.frontends.refresh(now);
+        for step in 0..self.members.len() {
+            let place = (self.counted + step) % self.members.len();
+            let (config, phase) = &mut self.members[place];
+            let Phase::Captured { cookie, predating, .. } = phase else { continue };
+            let Some(Shared { pod, .. }) = self.pods.get(cookie) else { continue };
+            // Before the canaries are back there is no telling what is captured.
+            let settled = !self.stopped && pod.is_settled();
+            if !settled || !predating.is_due(&self.frontends, now) {
+                continue;
+            }
+            let subject = Subject {
+                name: config.full_name(),
+                cgroups: cgroup::ids(&config.cgroup),
+                place: &pod.workload().place,
+                sockets: &self.outside.sockets,
+                on: Family::ALL.map(|family| pod.is_on(family)),
+            };
+            predating.count(&subject, &self.frontends, self.existing, now);
+            self.counted = place + 1;
+            return;
+        }
     }
 
     /// Looks at one workload's cgroup and does what follows.
@@ -168,7 +204,7 @@ impl Watch {
                 tracing::info!(workload = config.full_name(), "the last process is gone");
                 self.let_go(place);
             }
-            Phase::Captured { attached, checked, cookie } => {
+            Phase::Captured { attached, checked, cookie, .. } => {
                 let due = now.duration_since(*checked) >= RECHECK;
                 let (here, cookie) = (attached.is_on(&config.cgroup), *cookie);
                 if !here || (due && self.moved(place, cookie, now)) {
@@ -231,7 +267,8 @@ impl Watch {
                 // Soon again: a process may have joined the cgroup before it entered its
                 // namespace.
                 let checked = now.checked_sub(RECHECK).unwrap_or(now);
-                Ok(Phase::Captured { cookie, attached, checked })
+                let predating = Predating::default();
+                Ok(Phase::Captured { cookie, attached, checked, predating })
             }
             Err(error) => {
                 self.leave(cookie);
@@ -322,7 +359,8 @@ impl Watch {
                 status.state = State::Refused;
                 status.reason = Some(reason.clone());
             }
-            Phase::Captured { cookie, .. } => {
+            Phase::Captured { cookie, predating, .. } => {
+                status.predating = predating.counts().clone();
                 let Some(Shared { pod, .. }) = self.pods.get(cookie) else { return status };
                 let (canary, reason) = pod.canary();
                 let ipv6 = pod.ipv6();

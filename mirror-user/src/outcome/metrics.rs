@@ -28,6 +28,8 @@ pub struct Facts {
     pub workloads: Vec<(&'static str, u64)>,
     /// Captured workloads by where IPv6 stands.
     pub workloads_ipv6: Vec<(&'static str, u64)>,
+    /// Connections that predate capture, by workload and Service.
+    pub predating: Vec<(String, String, u64)>,
     /// Generation of the snapshot in force.
     pub generation: u64,
     /// How the watches of a cluster fare.
@@ -237,6 +239,13 @@ impl Families<'_> {
         let help = "Captured workloads by where IPv6 stands.";
         self.gauge("mirror_workloads_ipv6", None, help, |to| {
             facts.workloads_ipv6.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
+        })?;
+        let help = "Connections of captured workloads to a frontend that were opened before it could \
+                    be captured, and are direct.";
+        self.gauge("mirror_predating_connections", None, help, |to| {
+            facts.predating.iter().try_for_each(|(workload, service, n)| {
+                set(to, &[("workload", workload), ("service", service)], *n)
+            })
         })?;
         let help = "Generation of the routes in force; counts up with each change.";
         self.gauge("mirror_snapshot_generation", None, help, |to| set(to, &[], facts.generation))?;

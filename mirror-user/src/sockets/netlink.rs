@@ -25,12 +25,12 @@ const PROTOCOL: u8 = 109;
 /// Room for one part of a dump: the kernel fills at most 32 KiB (net/netlink/af_netlink.c).
 const PART: usize = 64 * 1024;
 
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const ROUTE: usize = 12;
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
@@ -152,7 +152,7 @@ fn family() -> u8 {
 }
 
 /// A message's header, its length yet unknown.
-fn header(kind: u16, flags: u16) -> Vec<u8> {
+pub(super) fn header(kind: u16, flags: u16) -> Vec<u8> {
     let mut message = vec![0; 4];
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
@@ -169,7 +169,7 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend(value);
 }
 
-fn finished(mut message: Vec<u8>) -> Vec<u8> {
+pub(super) fn finished(mut message: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("less than a hundred");
     message[..4].copy_from_slice(&length.to_ne_bytes());
     message
@@ -188,8 +188,16 @@ fn forgiven(answer: io::Result<()>, code: i32) -> io::Result<()> {
 
 /// Sends a request, and shows each message of the answer (type, and what follows the header) until
 /// the last. The kernel answers within the call, so that nothing is waited for.
-fn exchange(request: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    let socket = route_socket(SockFlag::SOCK_CLOEXEC)?;
+fn exchange(request: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    exchange_on(&route_socket(SockFlag::SOCK_CLOEXEC)?, request, each)
+}
+
+/// The same on a netlink socket of any protocol.
+pub(super) fn exchange_on(
+    socket: &OwnedFd,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut buffer = vec![0; PART];
     loop {
@@ -237,7 +245,7 @@ fn ours(body: &[u8], prefix: Ipv6Addr, length: u8) -> Option<u32> {
 }
 
 /// Attributes (`struct rtattr`) one after the other.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);

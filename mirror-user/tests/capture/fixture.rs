@@ -19,8 +19,8 @@ use std::{
 
 use mirror_user::{
     capture::{
-        Capture, FamilyState, KernelFrontends, KernelHeart, Programs, State, WorkloadConfig,
-        WorkloadStatus, check,
+        Capture, Existing, FamilyState, KernelFrontends, KernelHeart, Plan, Programs, State,
+        WorkloadConfig, WorkloadStatus, check,
     },
     control::publish::FrontendMap as _,
     route::FrontendId,
@@ -342,7 +342,8 @@ impl Agent {
         };
         let sockets = Arc::new(NetnsSockets::new().expect("/proc is mounted"));
         let hand = hand(served.clone());
-        let capture = Capture::start(workloads, programs, sockets, hand).expect("it starts");
+        let plan = Plan { workloads, routes: Arc::default(), existing: Existing::Keep };
+        let capture = Capture::start(plan, programs, sockets, hand).expect("it starts");
         Self {
             capture: Some(capture),
             frontends,

@@ -35,6 +35,7 @@ fn scrape() -> String {
         capture_connects: vec![("captured", 12), ("not_a_frontend", 3)],
         workloads: vec![("captured", 1)],
         workloads_ipv6: vec![("off", 1)],
+        predating: vec![("shop/cart".into(), "default/v1:80".into(), 7)],
         generation: 9,
         watches: vec![
             WatchFacts { kind: "Service", age: Some(Duration::ZERO), lists: 1, failures: 0 },
@@ -59,6 +60,7 @@ fn a_scrape_says_what_was_counted() {
     let text = scrape();
     let lines: HashSet<_> = text.lines().collect();
     for expected in [
+        "mirror_predating_connections{workload=\"shop/cart\",service=\"default/v1:80\"} 7",
         "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"default/v1:80\",\
          code=\"2xx\",answer=\"primary\",ending=\"complete\"} 2",
         "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"\",\
@@ -114,5 +116,5 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 25);
+    assert_eq!(families.len(), 26);
 }
