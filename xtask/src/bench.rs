@@ -5,30 +5,47 @@
 //! threads; client and backends share the other. Peers are measured in turns, row by row.
 
 mod backend;
+mod client;
+mod connects;
+mod faults;
+mod goals;
+mod growth;
 mod install;
 mod lane;
+mod latency;
 mod load;
 mod measure;
+mod memory;
 mod peers;
 mod pinning;
 mod report;
 mod rows;
+mod section;
 mod stage;
+mod throughput;
+mod uploads;
+mod workers;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mirror_tests::{Node, Pod, mirror_binary};
 
 use self::{
+    client::Client,
+    install::Programs,
     load::Generators,
-    measure::Cell,
     peers::{Build, Peer, Program},
     pinning::Processors,
     rows::Row,
+    section::Section,
     stage::{Ground, Stage},
 };
 use crate::tools;
+
+/// What can be left out.
+const SECTIONS: [&str; 8] =
+    ["throughput", "latency", "faults", "uploads", "connects", "memory", "workers", "growth"];
 
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -36,7 +53,11 @@ pub(crate) struct BenchArgs {
     /// Three minutes: the main rows, fewer and shorter runs
     #[arg(long)]
     quick: bool,
-    /// Only rows whose name contains this; may be given several times
+    /// Only these sections: throughput, latency, faults, uploads, connects, memory, workers,
+    /// growth; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only rows of throughput whose name contains this; may be given several times
     #[arg(long, value_name = "TEXT")]
     row: Vec<String>,
     /// Only these of the others beside mirror: direct, envoy, envoy-h2, envoy-istio, nginx,
@@ -56,6 +77,17 @@ pub(crate) struct BenchArgs {
     seconds: Option<u64>,
 }
 
+/// What every section measures with.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    stage: &'a Stage<'a>,
+    programs: &'a Programs,
+    generators: Generators,
+    client: &'a Client,
+    /// mirror's builds first.
+    peers: Vec<Peer<'a>>,
+}
+
 /// Runs the bench.
 ///
 /// # Errors
@@ -63,31 +95,104 @@ pub(crate) struct BenchArgs {
 /// in the report.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     tools::require_root()?;
+    for name in &args.only {
+        ensure!(SECTIONS.contains(&&**name), "no section {name}: {}", SECTIONS.join(", "));
+    }
     let programs = install::install()?;
     if std::env::var_os("MIRROR_BIN").is_none() {
         tools::build_mirror()?;
     }
     let processors = Processors::choose()?;
+    let client = Client::build(processors)?;
+    let builds = builds(&args.beside)?;
+    let mut sections = on_stage(args, processors, &programs, &client, &builds)?;
+    if args.has("growth") {
+        sections.push(growth::section(args, &builds[0], &client));
+        print(&sections);
+    }
+    finish(&sections)
+}
+
+/// The sections that share the stage.
+fn on_stage(
+    args: &BenchArgs,
+    processors: Processors,
+    programs: &Programs,
+    client: &Client,
+    builds: &[Build],
+) -> Result<Vec<Section>> {
     let ground = Ground::create()?;
     let stage = Stage::set_up(&ground, processors)?;
-    let builds = builds(&args.beside)?;
-    let pods = pods(&ground.node, &builds)?;
-    let mut peers = Vec::new();
-    for (at, (build, pod)) in (0..).zip(builds.iter().zip(&pods)) {
-        peers.push(Peer::mirror(&stage, pod, build, at)?);
-    }
-    if args.wants("direct") {
-        peers.push(Peer::direct(&stage));
-    }
-    for program in Program::ALL.into_iter().filter(|program| args.wants(program.name())) {
-        peers.push(Peer::other(&stage, &programs, program)?);
-    }
+    let pods = pods(&ground.node, builds)?;
+    let generators = Generators::new(&ground.node, processors);
+    let peers = peers(args, &stage, programs, builds, &pods)?;
+    let mut bench = Bench { args, stage: &stage, programs, generators, client, peers };
+    let mut sections = Vec::new();
     let rows: Vec<_> = Row::all(args.quick).into_iter().filter(|row| args.takes(row)).collect();
-    let cells = measure(args, &stage, &peers, &rows);
-    let names: Vec<_> = peers.iter().map(|peer| peer.name.clone()).collect();
-    println!("\n{}", report::table(&rows, &names, &cells));
+    let mut cells = Vec::new();
+    if args.has("throughput") {
+        cells = throughput::measure(&bench, &rows);
+        sections.push(throughput::section(&bench, &rows, &cells));
+        print(&sections);
+    }
+    if args.has("latency") {
+        sections.push(latency::section(&bench, &cells));
+        print(&sections);
+    }
+    // The others start anew where they are measured, in the same place.
+    bench.peers.retain(Peer::stays);
+    let rest: [(&'static str, &dyn Fn() -> Result<Section>); 5] = [
+        ("faults", &|| Ok(faults::section(&bench))),
+        ("uploads", &|| uploads::section(&bench)),
+        ("connects", &|| connects::section(&bench)),
+        ("memory", &|| Ok(memory::section(&bench, &builds[0]))),
+        ("workers", &|| workers::section(&bench, &builds[0])),
+    ];
+    for (name, measure) in rest.into_iter().filter(|(name, _)| args.has(name)) {
+        sections.push(measure().unwrap_or_else(|error| Section::failed(name, &error)));
+        print(&sections);
+    }
+    Ok(sections)
+}
+
+fn peers<'a>(
+    args: &BenchArgs,
+    stage: &Stage<'a>,
+    programs: &Programs,
+    builds: &[Build],
+    pods: &'a [Pod],
+) -> Result<Vec<Peer<'a>>> {
+    let builds = (0..).zip(builds.iter().zip(pods));
+    let mut peers: Vec<_> = builds
+        .map(|(at, (build, pod))| Peer::mirror(stage, pod, build, at))
+        .collect::<Result<_>>()?;
+    if args.wants("direct") {
+        peers.push(Peer::direct(stage));
+    }
+    if args.has("throughput") || args.has("latency") {
+        for program in Program::ALL.into_iter().filter(|program| args.wants(program.name())) {
+            peers.push(Peer::other(stage, programs, program)?);
+        }
+    }
+    Ok(peers)
+}
+
+/// The section measured last.
+fn print(sections: &[Section]) {
+    if let Some(Section { name, text, .. }) = sections.last() {
+        println!("\n== {name}\n\n{text}");
+    }
+}
+
+/// The goals, and the files.
+fn finish(sections: &[Section]) -> Result<()> {
+    let goals: Vec<_> = sections.iter().flat_map(|section| &section.goals).collect();
+    println!("\n== goals\n");
+    goals.iter().for_each(|goal| println!("{goal}"));
+    let met = goals.iter().filter(|goal| goal.is_met()).count();
+    println!("\n{met} met, {} missed", goals.len() - met);
     let file = tools::root().join("target/bench/bench.json");
-    fs::write(&file, serde_json::to_string_pretty(&cells)?)
+    fs::write(&file, serde_json::to_string_pretty(sections)?)
         .with_context(|| file.display().to_string())?;
     println!("{}", file.display());
     Ok(())
@@ -95,11 +200,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 impl BenchArgs {
     fn wants(&self, peer: &str) -> bool {
-        let quick = ["direct", "envoy", "envoy-h2", "nginx"];
+        let quick = ["direct", "envoy", "nginx"];
         match &self.peer[..] {
             [] => !self.quick || quick.contains(&peer),
             peers => peers.iter().any(|name| name == peer),
         }
+    }
+
+    fn has(&self, section: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == section)
     }
 
     fn takes(&self, row: &Row) -> bool {
@@ -111,7 +220,7 @@ impl BenchArgs {
     }
 
     fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 2 } else { 4 }))
+        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 1 } else { 4 }))
     }
 }
 
@@ -134,30 +243,4 @@ fn builds(beside: &[String]) -> Result<Vec<Build>> {
 /// A client's pod for each build.
 fn pods(node: &Node, builds: &[Build]) -> Result<Vec<Pod>> {
     builds.iter().map(|build| stage::client(node, &format!("client-{}", build.name))).collect()
-}
-
-/// All rows with all peers in turns; each round begins with another peer.
-fn measure(args: &BenchArgs, stage: &Stage<'_>, peers: &[Peer<'_>], rows: &[Row]) -> Vec<Cell> {
-    let generators = Generators::new(&stage.ground.node, stage.processors);
-    let mut cells = Vec::new();
-    for row in rows {
-        let mut line: Vec<_> = peers.iter().map(|peer| Cell::new(row, peer)).collect();
-        for round in 0..=args.rounds() {
-            for at in (0..peers.len()).map(|at| (at + round) % peers.len()) {
-                // The first round, not counted, fills pools and caches.
-                let duration = if round == 0 { Duration::from_secs(1) } else { args.duration() };
-                let result = measure::sample(stage, &generators, &peers[at], row, duration);
-                if round > 0 || result.is_err() {
-                    line[at].add(result);
-                }
-            }
-        }
-        for cell in line {
-            if !cell.is_empty() {
-                println!("{}", report::line(&cell));
-                cells.push(cell);
-            }
-        }
-    }
-    cells
 }

@@ -1,7 +1,7 @@
 //! Lanes: the ways through a proxy that rows are measured on. Each proxy has all of them at once,
 //! told apart by the port (or, for mirror, by the Service) that a client connects to.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// One way through a proxy.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ pub(super) struct Lane {
     /// Names its Service, and what proxies call it in their configurations.
     pub(super) name: String,
     pub(super) protocol: Protocol,
+    /// The Service that clients connect to, captured or not.
+    pub(super) service: SocketAddrV4,
     /// Where the requests go.
     pub(super) primary: Ipv4Addr,
     /// Where copies go.

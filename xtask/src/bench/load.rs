@@ -1,6 +1,6 @@
 //! One run of a load generator: a URL and a kind of traffic go in, requests and errors come out.
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use anyhow::Result;
 use mirror_tests::{H2Shape, H2load, Node, Pod, Shape, Wrk};
@@ -44,11 +44,11 @@ impl Generators {
     pub(super) fn run(
         &self,
         pod: &Pod,
-        base: &str,
+        address: SocketAddrV4,
         traffic: Traffic,
         duration: Duration,
     ) -> Result<Run> {
-        let url = format!("{base}{}", traffic.path());
+        let url = format!("http://{address}{}", traffic.path());
         match traffic {
             Traffic::Get => self.http1(pod, &url, Shape::Get, duration),
             Traffic::Post => self.http1(pod, &url, Shape::Post(16 << 10), duration),
@@ -59,7 +59,22 @@ impl Generators {
     }
 
     fn http1(&self, pod: &Pod, url: &str, shape: Shape, duration: Duration) -> Result<Run> {
-        let load = self.wrk.run(pod, url, shape, CONCURRENCY, duration)?;
+        self.wrk(pod, url, shape, CONCURRENCY, duration)
+    }
+
+    /// Requests of HTTP/1 on another number of connections.
+    ///
+    /// # Errors
+    /// wrk fails.
+    pub(super) fn wrk(
+        &self,
+        pod: &Pod,
+        url: &str,
+        shape: Shape,
+        connections: u32,
+        duration: Duration,
+    ) -> Result<Run> {
+        let load = self.wrk.run(pod, url, shape, connections, duration)?;
         let latency = Some((load.p50.as_secs_f64(), load.p99.as_secs_f64()));
         Ok(Run { requests: load.requests, errors: load.errors, rate: load.rate, latency })
     }

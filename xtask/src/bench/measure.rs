@@ -124,10 +124,11 @@ pub(super) fn sample(
     duration: Duration,
 ) -> Result<Option<Sample>> {
     let lane = stage.lane(&row.lane()).with_context(|| format!("no lane {}", row.lane()))?;
-    let Some(base) = peer.base(stage, lane, row.traffic) else { return Ok(None) };
+    let address = peer.address(stage, lane).filter(|_| peer.carries(lane, row.traffic));
+    let Some(address) = address else { return Ok(None) };
     let count = lane.mirror.map(|_| CopyMeter::begin(stage, peer, lane)).transpose()?;
     let before = peer.cpu()?;
-    let run = generators.run(peer.pod, &base, row.traffic, duration)?;
+    let run = generators.run(peer.pod, address, row.traffic, duration)?;
     let used = peer.cpu()?.zip(before).map(|(after, before)| after - before);
     let copies = count.map(|meter| meter.end(peer, row)).transpose()?;
     Ok(Some(Sample {

@@ -5,7 +5,11 @@ mod envoy;
 mod nginx;
 mod traefik;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use mirror_tests::{Agent, Pod, Process, usage};
@@ -83,11 +87,6 @@ impl Program {
         }
     }
 
-    /// A call of gRPC needs HTTP/2 all the way.
-    fn carries(self, lane: &Lane, traffic: Traffic) -> bool {
-        self.has(lane) && (traffic != Traffic::Grpc || self.upstream(lane) == Protocol::Http2)
-    }
-
     /// What it speaks to the primary and the shadow of a lane.
     fn upstream(self, lane: &Lane) -> Protocol {
         match self {
@@ -108,9 +107,23 @@ impl<'a> Peer<'a> {
     /// # Errors
     /// The agent does not become ready.
     pub(super) fn mirror(stage: &Stage<'a>, pod: &'a Pod, build: &Build, at: u16) -> Result<Self> {
+        Self::mirror_on(stage, pod, build, at, &stage.processors.proxy.to_string())
+    }
+
+    /// The same on these processors, as `taskset` has them.
+    ///
+    /// # Errors
+    /// As [`Peer::mirror`].
+    pub(super) fn mirror_on(
+        stage: &Stage<'a>,
+        pod: &'a Pod,
+        build: &Build,
+        at: u16,
+        processors: &str,
+    ) -> Result<Self> {
         let (admin, name) = (format!("127.0.0.1:{}", 15_920 + at), format!("agent-{}", build.name));
         let capture = format!("{}={}", pod.name(), pod.cgroup().display());
-        let command = pinned(stage.processors.proxy, &[&build.binary.to_string_lossy()]);
+        let command = pinned(processors, &[&build.binary.to_string_lossy()]);
         let command: Vec<_> = command.iter().map(String::as_str).collect();
         let mut flags = vec!["--admin", &*admin];
         flags.extend(build.flags.iter().map(String::as_str));
@@ -147,16 +160,31 @@ impl<'a> Peer<'a> {
         Ok(Self { name: program.name().to_owned(), pod, way: Way::Proxy { process, program } })
     }
 
-    /// The scheme and host that a lane has here; None when it has no such lane.
-    pub(super) fn base(&self, stage: &Stage<'_>, lane: &Lane, traffic: Traffic) -> Option<String> {
+    /// Where clients connect to for a lane; None when it has no such lane.
+    pub(super) fn address(&self, stage: &Stage<'_>, lane: &Lane) -> Option<SocketAddrV4> {
         match &self.way {
-            Way::Proxy { program, .. } if !program.carries(lane, traffic) => None,
             Way::Direct if lane.mirror.is_some() => None,
-            Way::Direct | Way::Mirror(_) => Some(format!("http://{}", lane.name)),
+            Way::Direct | Way::Mirror(_) => Some(lane.service),
+            Way::Proxy { program, .. } if !program.has(lane) => None,
             Way::Proxy { program, .. } => {
-                Some(format!("http://127.0.0.1:{}", program.port(stage, lane)))
+                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, program.port(stage, lane)))
             }
         }
+    }
+
+    /// Whether it can carry this traffic: a call of gRPC needs HTTP/2 all the way.
+    pub(super) fn carries(&self, lane: &Lane, traffic: Traffic) -> bool {
+        match &self.way {
+            Way::Proxy { program, .. } => {
+                traffic != Traffic::Grpc || program.upstream(lane) == Protocol::Http2
+            }
+            Way::Direct | Way::Mirror(_) => true,
+        }
+    }
+
+    /// It is no proxy of others.
+    pub(super) fn stays(&self) -> bool {
+        !matches!(self.way, Way::Proxy { .. })
     }
 
     /// The agent, when this is mirror.

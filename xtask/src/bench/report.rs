@@ -1,4 +1,4 @@
-//! What the bench says: a table for people, JSON for programs.
+//! The throughput table as text.
 
 use std::fmt::Write as _;
 

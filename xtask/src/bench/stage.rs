@@ -1,19 +1,25 @@
-//! The stage: a simulated node with a primary, a shadow, the clients' pods, and the lanes as
-//! Services and routes for mirror's agents.
+//! The stage: a simulated node with primaries, shadows good and bad, the clients' pods, and the
+//! lanes as Services and routes for mirror's agents.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use mirror_tests::{
-    Node, Pod,
+    Node, Pod, Process,
     manifest::{Route, Rule},
+    mirror_binary,
 };
 
 use super::{
     backend::{Backend, KeepAlive},
+    faults,
     lane::{Lane, Mirror, Protocol},
-    pinning::Processors,
+    pinning::{Processors, pinned},
+    uploads,
 };
+
+/// Clients have a route of the type `unreachable` to it.
+pub(super) const NOWHERE: &str = "198.51.100.1";
 
 /// The pods; the node goes last, and all with it.
 pub(super) struct Ground {
@@ -21,6 +27,8 @@ pub(super) struct Ground {
     /// network namespace.
     pub(super) plain: Pod,
     primary: Pod,
+    /// The primary of uploads: nginx would keep them in files.
+    sink: Pod,
     shadow: Pod,
     pub(super) node: Node,
 }
@@ -32,8 +40,9 @@ impl Ground {
     /// As [`Node::create`].
     pub(super) fn create() -> Result<Self> {
         let node = Node::create("bench")?;
-        let (plain, primary) = (client(&node, "plain")?, node.pod("primary")?);
-        Ok(Self { plain, primary, shadow: node.pod("shadow")?, node })
+        let plain = client(&node, "plain")?;
+        let [primary, sink, shadow] = ["primary", "sink", "shadow"].map(|name| node.pod(name));
+        Ok(Self { plain, primary: primary?, sink: sink?, shadow: shadow?, node })
     }
 }
 
@@ -46,6 +55,7 @@ pub(super) fn client(node: &Node, name: &str) -> Result<Pod> {
     // nginx connects anew for each copy that is answered with a body: without it the 28,232 ports
     // for one destination are used up within two seconds, for a minute.
     pod.netns().set("ipv4/tcp_tw_reuse", 1)?;
+    pod.netns().ip(&format!("route add unreachable {NOWHERE}/32"))?;
     Ok(pod)
 }
 
@@ -56,6 +66,9 @@ pub(super) struct Stage<'a> {
     pub(super) primary: Backend,
     pub(super) shadow: Backend,
     pub(super) lanes: Vec<Lane>,
+    /// `mirror echo`, good and bad.
+    servers: Vec<Process>,
+    bad: Vec<Pod>,
 }
 
 impl<'a> Stage<'a> {
@@ -67,13 +80,32 @@ impl<'a> Stage<'a> {
         let primary =
             Backend::start(&ground.node, &ground.primary, processors, KeepAlive::Endless)?;
         let shadow = Backend::start(&ground.node, &ground.shadow, processors, KeepAlive::Default)?;
-        let mut stage = Self { ground, processors, primary, shadow, lanes: Vec::new() };
+        let mut stage = Self {
+            ground,
+            processors,
+            primary,
+            shadow,
+            lanes: Vec::new(),
+            servers: Vec::new(),
+            bad: Vec::new(),
+        };
+        let (primary, shadow) = (ground.primary.ip(), ground.shadow.ip());
         for protocol in [Protocol::Http1, Protocol::Http2] {
             for percent in [None, Some(100), Some(10)] {
-                stage.add(protocol, percent)?;
+                let mirror = percent.map(|percent| Mirror { percent, shadow });
+                stage.add(name(protocol, percent), protocol, primary, mirror)?;
             }
         }
+        stage.add_bad()?;
         Ok(stage)
+    }
+
+    /// A further pod for clients.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub(super) fn client(&self, name: &str) -> Result<Pod> {
+        client(&self.ground.node, name)
     }
 
     /// The lane of this name.
@@ -81,14 +113,56 @@ impl<'a> Stage<'a> {
         self.lanes.iter().find(|lane| lane.name == name)
     }
 
-    fn add(&mut self, protocol: Protocol, percent: Option<u32>) -> Result<()> {
-        let shadow = self.ground.shadow.ip();
-        let mirror = percent.map(|percent| Mirror { percent, shadow });
-        let primary = self.ground.primary.ip();
-        let lane = Lane { name: name(protocol, percent), protocol, primary, mirror };
+    /// The bad shadows, their lanes, and the lanes of uploads.
+    fn add_bad(&mut self) -> Result<()> {
+        for (shadow, flags) in faults::SHADOWS {
+            let pod = self.ground.node.pod(&format!("bad-{shadow}"))?;
+            self.serve(&pod, flags)?;
+            if shadow == faults::SYN_DROPPED {
+                pod.netns().nft(
+                    "table inet t { chain c { type filter hook input priority 0; \
+                     tcp dport 80 drop; }; }\n",
+                )?;
+            }
+            let mirror = Some(Mirror { percent: 100, shadow: pod.ip() });
+            self.add(fault(shadow), Protocol::Http1, self.ground.primary.ip(), mirror)?;
+            self.bad.push(pod);
+        }
+        let sink = &self.ground.sink;
+        self.serve(sink, &[])?;
+        for shadow in uploads::SHADOWS {
+            let bad = shadow.and_then(|shadow| self.lane(&fault(shadow))?.mirror);
+            self.add(upload(shadow), Protocol::Http1, sink.ip(), bad)?;
+        }
+        Ok(())
+    }
+
+    /// `mirror echo` on port 80 of a pod.
+    fn serve(&mut self, pod: &Pod, flags: &[&str]) -> Result<()> {
+        let binary = mirror_binary()?;
+        let binary = binary.to_string_lossy();
+        let argv = [&[&*binary, "echo", "--listen", "0.0.0.0:80", "--quiet"], flags].concat();
+        let argv = pinned(self.processors.others, &argv);
+        let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+        let mut process = pod.spawn("echo", &argv)?;
+        if !flags.contains(&"refuse") {
+            pod.listening(&mut process, 80)?;
+        }
+        self.servers.push(process);
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        protocol: Protocol,
+        primary: Ipv4Addr,
+        mirror: Option<Mirror>,
+    ) -> Result<()> {
         let node = &self.ground.node;
         let at = |ip| SocketAddrV4::new(ip, protocol.port());
-        let service = node.service_in("default", &lane.name, 80, vec![at(primary)])?;
+        let service = node.service_in("default", &name, 80, vec![at(primary)])?;
+        let lane = Lane { name, protocol, service: service.address(), primary, mirror };
         let mut text = service.manifest() + "---\n";
         let mut rule = Rule::to(&lane.name, 80);
         if let Some(Mirror { percent, shadow }) = mirror {
@@ -105,6 +179,16 @@ impl<'a> Stage<'a> {
         self.lanes.push(lane);
         Ok(())
     }
+}
+
+/// The lane to a bad shadow.
+pub(super) fn fault(shadow: &str) -> String {
+    format!("fault-{shadow}")
+}
+
+/// The lane of uploads with this shadow.
+pub(super) fn upload(shadow: Option<&str>) -> String {
+    format!("upload-{}", shadow.unwrap_or("plain"))
 }
 
 /// The name of a lane to the healthy shadow.
