@@ -27,7 +27,7 @@ impl Crd {
         let version = versions.into_iter().flatten().find(|version| {
             version["name"] == wanted && version["served"].as_bool().unwrap_or_default()
         });
-        let mirror = version.and_then(|version| version.pointer(MIRROR));
+        let mirror = version.filter(|_| is_route).and_then(|version| version.pointer(MIRROR));
         let lacks = |field: &&str| mirror.is_some_and(|mirror| mirror.get(field).is_none());
         Self {
             served: version.is_some(),
