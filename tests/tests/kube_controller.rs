@@ -12,7 +12,7 @@ use mirror_tests::{
     cluster::{
         Account, Api, Channel, ControlPlane, Controller, DEPLOY, NAMESPACE, Options, allowed,
     },
-    eventually, mirror_binary,
+    eventually, mirror_binary, usage,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -342,4 +342,106 @@ fn a_killed_or_stopped_leader_is_replaced_and_writes_nothing_when_it_is_back() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// A route and its Service, the `number`th.
+fn route_and_service(number: usize) -> (String, Value, Value) {
+    let (namespace, name) = (format!("team-{}", number % 50), format!("r{number}"));
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+                         "spec": {"ports": [{"port": 80}]}});
+    let mirror = json!({"type": "RequestMirror", "requestMirror":
+        {"percent": 10, "backendRef": {"name": name, "port": 80}}});
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": name},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": name, "port": 80}],
+                 "rules": [{"filters": [mirror], "backendRefs": [{"name": name, "port": 80}]}]},
+    });
+    (namespace, service, route)
+}
+
+fn create(api: &Api<'_>, path: &str, object: &Value) {
+    let (status, answer) = api.post(path, object).unwrap();
+    assert_eq!(status, 201, "{path}: {answer}");
+}
+
+/// 1,000 routes over 50 namespaces: each is written once, and then nothing is.
+#[test]
+fn a_burst_of_routes_is_written_once_each() {
+    const ROUTES: usize = 1000;
+    let node = Node::create("burst").unwrap();
+    let plane = cluster(&node);
+    let api = Api::start(&node, &plane).unwrap();
+    let controller = Controller::start(&node, &plane, "burst", 15921).unwrap();
+    eventually("what was there is written", SOON, || controller.written() == 3.0).unwrap();
+    for number in 0..50 {
+        let name = format!("team-{number}");
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        create(&api, "/api/v1/namespaces", &namespace);
+    }
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let api = &api;
+            scope.spawn(move || {
+                for number in (part..ROUTES).step_by(4) {
+                    let (namespace, service, route) = route_and_service(number);
+                    create(api, &format!("/api/v1/namespaces/{namespace}/services"), &service);
+                    let group = "/apis/gateway.networking.k8s.io/v1";
+                    create(api, &format!("{group}/namespaces/{namespace}/httproutes"), &route);
+                }
+            });
+        }
+    });
+    let created = start.elapsed();
+    let known = || controller.metric("mirror_controller_routes", &[]);
+    let unwritten = || controller.metric("mirror_controller_routes_unwritten", &[]);
+    let all = ROUTES as f64 + 3.0;
+    let written = eventually("all are written", Duration::from_secs(60), || {
+        known() == all && unwritten() == 0.0
+    });
+    assert!(
+        written.is_ok(),
+        "{} known, {} written, {} unwritten: {}",
+        known(),
+        controller.written(),
+        unwritten(),
+        controller.log()
+    );
+    let done = start.elapsed();
+    let list = api.get("/apis/gateway.networking.k8s.io/v1/httproutes").unwrap();
+    let burst = list["items"].as_array().unwrap().iter().filter(|route| {
+        let namespace = route["metadata"]["namespace"].as_str().unwrap();
+        namespace.starts_with("team-")
+            && condition(route, "Accepted").is_some_and(|accepted| accepted["status"] == "True")
+    });
+    assert_eq!(burst.count(), ROUTES);
+    // Nothing more is written.
+    thread::sleep(Duration::from_secs(5));
+    let outcome = |outcome| {
+        controller.metric("mirror_controller_status_writes_total", &[("outcome", outcome)])
+    };
+    let rss = usage::peak_rss(controller.pid()).unwrap();
+    println!(
+        "{ROUTES} routes and Services created in {created:?}, all statuses written after {done:?}; \
+         {} writes, {} dropped, {} conflicts; peak RSS {} MiB",
+        controller.written(),
+        outcome("dropped"),
+        outcome("conflict"),
+        rss >> 20
+    );
+    // A route may be seen before its Service is: then it is judged twice.
+    assert!(controller.written() < all * 1.2, "{} writes", controller.written());
+    assert_eq!(outcome("failed"), 0.0, "{}", controller.log());
+    assert!(rss < 100 << 20, "{rss}");
+    let requests = controller.account.requests(&plane).unwrap();
+    let kinds = ["services", "endpointslices", "httproutes", "referencegrants"];
+    for kind in kinds {
+        let of_kind = requests.iter().filter(|request| request.resource.ends_with(kind));
+        // A server that has just learnt of a CRD answers with 429 at first.
+        let watches = of_kind.filter(|request| request.verb == "watch" && request.code == 200);
+        let watches: Vec<_> = watches.collect();
+        assert_eq!(watches.len(), 1, "{kind}: {watches:?}");
+    }
 }

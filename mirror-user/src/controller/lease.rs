@@ -159,6 +159,12 @@ impl Leadership {
     pub(super) fn lasting(time: Duration) -> Self {
         Self { until: watch::channel(Some(boot_time() + time)).1, clock: boot_time }
     }
+
+    /// One that the test gives and takes.
+    pub(super) fn renewable() -> (watch::Sender<Option<Duration>>, Self) {
+        let (sender, until) = watch::channel(None);
+        (sender, Self { until, clock: boot_time })
+    }
 }
 
 /// Time since the machine started, while it was suspended as well.

@@ -142,30 +142,34 @@ impl Writer {
     pub async fn run(mut self) {
         let mut pause = RETRY.start;
         loop {
-            let failed = self.round().await;
-            pause = if failed { (pause * 2).min(RETRY.end) } else { RETRY.start };
+            let unfinished = self.round().await;
             let leads = self.leadership.remaining().is_some();
             tokio::select! {
                 changed = self.plans.changed() => if changed.is_err() { return },
+                // One that came during the round counts.
                 () = self.leadership.changed(), if !leads => {}
-                () = sleep(pause), if failed => {}
+                () = sleep(pause), if leads && unfinished => {}
             }
+            pause = if unfinished { (pause * 2).min(RETRY.end) } else { RETRY.start };
         }
     }
 
-    /// Each planned route once; true if any failed.
+    /// Each planned route once; true if any is not as planned after it.
     async fn round(&mut self) -> bool {
         let names: Vec<_> = self.plans.borrow_and_update().keys().cloned().collect();
-        let mut failed = false;
+        let mut unfinished = false;
         for name in names {
             // The newest plan counts, which may have none for this route any more.
             let plan = self.plans.borrow().get(&name).cloned();
-            let (Some(plan), Some(left)) = (plan, self.leadership.remaining()) else { continue };
-            let outcome = self.within(left, &name, &plan).await;
+            let Some(plan) = plan else { continue };
+            let outcome = match self.leadership.remaining() {
+                Some(left) => self.within(left, &name, &plan).await,
+                None => return true,
+            };
             self.metrics.write(outcome);
-            failed |= outcome == Outcome::Failed;
+            unfinished |= matches!(outcome, Outcome::Failed | Outcome::Dropped);
         }
-        failed
+        unfinished
     }
 
     /// The end of the leadership comes first: a process that was stopped meanwhile finds it past

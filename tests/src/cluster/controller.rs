@@ -79,6 +79,12 @@ impl<'a> Controller<'a> {
         holder.starts_with(&format!("{}_", self.name))
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -170,8 +170,37 @@ async fn a_write_under_way_is_dropped_when_the_leadership_ends() {
 async fn without_leading_nothing_is_asked() {
     let (server, client) = Server::start([]).await;
     let mut writer = writer(&client, &["cart"], Duration::ZERO);
-    assert!(!writer.round().await);
+    assert!(writer.round().await, "unfinished");
     assert_eq!(server.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn what_was_dropped_is_written_when_it_leads_again() {
+    let (server, client) = Server::start([]).await;
+    let mut writer = writer(&client, &["a", "b"], Duration::from_millis(100));
+    let leads = writer.leadership.clone();
+    assert!(writer.round().await, "the first is dropped, the second not begun");
+    server.answers.lock().unwrap().extend([(200, route(1, "6", &[])), (200, route(1, "6", &[]))]);
+    // The plan stays as it is: only the leadership comes back.
+    let (until, back) = Leadership::renewable();
+    writer.leadership = back;
+    let metrics = Arc::clone(&writer.metrics);
+    let (plans, receiver) = watch::channel(Arc::clone(&writer.plans.borrow()));
+    writer.plans = receiver;
+    let running = tokio::spawn(writer.run());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.asked().len(), 1, "it does not lead");
+    until.send_replace(Some(crate::controller::lease::boot_time() + LONG));
+    let done = || metrics.encode(&leads).unwrap().contains("outcome=\"written\"} 2");
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if done() {
+            break;
+        }
+    }
+    assert!(done(), "{:?}", server.asked());
+    drop(plans);
+    running.await.unwrap();
 }
 
 #[tokio::test]
