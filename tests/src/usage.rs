@@ -68,6 +68,23 @@ pub fn rss_of_cgroup(pid: i32) -> Result<u64> {
     Ok(cgroup::pids(&cgroup::of(pid)?).into_iter().filter_map(|pid| rss(pid).ok()).sum())
 }
 
+/// Memory in bytes that all processes in this process's cgroup (v2) and below take: what is their
+/// own (RssAnon, RssShmem), and the pages of files (the program itself above all) of the one that
+/// has most of them, since processes of one program share these.
+///
+/// # Errors
+/// As [`cpu_of_cgroup`].
+pub fn memory_of_cgroup(pid: i32) -> Result<u64> {
+    let (mut own, mut files) = (0, 0);
+    for pid in cgroup::pids(&cgroup::of(pid)?) {
+        // One that ends meanwhile has no memory.
+        let part = |field| status(pid, field).unwrap_or_default();
+        own += part("RssAnon:") + part("RssShmem:");
+        files = files.max(part("RssFile:"));
+    }
+    Ok(own + files)
+}
+
 /// The most resident memory of each process in this process's cgroup (v2), summed up.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod measure;
 mod memory;
 mod peers;
 mod pinning;
+mod plot;
 mod report;
 mod rows;
 mod section;
@@ -35,6 +36,7 @@ use self::{
     client::Client,
     install::Programs,
     load::Generators,
+    measure::Cell,
     peers::{Build, Peer, Program},
     pinning::Processors,
     rows::Row,
@@ -134,6 +136,7 @@ fn on_stage(
         cells = throughput::measure(&bench, &rows);
         sections.push(throughput::section(&bench, &rows, &cells));
         print(&sections);
+        draw(&cells)?;
     }
     if args.has("latency") {
         sections.push(latency::section(&bench, &cells));
@@ -184,7 +187,16 @@ fn print(sections: &[Section]) {
     }
 }
 
-/// The goals, and the files.
+/// The plot for the README.
+fn draw(cells: &[Cell]) -> Result<()> {
+    let Some(svg) = plot::svg(cells) else { return Ok(()) };
+    let file = tools::root().join("target/bench/bench.svg");
+    fs::write(&file, svg).with_context(|| file.display().to_string())?;
+    println!("{}", file.display());
+    Ok(())
+}
+
+/// The goals, and the figures as JSON.
 fn finish(sections: &[Section]) -> Result<()> {
     let goals: Vec<_> = sections.iter().flat_map(|section| &section.goals).collect();
     println!("\n== goals\n");

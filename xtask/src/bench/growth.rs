@@ -72,7 +72,7 @@ fn measure(build: &Build, client: &Client, frontends: usize, namespaces: usize) 
     let ready_s = begin.elapsed().as_secs_f64();
     let report: mirror_tests::client::connects::Report =
         client.run(last, &["unreachable", NOWHERE, "80", "300000"])?;
-    let rss_mib = usage::rss_of_cgroup(agent.pid())? as f64 / 1_048_576.0;
+    let rss_mib = usage::memory_of_cgroup(agent.pid())? as f64 / 1_048_576.0;
     Ok(Figures { ready_s, rss_mib, connect_ns: report.p50 })
 }
 

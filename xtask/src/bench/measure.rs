@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mirror_tests::{Copies, stats::median};
+use mirror_tests::{Agent, Copies, stats::median};
 use serde::Serialize;
 
 use super::{
@@ -27,6 +27,8 @@ pub(super) struct Sample {
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
     pub(super) copies: Option<CopyCount>,
+    /// Why mirror lost copies, by its own metrics, since it was started.
+    pub(super) losses: String,
 }
 
 /// The account of copies of one run.
@@ -73,8 +75,10 @@ impl Cell {
     /// Why it means nothing, although it was measured: copies that did not arrive.
     pub(super) fn void(&self) -> Option<String> {
         let lost = |copies: &CopyCount| copies.exact && copies.share() < WHOLE;
-        let worst = self.samples.iter().filter_map(|sample| sample.copies).find(lost)?;
-        Some(format!("{} of {} copies arrived", worst.logged, worst.selected))
+        let sample = self.samples.iter().find(|sample| sample.copies.as_ref().is_some_and(lost))?;
+        let copies = sample.copies?;
+        let (logged, selected, losses) = (copies.logged, copies.selected, &sample.losses);
+        Some(format!("{logged} of {selected} copies arrived{losses}"))
     }
 
     /// The smallest share of copies of all runs.
@@ -130,7 +134,11 @@ pub(super) fn sample(
     let before = peer.cpu()?;
     let run = generators.run(peer.pod, address, row.traffic, duration)?;
     let used = peer.cpu()?.zip(before).map(|(after, before)| after - before);
-    let copies = count.map(|meter| meter.end(peer, row)).transpose()?;
+    let (mut copies, mut losses) = (None, String::new());
+    if let Some(mut meter) = count {
+        copies = Some(meter.end(peer, row)?);
+        losses = peer.agent().map(|agent| meter.losses(agent)).transpose()?.unwrap_or_default();
+    }
     Ok(Some(Sample {
         requests: run.requests,
         errors: run.errors,
@@ -139,6 +147,7 @@ pub(super) fn sample(
         p50_ms: run.latency.map(|(p50, _)| p50 * 1e3),
         p99_ms: run.latency.map(|(_, p99)| p99 * 1e3),
         copies,
+        losses,
     }))
 }
 
@@ -161,7 +170,20 @@ impl CopyMeter {
         Ok(Self { at_primary, at_shadow, shadow, selected })
     }
 
-    fn end(mut self, peer: &Peer<'_>, row: &Row) -> Result<CopyCount> {
+    /// The reasons in mirror's metrics, as `; connections 28`.
+    fn losses(&self, agent: &Agent<'_>) -> Result<String> {
+        let shadow = format!("\"{}\"", self.shadow);
+        let text = Copies::losses(agent)?;
+        let ours = text.lines().filter(|line| line.contains(&shadow));
+        let reason = |line: &str| {
+            let (labels, count) = line.rsplit_once(' ')?;
+            let (_, reason) = labels.split_once("reason=\"")?;
+            Some(format!("; {} {count} so far", reason.split('"').next()?))
+        };
+        Ok(ours.filter_map(reason).collect())
+    }
+
+    fn end(&mut self, peer: &Peer<'_>, row: &Row) -> Result<CopyCount> {
         let body = row.traffic.body();
         let percent = row.percent.unwrap_or(100);
         if let Some((agent, before)) = peer.agent().zip(self.selected) {

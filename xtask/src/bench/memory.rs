@@ -65,6 +65,8 @@ fn measure<'a>(bench: &Bench<'_>, fresh: impl Fn() -> Result<Peer<'a>>) -> Resul
 
 /// KiB without a connection, and for each of many idle ones.
 fn held(bench: &Bench<'_>, peer: &Peer<'_>) -> Result<(f64, f64)> {
+    // What the start took goes back to the system within a moment.
+    sleep(Duration::from_secs(2));
     let idle = rss(peer)?;
     let _held = bench.client.hold(peer.pod, &address(bench, peer)?, IDLE)?;
     // Connections to the primary that have no more use are closed after a second.
@@ -81,7 +83,7 @@ fn active(bench: &Bench<'_>, peer: &Peer<'_>) -> Result<f64> {
 }
 
 fn rss(peer: &Peer<'_>) -> Result<f64> {
-    Ok(usage::rss_of_cgroup(peer.pid().context("no proxy")?)? as f64 / KIB)
+    Ok(usage::memory_of_cgroup(peer.pid().context("no proxy")?)? as f64 / KIB)
 }
 
 fn address(bench: &Bench<'_>, peer: &Peer<'_>) -> Result<String> {
