@@ -1,9 +1,10 @@
 //! The agent's window: a small HTTP/1.1 server on loopback, on the control runtime. In: GET
-//! requests of people, probes and Prometheus. Out: /healthz, /readyz, /metrics, /config. It
+//! requests of people, probes and Prometheus. Out: /healthz, /readyz, /metrics, /config, /status. It
 //! changes nothing, and no worker ever waits for it.
 
 mod answer;
 mod collect;
+mod status;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -22,6 +22,7 @@ use std::{
 use anyhow::Context as _;
 
 pub use self::args::{ExplainArgs, Target};
+pub(crate) use self::text::Plain;
 use self::{inspect::inspect, report::Explanation};
 use crate::control::{files, resolve};
 

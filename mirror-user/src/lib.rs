@@ -1,12 +1,13 @@
 //! The agent of mirror, as a library: what `mirror agent` composes.
 //!
 //! The modules follow the flow. Control path: [`control`] (objects -> resolve -> snapshot ->
-//! publish) makes [`route`]s. Capture: [`capture`] takes the connections of a workload, with
-//! sockets that [`sockets`] makes inside its network namespace; [`enrol`] tells which pods. Data path: [`worker`] runs
-//! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`]
-//! records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
-//! [`explain`] says of a single request what the agent would do, [`check`] of files of routes what
-//! is wrong with them. [`controller`] writes what becomes of routes into the cluster.
+//! publish) makes [`route`]s. Capture: [`enrol`] decides which pods, [`capture`] takes the
+//! connections of a workload, with sockets that [`sockets`] makes inside its network namespace.
+//! Data path: [`worker`] runs [`proxy`] (accept -> sniff -> serve -> match -> primary leg and
+//! shadow leg), and [`outcome`] records how each leg ended. [`agent`] is the composition root, [`admin`] its window;
+//! [`status`] shows what a running agent says there, [`explain`] what it would do with a single
+//! request, [`check`] what is wrong with files of routes. [`controller`] writes what becomes of
+//! routes into the cluster.
 
 pub mod admin;
 pub mod agent;
@@ -23,4 +24,5 @@ pub mod outcome;
 pub mod proxy;
 pub mod route;
 pub mod sockets;
+pub mod status;
 pub mod worker;

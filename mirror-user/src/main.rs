@@ -11,6 +11,7 @@ use mirror_user::{
     controller::{self, ControllerArgs, UninstallArgs},
     echo::{self, EchoArgs},
     explain::{self, ExplainArgs},
+    status::{self, StatusArgs},
 };
 use tokio::runtime;
 
@@ -40,6 +41,9 @@ enum Command {
     /// Says what an agent would do with a request: which rule matches and why, and which copies
     /// it makes.
     Explain(Box<ExplainArgs>),
+    /// Shows what the agent of this node does: captured pods and why others are not, frontends,
+    /// routes, copies. The exit code is 3 when the agent is not ready.
+    Status(StatusArgs),
     /// Watches an agent from outside; the agent starts it.
     #[command(hide = true)]
     Watchdog(watchdog::WatchdogArgs),
@@ -86,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(args) => current_thread()?.block_on(echo::run(args))?,
         Command::Check(args) => return check::run(&args),
         Command::Explain(args) => return explain::run(&args),
+        Command::Status(args) => return current_thread()?.block_on(status::run(&args)),
         Command::Watchdog(args) => {
             args.log.start();
             watchdog::run(&args)?;

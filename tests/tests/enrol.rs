@@ -439,3 +439,55 @@ fn a_route_acts_on_a_connection_that_was_captured_ahead_of_it() {
     );
     assert_eq!(agent.metric("mirror_connections_total", &[("kind", "http1")]).unwrap() as u64, 1);
 }
+
+#[test]
+fn status_shows_who_is_captured_and_who_is_not_and_how_the_copies_ended() {
+    const ADMIN: &str = "127.0.0.1:15999";
+    let bed = Bed::new("status");
+    let pod = bed.node.kubelet_pod("app", Naming::Systemd).unwrap();
+    let uid = Kubelet::new(Naming::Systemd).unwrap().uid;
+    bed.tell(&[document(&pod), PodDocument::new("host", &uid).spec("hostNetwork: true")]);
+    let shadow = bed.node.pod("shadow").unwrap();
+    let _copies = shadow.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
+    let mirror = bed.node.service("mirror", 80, 80, &[&shadow]).unwrap();
+    let rule = Rule::to("service", 80).mirror("mirror", 80);
+    let broken = Rule::to("nowhere", 80).matching("path: {value: /nowhere}");
+    let route = Route::new("route", &bed.service).rule(rule).rule(broken);
+    let manifests = [bed.service.manifest(), mirror.manifest(), route.manifest()];
+    bed.node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
+
+    let binary = mirror_binary().unwrap();
+    let binary = binary.to_string_lossy();
+    let status = |flags: &[&str]| {
+        let argv: Vec<_> = [&*binary, "status"].into_iter().chain(flags.iter().copied()).collect();
+        bed.node.run(&argv, SHORT).unwrap()
+    };
+    let nobody = status(&[]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(nobody.stderr.contains("no agent answers at 127.0.0.1:15920"), "{}", nobody.stderr);
+
+    let agent = bed.agent("agent", &["--admin", ADMIN]);
+    for _ in 0..3 {
+        let argv = ["curl", "-sSf", "-m", "5", "-o", "/dev/null", "http://service/get"];
+        pod.run(&argv, SHORT).unwrap().ok().unwrap();
+    }
+    let delivered = || agent.metric("mirror_copies_total", &[("outcome", "delivered")]).unwrap();
+    eventually("all delivered", SHORT, || delivered() as u64 == 3).unwrap();
+    let text = status(&["--admin", ADMIN]).ok().unwrap();
+    println!("{text}");
+    for shown in [
+        "agent      ready\n",
+        "workloads  1 on, 1 refused\n",
+        "default/host",
+        "it uses the node's network (hostNetwork)",
+        "default/service:80",
+        "default/route at default/service:80: Accepted, not ResolvedRefs (BackendNotFound: ",
+        "to default/mirror:80: 3 selected, 3 delivered, 0 dropped, 0 unknown, 0 in flight",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in\n{text}");
+    }
+    let json = status(&["--admin", ADMIN, "--output", "json"]).ok().unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["ready"], &json["copies"][0]["delivered"]), (&true.into(), &3.into()));
+    assert_eq!(json["workloads"].as_array().unwrap().len(), 2);
+}

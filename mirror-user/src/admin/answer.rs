@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 
-use super::{View, Workers};
+use serde::Serialize;
+
+use super::{View, Workers, status::Status};
 use crate::outcome::{CONTENT_TYPE, encode};
 
 /// A worker whose heartbeat is older is not healthy: the hook passes it over from then on.
@@ -27,11 +29,12 @@ pub(super) async fn answer<B>(
         "/healthz" => state(healthy(&view.heartbeats())),
         "/readyz" => state(view.ready()),
         "/metrics" => metrics(view, workers).await,
-        "/config" => config(view),
+        "/config" => json(&view.config()),
+        "/status" => status(view, workers).await,
         _ => response(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /healthz, /readyz, /metrics and /config\n",
+            "there are /healthz, /readyz, /metrics, /config and /status\n",
         ),
     }
 }
@@ -66,13 +69,18 @@ async fn metrics(view: &impl View, workers: &Workers) -> Response<Bytes> {
     }
 }
 
-fn config(view: &impl View) -> Response<Bytes> {
-    match serde_json::to_vec_pretty(&view.config()) {
+async fn status(view: &impl View, workers: &Workers) -> Response<Bytes> {
+    let report = workers.report().await;
+    json(&Status::new(view.ready(), view.config(), &report))
+}
+
+fn json(value: &impl Serialize) -> Response<Bytes> {
+    match serde_json::to_vec_pretty(value) {
         Ok(mut json) => {
             json.push(b'\n');
             response(StatusCode::OK, "application/json", json)
         }
-        Err(error) => failed(&format!("the configuration cannot be written: {error}")),
+        Err(error) => failed(&format!("the answer cannot be written: {error}")),
     }
 }
 

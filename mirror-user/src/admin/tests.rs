@@ -101,6 +101,11 @@ async fn config_is_json_and_all_else_is_refused() {
     assert!(head.to_lowercase().contains("content-type: application/json"), "{head}");
     let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
     assert_eq!(value, json!({ "generation": 3 }));
+    let status = server.get("/status").await;
+    let (_, body) = status.split_once("\r\n\r\n").expect("a head and a body");
+    let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
+    let expected = json!({ "generation": 3, "ready": true, "unready": null, "copies": [] });
+    assert_eq!(value, expected);
     assert!(server.get("/").await.starts_with("HTTP/1.1 404 "));
     let post = "POST /config HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     assert!(server.send(post).await.starts_with("HTTP/1.1 405 "));

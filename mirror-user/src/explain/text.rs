@@ -180,7 +180,7 @@ impl Display for Named<'_> {
 }
 
 /// Text of others: no control character of it reaches the terminal.
-struct Plain<'a>(&'a str);
+pub(crate) struct Plain<'a>(pub(crate) &'a str);
 
 impl Display for Plain<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

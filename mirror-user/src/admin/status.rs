@@ -1,0 +1,68 @@
+//! The answer of `/status`: all that `/config` says, whether the agent is ready, and how the copies
+//! ended.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    outcome::{Copies, CopyOutcome, Report},
+    route::ServicePort,
+};
+
+/// See `mirror status`.
+#[derive(Serialize)]
+pub(super) struct Status {
+    ready: bool,
+    /// Why it is not.
+    unready: Option<String>,
+    copies: Vec<CopiesDump>,
+    #[serde(flatten)]
+    config: Value,
+}
+
+/// Copies for one shadow since the start: selected = delivered + dropped + unknown + in flight.
+#[derive(Serialize)]
+struct CopiesDump {
+    shadow: String,
+    selected: u64,
+    in_flight: u64,
+    delivered: u64,
+    dropped: BTreeMap<&'static str, u64>,
+    unknown: BTreeMap<&'static str, u64>,
+}
+
+impl Status {
+    pub(super) fn new(ready: Result<(), String>, config: Value, report: &Report) -> Self {
+        let copies = report.copies.iter().map(|(shadow, copies)| CopiesDump::new(shadow, copies));
+        Self { ready: ready.is_ok(), unready: ready.err(), copies: copies.collect(), config }
+    }
+}
+
+impl CopiesDump {
+    fn new(shadow: &ServicePort, copies: &Copies) -> Self {
+        let mut dump = Self {
+            shadow: shadow.to_string(),
+            selected: copies.selected,
+            in_flight: copies.in_flight(),
+            delivered: 0,
+            dropped: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+        };
+        for outcome in CopyOutcome::all() {
+            let count = copies.ended[outcome.index()];
+            match outcome {
+                CopyOutcome::Delivered => dump.delivered = count,
+                CopyOutcome::Dropped(_) if count > 0 => {
+                    dump.dropped.insert(outcome.reason(), count);
+                }
+                CopyOutcome::Unknown(_) if count > 0 => {
+                    dump.unknown.insert(outcome.reason(), count);
+                }
+                CopyOutcome::Dropped(_) | CopyOutcome::Unknown(_) => {}
+            }
+        }
+        dump
+    }
+}

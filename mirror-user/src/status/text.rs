@@ -1,0 +1,203 @@
+//! The status in words, for a terminal. Control characters are written escaped.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+};
+
+use super::view::{Condition, Copies, Family, Frontend, Route, Status, Workload};
+use crate::explain::Plain;
+
+impl Display for Status {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.unready {
+            None => writeln!(f, "agent      ready")?,
+            Some(why) => writeln!(f, "agent      not ready: {}", Plain(why.trim_end()))?,
+        }
+        writeln!(f, "workloads  {}", tally(&self.workloads))?;
+        section(f, "workloads", &self.workloads)?;
+        let frontends: Vec<_> = self.frontends.iter().map(At).collect();
+        section(f, "frontends", &frontends)?;
+        section(f, "routes", &self.routes)?;
+        section(f, "copies", &self.copies)?;
+        let predating: Vec<_> = self.workloads.iter().filter(|w| !w.predating.is_empty()).collect();
+        let predating: Vec<_> = predating.into_iter().map(Predating).collect();
+        section(f, "connections that predate capture, and are direct until reopened", &predating)?;
+        section(f, "problems", &self.problems.iter().map(|text| Plain(text)).collect::<Vec<_>>())?;
+        section(f, "warnings", &self.warnings.iter().map(|text| Plain(text)).collect::<Vec<_>>())
+    }
+}
+
+/// A title and a line for each; nothing when there are none.
+fn section(f: &mut Formatter<'_>, title: &str, lines: &[impl Display]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{title}")?;
+    lines.iter().try_for_each(|line| writeln!(f, "  {line}"))
+}
+
+/// How many are in which state.
+fn tally(workloads: &[Workload]) -> String {
+    let mut states = BTreeMap::new();
+    for workload in workloads {
+        *states.entry(workload.state.as_str()).or_insert(0) += 1;
+    }
+    if states.is_empty() {
+        return "none".into();
+    }
+    let states: Vec<_> = states.iter().map(|(state, n)| format!("{n} {}", words(state))).collect();
+    states.join(", ")
+}
+
+/// `not_asked` as two words.
+fn words(label: &str) -> String {
+    label.replace('_', " ")
+}
+
+impl Display for Workload {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let name = Plain(&self.name).to_string();
+        let mut line = format!("{name:<40} {:<9}", words(&self.state));
+        if let Some(reason) = &self.reason {
+            line += &format!(" {}", Plain(reason));
+        }
+        if let Some(Family { state, reason }) = self.ipv6.as_ref().filter(|v6| v6.state != "on") {
+            let reason = reason.as_deref().map(|why| format!(": {}", Plain(why)));
+            line += &format!(" (IPv6 {state}{})", reason.unwrap_or_default());
+        }
+        f.write_str(line.trim_end())
+    }
+}
+
+/// A frontend at its address.
+struct At<'a>((&'a String, &'a Frontend));
+
+impl Display for At<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (address, Frontend { service, connections, ahead, producer, consumers }) = self.0;
+        write!(f, "{address:<25} {:<40} {connections} connections", Plain(service).to_string())?;
+        if let Some(matches) = producer {
+            write!(f, ", {} matches", matches.len())?;
+        }
+        for (namespace, matches) in consumers {
+            write!(f, ", {} matches for clients of {}", matches.len(), Plain(namespace))?;
+        }
+        if *ahead {
+            write!(f, ", captured ahead of its routes")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Route {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { route, parent, accepted, resolved_refs } = self;
+        write!(f, "{} at {}:", Plain(route), Plain(parent))?;
+        condition(f, "Accepted", accepted)?;
+        write!(f, ",")?;
+        condition(f, "ResolvedRefs", resolved_refs)
+    }
+}
+
+/// Why, where it does not hold.
+fn condition(f: &mut Formatter<'_>, kind: &str, condition: &Condition) -> fmt::Result {
+    let Condition { status, reason, message } = condition;
+    if *status {
+        write!(f, " {kind}")
+    } else {
+        write!(f, " not {kind} ({reason}: {})", Plain(message))
+    }
+}
+
+impl Display for Copies {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { shadow, selected, in_flight, delivered, dropped, unknown } = self;
+        write!(f, "to {}: {selected} selected, {delivered} delivered", Plain(shadow))?;
+        for (name, reasons) in [("dropped", dropped), ("unknown", unknown)] {
+            let sum: u64 = reasons.values().sum();
+            write!(f, ", {sum} {name}")?;
+            if sum > 0 {
+                let reasons: Vec<_> = reasons.iter().map(|(why, n)| format!("{why} {n}")).collect();
+                write!(f, " ({})", reasons.join(", "))?;
+            }
+        }
+        write!(f, ", {in_flight} in flight")
+    }
+}
+
+/// What a workload has of them.
+struct Predating<'a>(&'a Workload);
+
+impl Display for Predating<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let services = self.0.predating.iter();
+        let services: Vec<_> = services.map(|(to, n)| format!("{n} to {}", Plain(to))).collect();
+        write!(f, "{}: {}", Plain(&self.0.name), services.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn everything_is_shown_and_a_program_in_a_name_is_not_run() {
+        let condition = |status| json!({"status": status, "reason": "R", "message": "why"});
+        let status: Status = serde_json::from_value(json!({
+            "ready": false, "unready": "no\n", "generation": 7, "obstacle": null,
+            "workloads": [
+                {"name": "a/b", "state": "on", "reason": null, "uid": "0", "cgroup": "/x",
+                    "ipv6": {"state": "on", "reason": null}, "predating": {"d/s:80": 3}},
+                {"name": "a/c", "state": "not_asked", "reason": "a label\u{1b}[2J",
+                    "ipv6": null, "predating": {}},
+                {"name": "a/d", "state": "on", "reason": null,
+                    "ipv6": {"state": "off", "reason": "lo is down"}, "predating": {}},
+            ],
+            "frontends": {"10.0.0.1:80": {"service": "d/s:80", "connections": 2, "ahead": true,
+                "producer": [{}], "consumers": {"x": [{}, {}]}}},
+            "routes": [{"route": "d/r", "parent": "d/s", "accepted": condition(true),
+                "resolved_refs": condition(false)}],
+            "copies": [{"shadow": "d/v2:80", "selected": 9, "in_flight": 1, "delivered": 5,
+                "dropped": {"connect": 2}, "unknown": {"timeout": 1}}],
+            "problems": ["p"], "warnings": [],
+        }))
+        .unwrap();
+        let pad = |text: &str, to: usize| format!("{text:<to$}");
+        let expected = [
+            "agent      not ready: no".to_owned(),
+            "workloads  1 not asked, 2 on".into(),
+            String::new(),
+            "workloads".into(),
+            format!("  {} on", pad("a/b", 40)),
+            format!("  {} not asked a label\\u{{1b}}[2J", pad("a/c", 40)),
+            format!("  {} {} (IPv6 off: lo is down)", pad("a/d", 40), pad("on", 9)),
+            String::new(),
+            "frontends".into(),
+            format!(
+                "  {} {} 2 connections, 1 matches, 2 matches for clients of x, captured ahead of \
+                 its routes",
+                pad("10.0.0.1:80", 25),
+                pad("d/s:80", 40)
+            ),
+            String::new(),
+            "routes".into(),
+            "  d/r at d/s: Accepted, not ResolvedRefs (R: why)".into(),
+            String::new(),
+            "copies".into(),
+            "  to d/v2:80: 9 selected, 5 delivered, 2 dropped (connect 2), 1 unknown (timeout 1), \
+             1 in flight"
+                .into(),
+            String::new(),
+            "connections that predate capture, and are direct until reopened".into(),
+            "  a/b: 3 to d/s:80".into(),
+            String::new(),
+            "problems".into(),
+            "  p".into(),
+            String::new(),
+        ];
+        assert_eq!(status.to_string(), expected.join("\n"));
+    }
+}

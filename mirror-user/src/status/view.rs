@@ -1,0 +1,70 @@
+//! The agent's answer, as far as the text shows it. The JSON has more.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Status {
+    pub(super) ready: bool,
+    /// Why it is not.
+    pub(super) unready: Option<String>,
+    pub(super) workloads: Vec<Workload>,
+    pub(super) frontends: BTreeMap<String, Frontend>,
+    pub(super) routes: Vec<Route>,
+    pub(super) copies: Vec<Copies>,
+    pub(super) problems: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Workload {
+    pub(super) name: String,
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+    pub(super) ipv6: Option<Family>,
+    /// By Service.
+    pub(super) predating: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Family {
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Frontend {
+    pub(super) service: String,
+    pub(super) connections: u64,
+    pub(super) ahead: bool,
+    pub(super) producer: Option<Vec<serde::de::IgnoredAny>>,
+    pub(super) consumers: BTreeMap<String, Vec<serde::de::IgnoredAny>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Route {
+    pub(super) route: String,
+    pub(super) parent: String,
+    pub(super) accepted: Condition,
+    pub(super) resolved_refs: Condition,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Condition {
+    pub(super) status: bool,
+    pub(super) reason: String,
+    pub(super) message: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Copies {
+    pub(super) shadow: String,
+    pub(super) selected: u64,
+    pub(super) in_flight: u64,
+    pub(super) delivered: u64,
+    /// By reason.
+    pub(super) dropped: BTreeMap<String, u64>,
+    /// By reason.
+    pub(super) unknown: BTreeMap<String, u64>,
+}
