@@ -99,6 +99,13 @@ fn lead_to(api: &Api<'_>, service: &str) {
     assert_eq!(status, 200, "{answer}");
 }
 
+/// Our Events.
+fn events(api: &Api<'_>) -> Vec<Value> {
+    let list = api.get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap();
+    let items = list["items"].as_array().unwrap().clone();
+    items.into_iter().filter(|event| event["reportingController"] == OURS).collect()
+}
+
 /// Every request of the token was allowed, and by a verb that the manifests name.
 fn assert_rights(plane: &ControlPlane<'_>, account: &Account) {
     let roles = allowed(
@@ -132,11 +139,7 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     lead_to(&api, "gone");
     wait_for(&api, "shop", "ResolvedRefs", "BackendNotFound");
 
-    let events = || -> Vec<Value> {
-        let list = api.get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap();
-        let items = list["items"].as_array().unwrap().clone();
-        items.into_iter().filter(|event| event["reportingController"] == OURS).collect()
-    };
+    let events = || events(&api);
     eventually("three Events", SOON, || events().len() == 3).unwrap();
     let written = controller.written();
     // A controller that starts anew looks at everything again, and has nothing to add.
@@ -246,6 +249,14 @@ fn no_entry_of_a_foreign_writer_is_lost() {
     assert_eq!(lost, 0);
     assert!(written >= 100 && ours >= 10.0, "too little happened to show anything");
     assert!(ours_lost + conflicts as f64 >= 1.0, "they never met");
+    // What came and went all the time is one Event that counts.
+    let series: Vec<_> = events(&api)
+        .into_iter()
+        .filter(|event| event["reason"] == "BackendNotFound")
+        .map(|event| event["series"]["count"].as_u64())
+        .collect();
+    let [Some(count)] = series[..] else { panic!("{series:?}") };
+    assert!(count >= 2, "{count}");
     assert_rights(&plane, &controller.account);
 }
 

@@ -31,7 +31,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 const SERIES: Duration = Duration::from_secs(360);
 
 /// A series is written at most this often; what happens in between is counted.
-const PACE: Duration = Duration::from_secs(30);
+const PACE: Duration = Duration::from_secs(10);
 
 /// Series that are remembered; the oldest goes first.
 const REMEMBERED: usize = 4096;
@@ -191,7 +191,7 @@ mod tests {
         let typed: Event = serde_json::from_value(event.clone()).unwrap();
         assert!(typed.note.unwrap().len() <= NOTE);
         assert!(event["metadata"]["name"].as_str().unwrap().len() <= 253);
-        assert_eq!(at(10, "UnsupportedValue"), None, "counted, and not written yet");
+        assert_eq!(at(9, "UnsupportedValue"), None, "counted, and not written yet");
         let Some(Message::Patch(name, patch)) = at(40, "UnsupportedValue") else { panic!() };
         assert_eq!(
             (&event["metadata"]["name"], &patch["series"]["count"]),
