@@ -26,6 +26,7 @@ mod binaries;
 mod control_plane;
 mod controller;
 mod gateway_api;
+mod kubelet;
 mod relay;
 
 pub use account::{Account, Request, allowed};
@@ -34,3 +35,4 @@ pub use binaries::Binaries;
 pub use control_plane::{ControlPlane, Options};
 pub use controller::{Controller, DEPLOY, NAMESPACE};
 pub use gateway_api::Channel;
+pub use kubelet::{Image, Images, Kubelet};

@@ -221,6 +221,16 @@ impl Node {
         &self.routes
     }
 
+    /// What the names of all that belongs to it begin with.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The cgroup that has all of its own.
+    pub(crate) fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
     /// The node's own address.
     #[must_use]
     pub fn ip(&self) -> Ipv4Addr {

@@ -81,6 +81,8 @@ impl<'a> ControlPlane<'a> {
         plane.start_server()?;
         if options.controllers {
             plane.start_controllers()?;
+            // Without it no Pod is admitted.
+            plane.wait_for(&["serviceaccount", "default"], Duration::from_secs(30))?;
         }
         Ok(plane)
     }
@@ -282,6 +284,11 @@ impl<'a> ControlPlane<'a> {
 
     fn inside(&self, argv: &[&str], input: &str) -> Result<String> {
         self.node.netns().enter(|| run(argv, input))?
+    }
+
+    /// The node that it runs in.
+    pub(super) fn node(&self) -> &'a Node {
+        self.node
     }
 
     /// The administrator's kubeconfig: for the host and for the node's namespace alike.

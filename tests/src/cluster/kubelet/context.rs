@@ -3,7 +3,10 @@
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
@@ -12,7 +15,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::Images;
+use super::{Images, server::Registry};
 use crate::node::Node;
 
 /// Shared by all tasks.
@@ -29,6 +32,8 @@ pub(super) struct Context {
     pub(super) cgroup: PathBuf,
     /// Logs and volumes.
     pub(super) folder: PathBuf,
+    /// The pods, for the server.
+    pub(super) registry: Arc<Registry>,
     /// How many pods there ever were: an address does not come back.
     addresses: AtomicU16,
 }
@@ -53,6 +58,7 @@ impl Context {
             netns: node.netns().path(),
             cgroup: node.cgroup().to_owned(),
             folder,
+            registry: Arc::default(),
             addresses: AtomicU16::new(0),
         })
     }
