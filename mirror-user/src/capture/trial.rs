@@ -184,10 +184,12 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes what a killed agent has left; that of a living one is busy, or made again by it.
+/// Removes what killed agents have left, and not what another agent that starts is about to use.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
             let _ = fs::remove_dir(entry.path());
         }
     }
