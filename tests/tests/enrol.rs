@@ -157,6 +157,24 @@ fn who_is_not_captured_is_told_with_the_reason() {
 }
 
 #[test]
+fn the_pod_of_another_agent_is_refused() {
+    let bed = Bed::new("agents");
+    let pod = bed.node.kubelet_pod("other-agent", Naming::Systemd).unwrap();
+    bed.tell(&[]);
+    let binary = mirror_binary().unwrap();
+    let routes = bed.node.routes().path().display().to_string();
+    let other = [&*binary.to_string_lossy(), "agent", "--routes", &routes];
+    let mut other = pod.spawn("agent", &other).unwrap();
+    pod.listening(&mut other, 15920).unwrap();
+    bed.tell(&[document(&pod)]);
+    let agent = bed.agent("agent", &[]);
+    let told = wait_for(&agent, "other-agent", "refused");
+    assert!(told.contains("another agent"), "{told}");
+    other.kill().unwrap();
+    wait_for(&agent, "other-agent", "on");
+}
+
+#[test]
 fn a_flag_says_what_becomes_of_pods_that_say_nothing() {
     let bed = Bed::new("default");
     let pod = |name| bed.node.kubelet_pod(name, Naming::Cgroupfs).unwrap();

@@ -107,11 +107,37 @@ pub(crate) fn host_netns() -> Vec<u64> {
     ["/proc/thread-self/ns/net", "/proc/1/ns/net"].into_iter().filter_map(inode).collect()
 }
 
-/// Whether this very process lives in the cgroup or below: it must not capture itself.
-pub(crate) fn holds_self(cgroup: &Path) -> bool {
+/// Agents that live in a cgroup or below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agents {
+    /// None does.
+    None,
+    /// This very process: it must not capture itself.
+    This,
+    /// Another: two that captured each other would pass a connection round in circles.
+    Other,
+}
+
+/// Which agents live in the cgroup or below.
+pub(crate) fn agents(cgroup: &Path) -> Agents {
     let mut members = Vec::new();
     processes(cgroup, MAX_DEPTH, &mut members);
-    members.iter().any(|(pid, _)| *pid == std::process::id())
+    if members.iter().any(|(pid, _)| *pid == std::process::id()) {
+        Agents::This
+    } else if members.iter().any(|(pid, _)| is_agent(*pid)) {
+        Agents::Other
+    } else {
+        Agents::None
+    }
+}
+
+/// Whether the process was started as `mirror agent`.
+fn is_agent(pid: u32) -> bool {
+    // It may have ended.
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut arguments = line.split(|byte| *byte == 0);
+    let program = arguments.next().and_then(|path| path.rsplit(|byte| *byte == b'/').next());
+    program == Some(b"mirror") && arguments.next() == Some(b"agent")
 }
 
 /// The ids of the cgroup and those below: the inodes of their folders.

@@ -4,7 +4,8 @@
 //! nothing, or why nothing can be captured. Nothing of it stays.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
@@ -139,6 +140,7 @@ pub struct TrialConnectArgs {
 /// # Errors
 /// What the kernel says to anything but the connecting itself.
 pub fn trial_connect(args: &TrialConnectArgs) -> io::Result<()> {
+    leave_container();
     fs::write(args.cgroup.join("cgroup.procs"), "0")?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let mut made = 0;
@@ -157,6 +159,18 @@ pub fn trial_connect(args: &TrialConnectArgs) -> io::Result<()> {
     }
     println!("{made}");
     Ok(())
+}
+
+/// Enters the cgroup namespace of process 1, the node's where the agent sees the node's processes.
+/// With nsdelegate, as systemd mounts cgroup v2, nobody moves across the root of a cgroup namespace
+/// (cgroup_procs_write_permission() in kernel/cgroup/cgroup.c: ENOENT), and a container has its own.
+fn leave_container() {
+    let entered = File::open("/proc/1/ns/cgroup")
+        .and_then(|namespace| Ok(setns(namespace, CloneFlags::CLONE_NEWCGROUP)?));
+    if let Err(error) = entered {
+        // What matters is whether the move succeeds, and that tells.
+        eprintln!("the cgroup namespace of process 1: {error}");
+    }
 }
 
 /// The trial's cgroup; removed when dropped.

@@ -18,7 +18,7 @@ use super::{
     CanaryState, FamilyState, Hand, Origin, Plan, Programs, ProgramsError, Shown, State,
     WorkloadConfig, WorkloadStatus,
     attach::Attached,
-    cgroup::{self, Home},
+    cgroup::{self, Agents, Home},
     pod::{Identity, Outside, Pod},
     predating::{Existing, Frontends, Predating, Subject},
 };
@@ -247,8 +247,10 @@ impl Watch {
 
     fn capture(&mut self, place: usize, now: Instant) -> Result<Phase, Refusal> {
         let config = self.members[place].0.clone();
-        if cgroup::holds_self(&config.cgroup) {
-            return Err(Refusal::Own);
+        match cgroup::agents(&config.cgroup) {
+            Agents::None => {}
+            Agents::This => return Err(Refusal::Own),
+            Agents::Other => return Err(Refusal::Agent),
         }
         let home = cgroup::netns(&config.cgroup, &self.host_netns).map_err(Refusal::Netns)?;
         let (fd, inode) = match (home, &config.origin) {

@@ -16,6 +16,10 @@ pub(super) enum Refusal {
     #[error("the agent itself runs in this cgroup, and would capture its own connections")]
     Own,
     #[error(
+        "another agent of mirror runs in this cgroup, and connections would go from one to the other"
+    )]
+    Agent,
+    #[error(
         "it shares its network namespace with {other}, and connections in one network namespace \
          cannot be told apart"
     )]
