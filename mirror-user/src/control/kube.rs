@@ -29,8 +29,8 @@ use super::{
 };
 use crate::kube::{Event, Health, Watch};
 
-mod crd;
-mod kinds;
+pub(crate) mod crd;
+pub(crate) mod kinds;
 mod rows;
 #[cfg(test)]
 mod tests;

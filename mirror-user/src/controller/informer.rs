@@ -13,10 +13,10 @@ use super::{
     metrics::Metrics,
     plan::{Plan, plan},
     window::Window,
-    world::{KINDS, World, resource},
+    world::{KINDS, World},
 };
 use crate::{
-    control::objects::Kind,
+    control::kube::kinds::Watched,
     kube::{Event, Watch},
 };
 
@@ -26,9 +26,17 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Shortest time between two plans: in a large cluster some endpoint changes all the time.
 const REST: Duration = Duration::from_secs(1);
 
+/// What an event is about.
+#[derive(Clone, Copy)]
+enum About {
+    Kind(Watched),
+    /// HTTPRoute's CRD.
+    Crd,
+}
+
 /// Follows the cluster.
 pub(super) struct Informer {
-    events: mpsc::Receiver<(Kind, Event)>,
+    events: mpsc::Receiver<(About, Event)>,
     plans: watch::Sender<Arc<Plan>>,
     metrics: Arc<Metrics>,
     window: Window,
@@ -36,21 +44,24 @@ pub(super) struct Informer {
 }
 
 impl Informer {
-    /// Begins one watch of each kind; they end with the informer.
+    /// Begins one watch of each kind, and one of the CRD by name; they end with the informer.
     pub(super) fn start(
         client: &Client,
         metrics: Arc<Metrics>,
         window: Window,
     ) -> (Self, watch::Receiver<Arc<Plan>>) {
         let (merged, events) = mpsc::channel(1);
-        for kind in KINDS {
-            let (watch, mut receiver) = Watch::new(client.clone(), resource(kind));
-            metrics.watch(kind, watch.health());
+        let feeds = KINDS.map(|kind| (About::Kind(kind), kind.label(), kind.resource("")));
+        let crd = Watched::Route.crd().zip(Watched::Route.crd_label());
+        let crd = crd.map(|(resource, label)| (About::Crd, label, resource));
+        for (about, label, resource) in feeds.into_iter().chain(crd) {
+            let (watch, mut receiver) = Watch::new(client.clone(), resource);
+            metrics.watch(label, watch.health());
             tokio::spawn(watch.run());
             let merged = merged.clone();
             tokio::spawn(async move {
                 while let Some(event) = receiver.recv().await {
-                    if merged.send((kind, event)).await.is_err() {
+                    if merged.send((about, event)).await.is_err() {
                         return;
                     }
                 }
@@ -70,8 +81,12 @@ impl Informer {
         loop {
             tokio::select! {
                 event = self.events.recv() => {
-                    let Some((kind, event)) = event else { return };
-                    if self.world.apply(kind, event) && due.is_none() {
+                    let Some((about, event)) = event else { return };
+                    let news = match about {
+                        About::Kind(kind) => self.world.apply(kind, event),
+                        About::Crd => self.world.apply_crd(&event),
+                    };
+                    if news && due.is_none() {
                         due = Some((Instant::now() + SETTLE).max(rested));
                     }
                 }
@@ -96,6 +111,6 @@ impl Informer {
     }
 
     fn beat(&self) {
-        self.window.beat(self.world.incomplete().map(|kind| resource(kind).plural).collect());
+        self.window.beat(self.world.incomplete().map(|kind| kind.label()).collect());
     }
 }

@@ -8,8 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{lease::Leadership, world::resource};
-use crate::{control::objects::Kind, kube::Health};
+use super::lease::Leadership;
+use crate::kube::Health;
 
 /// What became of a write of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +73,7 @@ pub struct Metrics {
     routes: Gauge,
     unwritten: Gauge,
     /// Of each watch.
-    watches: Mutex<Vec<(Kind, Health)>>,
+    watches: Mutex<Vec<(&'static str, Health)>>,
 }
 
 impl Metrics {
@@ -95,7 +95,7 @@ impl Metrics {
     }
 
     /// Adds a watch, whose health is told from now on.
-    pub fn watch(&self, kind: Kind, health: Health) {
+    pub fn watch(&self, kind: &'static str, health: Health) {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push((kind, health));
     }
 
@@ -134,7 +134,7 @@ impl Metrics {
         let lists = Family::<ByKind, Counter>::default();
         let failures = Family::<ByKind, Counter>::default();
         for (kind, health) in self.watches.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let label = ByKind { kind: Label(resource(*kind).kind) };
+            let label = ByKind { kind: Label(kind) };
             if let Some(age) = health.age() {
                 ages.get_or_create(&label).set(age.as_secs_f64());
             }

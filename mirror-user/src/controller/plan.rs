@@ -51,7 +51,10 @@ pub fn plan(world: &mut World) -> Plan {
     let mut plan = Plan::new();
     for (name, row) in world.routes().iter().filter(|(_, row)| !row.leaving) {
         let statuses = verdicts.get(&RouteName::from(name)).map(Vec::as_slice);
-        let wanted = wanted(row, statuses.unwrap_or_default());
+        let mut wanted = wanted(row, statuses.unwrap_or_default());
+        if let Some(caution) = world.caution(name) {
+            wanted.iter_mut().for_each(|status| status.caution(&caution));
+        }
         let route = RoutePlan { row: row.clone(), wanted };
         if route.parents(row, "").is_some() {
             plan.insert(name.clone(), route);
@@ -80,13 +83,13 @@ mod tests {
     use serde_json::{Value, json, value::RawValue};
 
     use super::*;
-    use crate::{control::objects::Kind, controller::status::CONTROLLER, kube::Event};
+    use crate::{control::kube::kinds::Watched, controller::status::CONTROLLER, kube::Event};
 
     fn name(name: &str) -> ObjectName {
         ObjectName { namespace: "default".into(), name: name.into() }
     }
 
-    fn apply(world: &mut World, kind: Kind, name_: &str, value: &Value) {
+    fn apply(world: &mut World, kind: Watched, name_: &str, value: &Value) {
         let raw = RawValue::from_string(value.to_string()).unwrap();
         world.apply(kind, Event::Applied(name(name_), raw));
     }
@@ -109,9 +112,9 @@ mod tests {
 
     fn world() -> World {
         let mut world = World::default();
-        apply(&mut world, Kind::Service, "a", &service("a"));
-        apply(&mut world, Kind::Route, "good", &route("good", "RequestMirror"));
-        apply(&mut world, Kind::Route, "odd", &route("odd", "ExternalAuth"));
+        apply(&mut world, Watched::Service, "a", &service("a"));
+        apply(&mut world, Watched::Route, "good", &route("good", "RequestMirror"));
+        apply(&mut world, Watched::Route, "odd", &route("odd", "ExternalAuth"));
         world
     }
 
@@ -133,12 +136,12 @@ mod tests {
         let list = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
         let mut written = route("good", "RequestMirror");
         written["status"] = json!({"parents": list});
-        apply(&mut world, Kind::Route, "good", &written);
+        apply(&mut world, Watched::Route, "good", &written);
         assert!(!plan(&mut world).contains_key(&name("good")));
         // Its Service is no parent any more.
         written["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
         written["metadata"]["generation"] = json!(3);
-        apply(&mut world, Kind::Route, "good", &written);
+        apply(&mut world, Watched::Route, "good", &written);
         let planned = plan(&mut world);
         let left = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
         assert!(left.is_empty(), "{left:?}");
@@ -146,9 +149,34 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_drops_percent_is_told_to_who_mirrors_everything() {
+        let mut world = world();
+        let mut some = route("some", "RequestMirror");
+        some["spec"]["rules"][0]["filters"][0]["requestMirror"]["percent"] = json!(10);
+        apply(&mut world, Watched::Route, "some", &some);
+        let message = |world: &mut World, route: &str| {
+            plan(world)[&name(route)].wanted[0].conditions[0].1.message.clone()
+        };
+        assert!(!message(&mut world, "good").contains("lacks"));
+        let mut schema = json!({"requestMirror": {"properties": {"backendRef": {}}}});
+        for step in ["filters", "rules"] {
+            schema = json!({step: {"items": {"properties": schema}}});
+        }
+        let schema = json!({"properties": {"spec": {"properties": schema}}});
+        let crd = json!({"spec": {"names": {"kind": "HTTPRoute"}, "versions": [
+            {"name": "v1", "served": true, "schema": {"openAPIV3Schema": schema}}]}});
+        let raw = RawValue::from_string(crd.to_string()).unwrap();
+        let applied = Event::Applied(name("crd"), raw);
+        assert!(world.apply_crd(&applied) && !world.apply_crd(&applied));
+        assert!(message(&mut world, "good").contains("lacks percent"));
+        assert!(!message(&mut world, "some").contains("lacks"), "its share has arrived");
+        assert!(world.apply_crd(&Event::Deleted(name("crd"))));
+    }
+
+    #[test]
     fn a_service_that_goes_changes_the_verdict() {
         let mut world = world();
-        world.apply(Kind::Service, Event::Deleted(name("a")));
+        world.apply(Watched::Service, Event::Deleted(name("a")));
         let plan = plan(&mut world);
         let condition = &plan[&name("good")].wanted[0].conditions[0];
         assert_eq!((condition.0, condition.1.reason), ("Accepted", "NoMatchingParent"));
@@ -158,17 +186,17 @@ mod tests {
     fn a_new_list_forgets_what_it_does_not_name_at_its_end() {
         let mut world = world();
         assert_eq!(world.incomplete().count(), 4);
-        world.apply(Kind::Route, Event::Started);
-        apply(&mut world, Kind::Route, "good", &route("good", "RequestMirror"));
+        world.apply(Watched::Route, Event::Started);
+        apply(&mut world, Watched::Route, "good", &route("good", "RequestMirror"));
         assert_eq!(plan(&mut world).len(), 2, "until then it stays");
-        world.apply(Kind::Route, Event::Complete);
+        world.apply(Watched::Route, Event::Complete);
         assert_eq!(plan(&mut world).keys().collect::<Vec<_>>(), [&name("good")]);
         assert_eq!(world.incomplete().count(), 3);
         let seconds = std::time::Duration::from_secs;
-        assert!(!world.apply(Kind::Route, Event::Missing(seconds(29))));
+        assert!(!world.apply(Watched::Route, Event::Missing(seconds(29))));
         assert_eq!(world.routes().len(), 1, "a server that has just started may be wrong");
-        assert!(world.apply(Kind::Route, Event::Missing(seconds(30))));
+        assert!(world.apply(Watched::Route, Event::Missing(seconds(30))));
         assert!(world.routes().is_empty());
-        assert!(!world.apply(Kind::Route, Event::Missing(seconds(35))));
+        assert!(!world.apply(Watched::Route, Event::Missing(seconds(35))));
     }
 }

@@ -44,6 +44,13 @@ impl ParentStatus {
         Self { parent_ref, conditions }
     }
 
+    /// Adds to the message of the first condition what is no fault of the route.
+    pub fn caution(&mut self, caution: &str) {
+        if let Some((_, condition)) = self.conditions.first_mut() {
+            condition.message = format!("{}; {caution}", condition.message);
+        }
+    }
+
     /// Of a parent of a route that the decoder refused: its references were not looked at.
     #[must_use]
     pub fn refused(parent_ref: Value, refusal: &Condition) -> Self {

@@ -7,38 +7,22 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
-use super::route::{RouteRow, VERSION, Verdict};
+use super::route::{RouteRow, Verdict};
 use crate::{
     control::{
-        decode,
-        objects::{Changes, Kind, Object, ObjectName, Objects},
+        kube::{crd::Crd, kinds::Watched},
+        objects::{Changes, Kind, ObjectName, Objects, RouteFilter},
         resolve::{Resolver, RouteStatus},
     },
-    kube::{Event, Resource, RollCall},
+    kube::{Event, RollCall},
+    route::Share,
 };
 
-/// The kinds that are watched.
-pub const KINDS: [Kind; 4] = [Kind::Service, Kind::Slice, Kind::Route, Kind::Grant];
-
-/// What the API server calls them.
-#[must_use]
-pub fn resource(kind: Kind) -> Resource {
-    match kind {
-        Kind::Service => Resource::new("v1", "Service", "services"),
-        // The addresses of headless Services.
-        Kind::Slice => Resource::new("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
-        Kind::Route => Resource::new(VERSION, "HTTPRoute", "httproutes"),
-        Kind::Grant => {
-            Resource::new("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "referencegrants")
-        }
-        Kind::Namespace => Resource::new("v1", "Namespace", "namespaces"),
-        Kind::Pod => Resource::new("v1", "Pod", "pods"),
-    }
-}
+/// The kinds that verdicts depend on; EndpointSlices by the addresses of headless Services.
+pub(crate) const KINDS: [Watched; 4] =
+    [Watched::Service, Watched::Slice, Watched::Route, Watched::Grant];
 
 /// A kind that the server does not know for so long does not exist.
 const GONE: Duration = Duration::from_secs(30);
@@ -51,13 +35,15 @@ pub struct World {
     changes: Changes,
     resolver: Resolver,
     routes: BTreeMap<ObjectName, RouteRow>,
-    lists: BTreeMap<Kind, RollCall>,
-    complete: BTreeSet<Kind>,
+    lists: BTreeMap<Watched, RollCall>,
+    complete: BTreeSet<Watched>,
+    /// HTTPRoute's CRD.
+    crd: Option<Crd>,
 }
 
 impl World {
     /// Takes one event; true if a verdict may change by it.
-    pub fn apply(&mut self, kind: Kind, event: Event) -> bool {
+    pub(crate) fn apply(&mut self, kind: Watched, event: Event) -> bool {
         match event {
             Event::Started => {
                 let known: Vec<_> = self.names(kind).cloned().collect();
@@ -87,9 +73,32 @@ impl World {
         }
     }
 
+    /// Takes an event about HTTPRoute's CRD; true if it says something else now.
+    pub(crate) fn apply_crd(&mut self, event: &Event) -> bool {
+        let before = self.crd.clone();
+        match event {
+            Event::Applied(_, object) => self.crd = Some(Crd::read(object)),
+            Event::Deleted(_) => self.crd = None,
+            // What matters is told by a complete list as well.
+            Event::Started | Event::Complete | Event::Missing(_) => {}
+        }
+        self.crd != before
+    }
+
+    /// What the author of a route should know of the cluster, though it is no fault of the route:
+    /// that a share may have been lost on the way here.
+    pub(crate) fn caution(&self, route: &ObjectName) -> Option<String> {
+        let rules = self.objects.routes.get(route).into_iter().flat_map(|route| &route.rules);
+        let mirrors_all = rules.flat_map(|rule| &rule.filters).any(|filter| match filter {
+            RouteFilter::Mirror(_, share) => *share == Share::ALL,
+            RouteFilter::RequestHeaders(_) | RouteFilter::ResponseHeaders(_) => false,
+        });
+        self.crd.as_ref().filter(|_| mirrors_all)?.warning(Watched::Route)
+    }
+
     /// Kinds of which no complete list has come yet: until then nothing can be judged, as a Service
     /// that is not known would be taken for one that does not exist.
-    pub fn incomplete(&self) -> impl Iterator<Item = Kind> {
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = Watched> {
         KINDS.into_iter().filter(|kind| !self.complete.contains(kind))
     }
 
@@ -106,30 +115,20 @@ impl World {
         &self.routes
     }
 
-    fn names(&self, kind: Kind) -> Box<dyn Iterator<Item = &ObjectName> + '_> {
+    fn names(&self, kind: Watched) -> Box<dyn Iterator<Item = &ObjectName> + '_> {
         match kind {
             // Those that do not decode are known by name as well.
-            Kind::Route => Box::new(self.routes.keys()),
-            _ => self.objects.names(kind),
+            Watched::Route => Box::new(self.routes.keys()),
+            _ => self.objects.names(kind.kind()),
         }
     }
 
     /// True if a verdict may change by it.
-    fn insert(&mut self, kind: Kind, name: ObjectName, raw: &RawValue) -> bool {
-        let decoded = match kind {
-            Kind::Service => {
-                typed::<Service, _>(raw, |service| decode::service(&service).map(Object::Service))
-            }
-            Kind::Slice => typed::<EndpointSlice, _>(raw, |slice| {
-                decode::endpoint_slice(&slice).map(Object::Slice)
-            }),
-            Kind::Grant => dynamic(kind, raw)
-                .and_then(|value| decode::decode(value).map_err(|error| error.to_string())),
-            Kind::Route => return self.insert_route(name, raw),
-            // No verdict depends on them.
-            Kind::Namespace | Kind::Pod => return false,
-        };
-        match decoded {
+    fn insert(&mut self, kind: Watched, name: ObjectName, raw: &RawValue) -> bool {
+        if kind == Watched::Route {
+            return self.insert_route(name, raw);
+        }
+        match kind.decode(raw) {
             Ok(object) => {
                 self.objects.apply(object, &mut self.changes);
                 !self.changes.is_empty()
@@ -143,7 +142,7 @@ impl World {
     }
 
     fn insert_route(&mut self, name: ObjectName, raw: &RawValue) -> bool {
-        let read = dynamic(Kind::Route, raw).and_then(|value| RouteRow::read(&value));
+        let read = Watched::Route.document(raw).and_then(|value| RouteRow::read(&value));
         match read {
             Ok((row, object)) => {
                 match object.filter(|_| row.verdict == Verdict::Decoded) {
@@ -156,33 +155,14 @@ impl World {
             }
             Err(error) => {
                 tracing::warn!(%name, error, "an HTTPRoute cannot be read: left out");
-                self.remove(Kind::Route, &name)
+                self.remove(Watched::Route, &name)
             }
         }
     }
 
-    fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
-        self.objects.remove(kind, name, &mut self.changes);
-        let row = (kind == Kind::Route).then(|| self.routes.remove(name)).flatten();
+    fn remove(&mut self, kind: Watched, name: &ObjectName) -> bool {
+        self.objects.remove(kind.kind(), name, &mut self.changes);
+        let row = (kind == Watched::Route).then(|| self.routes.remove(name)).flatten();
         row.is_some() || !self.changes.is_empty()
     }
-}
-
-fn typed<T: DeserializeOwned, E: ToString>(
-    raw: &RawValue,
-    convert: impl Fn(T) -> Result<Object, E>,
-) -> Result<Object, String> {
-    let typed = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-    convert(typed).map_err(|error| error.to_string())
-}
-
-/// Members of a list do not repeat what the list says.
-fn dynamic(kind: Kind, raw: &RawValue) -> Result<Value, String> {
-    let mut value: Value = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-    let resource = resource(kind);
-    if let Value::Object(fields) = &mut value {
-        fields.insert("apiVersion".into(), resource.api_version.into());
-        fields.insert("kind".into(), resource.kind.into());
-    }
-    Ok(value)
 }

@@ -10,7 +10,7 @@ const MIRROR: &str = "/schema/openAPIV3Schema/properties/spec/properties/rules/i
 
 /// A CRD that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Crd {
+pub(crate) struct Crd {
     /// The version that is watched is served.
     served: bool,
     /// Fields of a RequestMirror filter that its schema does not have.
@@ -19,7 +19,7 @@ pub(super) struct Crd {
 
 impl Crd {
     /// One that is not as expected lacks nothing: it is the API server that reads it.
-    pub(super) fn read(object: &RawValue) -> Self {
+    pub(crate) fn read(object: &RawValue) -> Self {
         let crd: Value = serde_json::from_str(object.get()).unwrap_or_default();
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
         let is_route = crd.pointer("/spec/names/kind").is_some_and(|kind| kind == "HTTPRoute");
@@ -36,7 +36,7 @@ impl Crd {
     }
 
     /// What to know about it, in words.
-    pub(super) fn warning(&self, kind: Watched) -> Option<String> {
+    pub(crate) fn warning(&self, kind: Watched) -> Option<String> {
         let name = format!("CustomResourceDefinition of {}", kind.label());
         if !self.served {
             let version = kind.resource("").api_version;

@@ -14,7 +14,7 @@ use crate::{
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Watched {
+pub(crate) enum Watched {
     Service,
     Slice,
     Route,
@@ -24,10 +24,10 @@ pub(super) enum Watched {
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Service, Self::Slice, Self::Route, Self::Grant, Self::Namespace, Self::Pod];
 
-    pub(super) fn resource(self, node: &str) -> Resource {
+    pub(crate) fn resource(self, node: &str) -> Resource {
         match self {
             Self::Service => Resource::new("v1", "Service", "services"),
             Self::Slice => Resource::new("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
@@ -44,7 +44,7 @@ impl Watched {
     }
 
     /// The CRD of the kind, alone: whoever may read no other can read it.
-    pub(super) fn crd(self) -> Option<Resource> {
+    pub(crate) fn crd(self) -> Option<Resource> {
         let name = match self {
             Self::Route => "metadata.name=httproutes.gateway.networking.k8s.io",
             Self::Grant => "metadata.name=referencegrants.gateway.networking.k8s.io",
@@ -55,7 +55,7 @@ impl Watched {
     }
 
     /// Its kind, as metrics and messages call it.
-    pub(super) fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Service => "Service",
             Self::Slice => "EndpointSlice",
@@ -67,7 +67,7 @@ impl Watched {
     }
 
     /// The same of its CRD.
-    pub(super) fn crd_label(self) -> Option<&'static str> {
+    pub(crate) fn crd_label(self) -> Option<&'static str> {
         match self {
             Self::Route => Some("CustomResourceDefinition httproutes"),
             Self::Grant => Some("CustomResourceDefinition referencegrants"),
@@ -75,7 +75,7 @@ impl Watched {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         match self {
             Self::Service => Kind::Service,
             Self::Slice => Kind::Slice,
@@ -88,7 +88,7 @@ impl Watched {
 
     /// Decodes one object. Services and EndpointSlices, of which there are many, are typed; the
     /// others go the way of the files, which refuses unknown fields of routes by name.
-    pub(super) fn decode(self, object: &RawValue) -> Result<Object, String> {
+    pub(crate) fn decode(self, object: &RawValue) -> Result<Object, String> {
         match self {
             Self::Service => {
                 typed(object, |service: Service| decode::service(&service).map(Object::Service))
@@ -104,7 +104,7 @@ impl Watched {
     }
 
     /// Members of a list do not repeat what the list says.
-    fn document(self, object: &RawValue) -> Result<Value, String> {
+    pub(crate) fn document(self, object: &RawValue) -> Result<Value, String> {
         let mut document: Value = serde_json::from_str(object.get())
             .map_err(|error| format!("{}: not JSON: {error}", self.label()))?;
         let resource = self.resource("");
