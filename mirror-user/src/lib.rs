@@ -11,6 +11,9 @@
 
 pub mod admin;
 pub mod agent;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod capture;
 pub mod check;
 pub mod cli;

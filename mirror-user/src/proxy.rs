@@ -28,5 +28,7 @@ mod tunnel;
 pub(crate) use accept::accept;
 pub use context::{Context, Options, SharedContext};
 pub(crate) use framing::{Carriage, prepare_request};
+#[cfg(feature = "bench")]
+pub use shadow::Tee;
 pub(crate) use shadow::shadow_host;
 pub use shadow::{Budget, Budgets, ShadowOptions, ShadowPlace};

@@ -13,6 +13,8 @@ mod host;
 mod lane;
 mod outcome;
 mod streams;
+#[cfg(feature = "bench")]
+mod tee;
 mod ticket;
 
 use std::{
@@ -29,6 +31,8 @@ use http::{header, request};
 pub use self::budget::{Budget, Budgets};
 pub(super) use self::copy::CopyWriter;
 pub(crate) use self::host::shadow as shadow_host;
+#[cfg(feature = "bench")]
+pub use self::tee::Tee;
 use self::{
     budget::{Charge, Purse},
     copy::{Copy, CopyBody},

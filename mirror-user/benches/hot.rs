@@ -1,0 +1,142 @@
+//! Micro-benches of what every connection or request passes: the id codec, the parser of heads and
+//! the checks behind it, the matcher, the copy's Host, the tee.
+//!
+//! `cargo bench -p mirror-user --features bench`; a name after `--` picks some.
+#![allow(missing_docs, reason = "criterion_main! makes a public function")]
+
+use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
+use mirror_common::FrontendId;
+use mirror_user::{
+    bench::{Tee, prepare_request, shadow_host},
+    route::{
+        Backends, HeaderMatch, Matcher, PathMatch, RouteName, RouteTable, Rule, RuleEntry,
+        Timeouts, ValueMatch,
+    },
+};
+
+/// As a browser or a service's client sends it, with a field that is not to be sent on.
+const HEAD: &[u8] = b"GET /api/v1/orders/42?expand=items HTTP/1.1\r\nHost: shop.example:8000\r\n\
+    User-Agent: okhttp/4.12.0\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n\
+    X-Request-Id: 6f1c2a90-3c4d-4f6a-9d0e-8f1f5a1c2b3d\r\n\
+    Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef\r\nConnection: keep-alive\r\n\r\n";
+
+/// What a copy of [`HEAD`] names as its Host.
+const SHADOW: &str = "shop.example-shadow:8000";
+
+fn codec(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("codec");
+    group.bench_function("id of an address", |bencher| {
+        let address = Ipv4Addr::new(127, 65, 2, 3);
+        bencher.iter(|| FrontendId::from_address(black_box(address)));
+    });
+    group.bench_function("id of an address of IPv6", |bencher| {
+        let address = FrontendId::FIRST.address_v6();
+        bencher.iter(|| FrontendId::from_address_v6(black_box(address)));
+    });
+}
+
+fn heads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("head");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("parse", |bencher| bencher.iter(|| parse(black_box(HEAD))));
+    let head = head();
+    group.bench_function("clone", |bencher| bencher.iter(|| black_box(&head).clone()));
+    group.bench_function("clone and prepare", |bencher| {
+        bencher.iter(|| {
+            let mut head = black_box(&head).clone();
+            assert!(prepare_request(&mut head));
+            head
+        });
+    });
+}
+
+fn matcher(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("match");
+    let head = head();
+    for rules in [1, 10, 100] {
+        let table = table(rules);
+        assert!(table.find(&head).is_some(), "the last rule holds for everything");
+        group.bench_function(format!("{rules} rules, the last holds"), |bencher| {
+            bencher.iter(|| black_box(&table).find(black_box(&head)).map(Arc::as_ptr));
+        });
+    }
+}
+
+fn host(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("host");
+    let host = HeaderValue::from_static("shop.example:8000");
+    assert_eq!(shadow_host(&host, "-shadow"), Some(HeaderValue::from_static(SHADOW)));
+    group.bench_function("with the suffix", |bencher| {
+        bencher.iter(|| shadow_host(black_box(&host), "-shadow"));
+    });
+}
+
+fn tee(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tee");
+    let tee = Tee::default();
+    for (name, size, count) in [
+        ("one frame of 1 KiB", 1 << 10, 1),
+        ("one frame of 16 KiB", 16 << 10, 1),
+        ("64 frames of 16 KiB", 16 << 10, 64),
+    ] {
+        let frames = vec![Bytes::from(vec![b'x'; size]); count];
+        assert_eq!(tee.carry(&frames), size * count, "every byte arrives");
+        group.throughput(Throughput::Bytes((size * count) as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| tee.carry(black_box(&frames))));
+    }
+}
+
+/// What hyper parses a head with; its fields.
+fn parse(bytes: &[u8]) -> usize {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    let whole = request.parse(bytes).is_ok_and(|status| status.is_complete());
+    assert!(whole, "the head is whole");
+    request.headers.len()
+}
+
+fn head() -> Parts {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut parsed = httparse::Request::new(&mut headers);
+    parsed.parse(HEAD).expect("the head is well-formed");
+    let mut request = Request::get(parsed.path.expect("a target"));
+    for field in parsed.headers {
+        request = request.header(field.name, field.value);
+    }
+    request.body(()).expect("the head is well-formed").into_parts().0
+}
+
+/// Rules with a prefix, a method and a header each, none of which holds but the last's.
+fn table(rules: usize) -> RouteTable {
+    let rule = |at: usize| {
+        let other = Matcher {
+            path: PathMatch::Prefix(format!("/api/v{}", at + 2)),
+            method: Some(Method::GET),
+            headers: vec![HeaderMatch {
+                name: HeaderName::from_static("x-tenant"),
+                value: ValueMatch::Exact("blue".into()),
+            }],
+            query: Vec::new(),
+        };
+        let matches = if at + 1 == rules { vec![Matcher::default()] } else { vec![other] };
+        let route = RouteName { namespace: "default".into(), name: "shop".into() };
+        let rule = Rule {
+            route,
+            index: at,
+            name: None,
+            filters: Vec::new(),
+            backends: Backends::default(),
+            timeouts: Timeouts::default(),
+        };
+        RuleEntry { rule: Arc::new(rule), matches, created: None }
+    };
+    RouteTable::new((0..rules).map(rule))
+}
+
+criterion_group!(hot, codec, heads, matcher, host, tee);
+criterion_main!(hot);

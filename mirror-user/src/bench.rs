@@ -1,0 +1,17 @@
+//! The private parts of the data path that `benches/hot.rs` measures. Only with the feature
+//! `bench`; nothing else is to use it.
+
+use http::{HeaderValue, request::Parts};
+
+pub use crate::proxy::Tee;
+
+/// Whether a request's head may be sent on, made fit for it.
+pub fn prepare_request(head: &mut Parts) -> bool {
+    crate::proxy::prepare_request(head).is_ok()
+}
+
+/// The Host of a copy.
+#[must_use]
+pub fn shadow_host(host: &HeaderValue, suffix: &str) -> Option<HeaderValue> {
+    crate::proxy::shadow_host(host, suffix)
+}
