@@ -20,6 +20,9 @@ use super::{
 const ANSWER: &str = "{\"message\": \"an answer of about a hundred bytes, as a small API gives \
                       it to each of its many clients\"}";
 
+/// After so long nginx writes what it has of its log.
+const FLUSH: Duration = Duration::from_millis(100);
+
 /// How many requests a connection may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeepAlive {
@@ -61,11 +64,23 @@ impl Backend {
         Ok(Self { log, _process: process })
     }
 
+    /// Empties its log, which nginx goes on to append to: a long run would fill the disk.
+    ///
+    /// # Errors
+    /// Its log is gone.
+    pub(super) fn forget(&self) -> Result<()> {
+        let file = File::options().write(true).open(&self.log);
+        let emptied = file.and_then(|file| file.set_len(0));
+        emptied.with_context(|| self.log.display().to_string())
+    }
+
     /// Begins to count the requests that arrive from now on.
     ///
     /// # Errors
     /// Its log is gone.
     pub(super) fn count(&self) -> Result<Arrivals> {
+        // Lines of the run before may still be in nginx's buffer.
+        std::thread::sleep(2 * FLUSH);
         let mut file = File::open(&self.log).with_context(|| self.log.display().to_string())?;
         file.seek(SeekFrom::End(0))?;
         Ok(Arrivals { file, part: Vec::new(), counted: 0 })
@@ -129,7 +144,7 @@ fn configuration(folder: &Path, log: &Path, limit: KeepAlive) -> String {
          daemon off;\nuser root;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {at}/pid;\n\
          events {{ worker_connections 30000; }}\n\
          http {{\n{temporary}  log_format arrival '$status $request_length';\n  \
-         access_log {log} arrival buffer=64k flush=100ms;\n  \
+         access_log {log} arrival buffer=64k flush={flush}ms;\n  \
          client_max_body_size 0;\n  client_body_buffer_size 64k;\n  http2_max_concurrent_streams 1024;\n  \
          keepalive_requests {requests};\n  \
          server {{\n    listen 80 backlog=4096;\n    listen 81 http2 backlog=4096;\n    \
@@ -139,6 +154,7 @@ fn configuration(folder: &Path, log: &Path, limit: KeepAlive) -> String {
          location /bench. {{ echo_read_request_body; echo_exec /answer.grpc; }}\n    \
          location = /answer.grpc {{ root {at}; types {{ application/grpc grpc; }} \
          error_page 405 =200 $uri; add_trailer grpc-status 0; }}\n  }}\n}}\n",
-        log = log.display()
+        log = log.display(),
+        flush = FLUSH.as_millis()
     )
 }

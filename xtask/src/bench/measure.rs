@@ -130,6 +130,8 @@ pub(super) fn sample(
     let lane = stage.lane(&row.lane()).with_context(|| format!("no lane {}", row.lane()))?;
     let address = peer.address(stage, lane).filter(|_| peer.carries(lane, row.traffic));
     let Some(address) = address else { return Ok(None) };
+    stage.primary.forget()?;
+    stage.shadow.forget()?;
     let count = lane.mirror.map(|_| CopyMeter::begin(stage, peer, lane)).transpose()?;
     let before = peer.cpu()?;
     let run = generators.run(peer.pod, address, row.traffic, duration)?;

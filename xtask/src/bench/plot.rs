@@ -52,7 +52,9 @@ pub(super) fn svg(cells: &[Cell]) -> Option<String> {
         }
         y += 12.0;
     }
-    Some(frame(&body, y))
+    let shown = |peer: &usize| groups.iter().any(|(_, bars)| bars.iter().any(|b| b.0 == *peer));
+    let shown: Vec<_> = (0..PEERS.len()).filter(shown).collect();
+    Some(frame(&body, &shown, y))
 }
 
 fn bars(cells: &[Cell], row: &str) -> Vec<Bar> {
@@ -76,9 +78,10 @@ fn bar(peer: usize, us: f64, y: f64, scale: f64) -> String {
     )
 }
 
-fn frame(body: &str, height: f64) -> String {
+fn frame(body: &str, peers: &[usize], height: f64) -> String {
     let mut legend = String::new();
-    for (at, (_, name, colour)) in PEERS.iter().enumerate() {
+    for (at, peer) in peers.iter().enumerate() {
+        let (_, name, colour) = PEERS[*peer];
         let x = LEFT + at as f64 * 100.0;
         let _ = write!(
             legend,
