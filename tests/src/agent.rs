@@ -1,6 +1,6 @@
 //! `mirror agent` on the simulated node.
 
-use std::{net::SocketAddr, process::ExitStatus, time::Duration};
+use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -66,7 +66,42 @@ impl<'a> Agent<'a> {
     ) -> Result<Self> {
         let routes = node.routes().path();
         let routes = routes.to_string_lossy();
-        let mut argv = [command, &["agent", "--routes", &*routes]].concat();
+        let command = [command, &["agent", "--routes", &*routes]].concat();
+        let mut agent = Self::launch(node, name, &command, captures, flags)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts it without waiting, as one that follows the cluster of a kubeconfig; the node is
+    /// `node-1`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn follow(
+        node: &'a Node,
+        name: &str,
+        kubeconfig: &Path,
+        pods: &[&Pod],
+        flags: &[&str],
+    ) -> Result<Self> {
+        let config = format!("KUBECONFIG={}", kubeconfig.display());
+        let binary = mirror_binary()?;
+        let binary = binary.to_string_lossy();
+        let command = ["env", &*config, &*binary, "agent", "--source", "kube", "--node", "node-1"];
+        let capture = |pod: &&Pod| format!("{}={}", pod.name(), pod.cgroup().display());
+        let captures: Vec<_> = pods.iter().map(capture).collect();
+        let captures: Vec<_> = captures.iter().map(String::as_str).collect();
+        Self::launch(node, name, &command, &captures, flags)
+    }
+
+    fn launch(
+        node: &'a Node,
+        name: &str,
+        command: &[&str],
+        captures: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
+        let mut argv = command.to_vec();
         for capture in captures {
             argv.extend(["--capture", capture]);
         }
@@ -74,12 +109,14 @@ impl<'a> Agent<'a> {
         let admin = argv.iter().position(|arg| *arg == "--admin");
         let admin = admin.and_then(|at| argv.get(at + 1)).unwrap_or(&"127.0.0.1:15920").parse()?;
         let process = node.spawn_apart(name, &argv)?;
-        let mut agent = Self { node, process, admin, command: argv.join(" ") };
-        agent.wait_ready()?;
-        Ok(agent)
+        Ok(Self { node, process, admin, command: argv.join(" ") })
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready within 20 s; with what it wrote.
+    pub fn wait_ready(&mut self) -> Result<()> {
         let mut ended = None;
         let ready = eventually("the agent is ready", Duration::from_secs(20), || {
             ended = self.process.wait(Duration::ZERO).ok().flatten();

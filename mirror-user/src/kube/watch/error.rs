@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// No answer: refused, reset, not trusted, no usable credentials.
-    #[error("the API server cannot be asked: {0}")]
+    #[error("the API server cannot be asked: {}", causes(.0))]
     Unreachable(#[source] Box<::kube::Error>),
     /// The server said no, by a status of HTTP or within the stream.
     #[error("the API server answered {status}: {message}{}", advice(*.status))]
@@ -30,6 +30,20 @@ pub enum WatchError {
     /// Nobody reads the events any more; not a failure.
     #[error("nobody reads the events")]
     Unread,
+}
+
+/// The error and its causes: what refused, and why, stands at the end of them.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        next = cause.source();
+    }
+    said
 }
 
 fn advice(status: u16) -> &'static str {

@@ -1,0 +1,277 @@
+//! `mirror agent --source kube` against a real API server, by the rights of deploy/: strange
+//! routes, outages, compaction, CRDs that go and come.
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
+
+use std::{
+    fmt::Write as _,
+    ops::Range,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use mirror_tests::{
+    Agent, Node, Pod, Process, Service,
+    cluster::{Account, Channel, ControlPlane, DEPLOY, Gate, NAMESPACE, Options},
+    eventually,
+    load::LoadClient,
+    manifest::{Route, Rule},
+    slowness,
+};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A client, a primary and a shadow on the node; the control plane and its objects.
+struct Bed<'n> {
+    node: &'n Node,
+    plane: ControlPlane<'n>,
+    app: Pod,
+    service: Service,
+    account: Account,
+    _servers: Vec<(Pod, Process)>,
+}
+
+impl<'n> Bed<'n> {
+    fn new(node: &'n Node, channel: Channel, server_flags: &[&str]) -> Self {
+        let options = Options {
+            controllers: false,
+            server_flags: server_flags.iter().map(ToString::to_string).collect(),
+            ..Options::default()
+        };
+        let plane = ControlPlane::start(node, &options).unwrap();
+        plane.install_gateway_api(channel).unwrap();
+        plane.kubectl(&["apply", "-k", DEPLOY], "").unwrap();
+        let account = Account::new(node, &plane, NAMESPACE, "mirror-agent", "agent").unwrap();
+        let app = node.pod("app").unwrap();
+        let servers = ["primary", "shadow"].map(|name| {
+            let pod = node.pod(name).unwrap();
+            let echo = pod.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
+            (pod, echo)
+        });
+        let service = node.service("shop", 80, 80, &[&servers[0].0]).unwrap();
+        let shadow = node.service("shadow", 80, 80, &[&servers[1].0]).unwrap();
+        let backend = node.service("primary", 80, 80, &[&servers[0].0]).unwrap();
+        let bed = Self { node, plane, app, service, account, _servers: servers.into() };
+        for manifest in [bed.service.manifest(), backend.manifest(), shadow.manifest()] {
+            bed.apply(&manifest);
+        }
+        bed
+    }
+
+    fn apply(&self, manifest: &str) {
+        // Server-side: nobody reads the discovery of kinds that another test has just installed.
+        self.plane.kubectl(&["apply", "--server-side", "-f", "-"], manifest).unwrap();
+    }
+
+    /// The route to the primary, whose answers say that the agent carried them; with a mirror.
+    fn route(&self, name: &str) -> String {
+        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
+                    value: agent";
+        let rule = Rule::to("primary", 80).filter(mark).mirror("shadow", 80);
+        Route::new(name, &self.service).rule(rule).manifest()
+    }
+
+    fn agent(&self, name: &str, kubeconfig: &Path) -> Agent<'n> {
+        let mut agent = Agent::follow(self.node, name, kubeconfig, &[&self.app], &[]).unwrap();
+        agent.wait_ready().unwrap();
+        agent
+    }
+
+    fn is_mirrored(&self, agent: &Agent<'_>) -> bool {
+        let ask = ["curl", "-sS", "-i", "-m", "5", "http://shop/"];
+        let copies = || agent.metric("mirror_copies_selected_total", &[]).unwrap();
+        let before = copies();
+        let answer = self.app.run(&ask, Duration::from_secs(9)).unwrap().ok().unwrap();
+        answer.contains("x-via: agent") && copies() > before
+    }
+}
+
+fn config(agent: &Agent<'_>) -> Value {
+    let (status, body) = agent.get("/config").unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn frontends(agent: &Agent<'_>) -> usize {
+    config(agent)["frontends"].as_object().unwrap().len()
+}
+
+/// How old what the agent knows may be.
+fn age(agent: &Agent<'_>) -> f64 {
+    agent.metric("mirror_snapshot_age_seconds", &[]).unwrap()
+}
+
+/// Services of these numbers with a route each; one has a filter that mirror does not know.
+fn many(numbers: Range<usize>, strange: Option<usize>) -> String {
+    let mut text = String::new();
+    for at in numbers {
+        let filter = match strange == Some(at) {
+            false => String::new(),
+            true => "filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {path: \
+                     /auth}, backendRef: {name: auth, port: 80}}}], "
+                .into(),
+        };
+        let _ = write!(
+            text,
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: s{at}}}, spec: {{clusterIP: \
+             10.100.{}.{}, ports: [{{port: 80}}]}}}}\n---\n{{apiVersion: \
+             gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: s{at}}}, spec: \
+             {{parentRefs: [{{group: '', kind: Service, name: s{at}}}], rules: \
+             [{{{filter}backendRefs: [{{name: s{at}, port: 80}}]}}]}}}}\n",
+            at / 200,
+            at % 200 + 1,
+        );
+    }
+    text
+}
+
+#[test]
+fn one_strange_route_among_a_hundred_blinds_nobody() {
+    for (lists, flags) in [("streamed", &[][..]), ("paged", &["--feature-gates=WatchList=false"])] {
+        let node = Node::create("strange").unwrap();
+        let bed = Bed::new(&node, Channel::Experimental, flags);
+        bed.apply(&many(0..99, Some(50)));
+        bed.apply(&bed.route("shop"));
+        for start in ["first", "second"] {
+            let agent = bed.agent(&format!("{lists}-{start}"), &bed.account.kubeconfig);
+            assert_eq!(frontends(&agent), 99, "{lists}, {start} start");
+            let config = config(&agent);
+            let problems = config["problems"].as_array().unwrap();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            let problem = problems[0].as_str().unwrap();
+            assert!(problem.starts_with("HTTPRoute default/s50: "), "{problem}");
+            assert!(problem.contains("ExternalAuth"), "{problem}");
+            assert!(bed.is_mirrored(&agent));
+            let paged = agent.log().contains("paged ones");
+            assert_eq!(paged, lists == "paged", "{}", agent.log());
+        }
+    }
+}
+
+/// Kills the API server under load for so long. How long after its readiness the agent follows it
+/// again.
+fn outage(bed: &mut Bed<'_>, agent: &Agent<'_>, seconds: u64) -> Duration {
+    bed.plane.kill_server().unwrap();
+    sleep(Duration::from_secs(seconds));
+    let away = age(agent);
+    assert!(away >= seconds as f64 - 1.0, "the age says {away} after {seconds} s");
+    assert_eq!(agent.get("/readyz").unwrap().0, 200, "an outage makes no agent unready");
+    bed.plane.start_server().unwrap();
+    let ready = Instant::now();
+    eventually("the agent follows again", Duration::from_secs(45), || age(agent) == 0.0).unwrap();
+    ready.elapsed()
+}
+
+#[test]
+fn an_api_server_that_is_killed_stops_no_request() {
+    let node = Node::create("outage").unwrap();
+    let mut bed = Bed::new(&node, Channel::Standard, &[]);
+    bed.apply(&bed.route("shop"));
+    let agent = bed.agent("agent", &bed.account.kubeconfig.clone());
+    let seconds = 120;
+    let client = LoadClient::start(&bed.app, "http://shop", seconds).unwrap();
+    sleep(Duration::from_secs(2));
+    let short = outage(&mut bed, &agent, 10);
+    bed.apply(&many(0..3, None));
+    eventually("new routes count after 10 s", SOON, || frontends(&agent) == 4).unwrap();
+    let long = outage(&mut bed, &agent, 60);
+    bed.plane.kubectl(&["delete", "httproute", "s0"], "").unwrap();
+    eventually("a deletion counts after 60 s", SOON, || frontends(&agent) == 3).unwrap();
+    let events = client.finish().unwrap();
+    println!("{}; resynced {short:?} after readiness (10 s), {long:?} (60 s)", events.summary());
+    events.none_failed("outages of the API server");
+    assert!(events.all().all(|event| event.via == "agent"), "captured all the time");
+    assert!(short < Duration::from_secs(5).mul_f64(slowness()), "{short:?}");
+    assert!(long < Duration::from_secs(32), "{long:?}");
+}
+
+#[test]
+fn what_happens_behind_a_cut_and_a_compaction_is_known_after_it() {
+    let node = Node::create("gate").unwrap();
+    let bed = Bed::new(&node, Channel::Standard, &[]);
+    bed.apply(&many(0..20, None));
+    bed.apply(&bed.route("shop"));
+    let gate = Gate::open(&node, &bed.plane, &bed.account.kubeconfig).unwrap();
+    let agent = bed.agent("agent", gate.kubeconfig());
+    assert_eq!(frontends(&agent), 21);
+    let client = LoadClient::start(&bed.app, "http://shop", 60).unwrap();
+    gate.shut();
+    bed.plane.kubectl(&["delete", "httproute", "s0", "s1", "s2"], "").unwrap();
+    bed.plane.kubectl(&["delete", "service", "s3"], "").unwrap();
+    let burst = Instant::now();
+    bed.apply(&many(20..520, None));
+    println!("the burst took {:?}", burst.elapsed());
+    bed.plane.compact().unwrap();
+    let lists = || agent.metric("mirror_watch_lists_total", &[("kind", "HTTPRoute")]).unwrap();
+    let before = lists();
+    assert_eq!(frontends(&agent), 21, "nothing is known of it yet");
+    gate.reopen();
+    let open = Instant::now();
+    eventually("resynced", SOON, || age(&agent) == 0.0 && frontends(&agent) > 400).unwrap();
+    println!(
+        "resynced after {:?}; lists of routes: {before} before, {} after",
+        open.elapsed(),
+        lists()
+    );
+    let served = bed.plane.kubectl(&["get", "httproutes", "-o", "name"], "").unwrap();
+    eventually("the agent has what the server has", SOON, || {
+        let config = config(&agent);
+        config["routes"].as_array().unwrap().len() == served.lines().count()
+    })
+    .unwrap();
+    client.finish().unwrap().none_failed("a cut watch");
+}
+
+#[test]
+fn a_crd_that_goes_takes_its_routes_and_is_followed_again_when_it_comes() {
+    let node = Node::create("crd").unwrap();
+    let bed = Bed::new(&node, Channel::Standard, &[]);
+    bed.apply(&bed.route("shop"));
+    let agent = bed.agent("agent", &bed.account.kubeconfig);
+    assert!(bed.is_mirrored(&agent));
+    let client = LoadClient::start(&bed.app, "http://shop", 60).unwrap();
+    let crd = "httproutes.gateway.networking.k8s.io";
+    bed.plane.kubectl(&["delete", "crd", crd], "").unwrap();
+    eventually("the routes are gone", SOON, || frontends(&agent) == 0).unwrap();
+    sleep(Duration::from_secs(15));
+    bed.plane.install_gateway_api(Channel::Standard).unwrap();
+    let established = Instant::now();
+    bed.apply(&bed.route("shop"));
+    let applied = established.elapsed();
+    eventually("the route counts again", SOON, || frontends(&agent) == 1).unwrap();
+    let took = established.elapsed();
+    println!(
+        "in force {took:?} after the CRD was established, {:?} after the apply",
+        took - applied
+    );
+    assert!(took - applied < Duration::from_secs(2).mul_f64(slowness()), "{took:?}");
+    assert!(bed.is_mirrored(&agent));
+    assert_eq!(agent.get("/readyz").unwrap().0, 200);
+    client.finish().unwrap().none_failed("a CRD that goes and comes");
+}
+
+#[test]
+fn an_agent_without_a_server_is_not_ready_and_says_why() {
+    let node = Node::create("without").unwrap();
+    let mut bed = Bed::new(&node, Channel::Standard, &[]);
+    bed.apply(&bed.route("shop"));
+    bed.plane.kill_server().unwrap();
+    let mut agent =
+        Agent::follow(&node, "agent", &bed.account.kubeconfig, &[&bed.app], &[]).unwrap();
+    let mut said = String::new();
+    eventually("it says why it is not ready", SOON, || match agent.get("/readyz") {
+        Ok((503, body)) => {
+            said = body;
+            said.contains("API server")
+        }
+        _ => false,
+    })
+    .unwrap();
+    println!("{said}");
+    let ask = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "http://shop/"];
+    bed.app.run(&ask, Duration::from_secs(9)).unwrap().ok().unwrap();
+    bed.plane.start_server().unwrap();
+    agent.wait_ready().unwrap();
+    assert!(bed.is_mirrored(&agent));
+}
