@@ -122,7 +122,7 @@ async fn live(ctx: &Rc<Context>, client: Client, mut stream: TcpStream) {
     let patience = ctx.options.sniff_timeout;
     match timeout(patience, sniff(&mut stream, &mut first, patience)).await {
         Ok(sniffed) => proceed(ctx, client, stream, first, sniffed, None).await,
-        Err(_) if first.is_empty() => wait(ctx, client, stream, first).await,
+        Err(_) if first.is_empty() => Box::pin(wait(ctx, client, stream, first)).await,
         Err(_) => {
             let sniffed = sniff(&mut stream, &mut first, patience).await;
             proceed(ctx, client, stream, first, sniffed, None).await;
@@ -155,6 +155,8 @@ async fn wait(ctx: &Rc<Context>, client: Client, mut stream: TcpStream, mut firs
     proceed(ctx, client, stream, first, sniffed, Some(upstream)).await;
 }
 
+// Boxed: a connection's task is as large as its largest part, and that of HTTP/2 is twice as large
+// as that of HTTP/1.
 async fn proceed(
     ctx: &Rc<Context>,
     client: Client,
@@ -176,11 +178,11 @@ async fn proceed(
     match (kind, opened) {
         (ConnectionKind::Http1, opened) => {
             drop(opened);
-            serve::http1(ctx, Rc::new(client), stream, first.freeze()).await;
+            Box::pin(serve::http1(ctx, Rc::new(client), stream, first.freeze())).await;
         }
         (ConnectionKind::Http2, opened) => {
             drop(opened);
-            serve::http2(ctx, Rc::new(client), stream, first.freeze()).await;
+            Box::pin(serve::http2(ctx, Rc::new(client), stream, first.freeze())).await;
         }
         (_, Some(upstream)) => opaque::join(&ctx, stream, upstream, first).await,
         // A client that ends without a byte is shown to the server as it is.

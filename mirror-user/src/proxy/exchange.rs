@@ -157,6 +157,8 @@ struct Freight {
     offers: Vec<Offer>,
 }
 
+// What is rare is boxed: the future is as large as the largest of its parts, and is made and moved
+// once per request.
 async fn carry(
     ctx: Rc<Context>,
     mut record: Record,
@@ -172,7 +174,7 @@ async fn carry(
     let request = Request::from_parts(head, body);
     // A tunnel of HTTP/2 is a stream like any other.
     if carriage == Carriage::Tunnel && request.version() != Version::HTTP_2 {
-        return tunnel::open(&ctx, record, &to, request).await;
+        return Box::pin(tunnel::open(&ctx, record, &to, request)).await;
     }
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
@@ -207,7 +209,7 @@ async fn carry(
             record.endpoint = Some(endpoint);
             Ok(local::timed_out(record))
         }
-        Ok(Outcome::Bridge(bridge)) => tunnel::bridge(ctx, record, *bridge).await,
+        Ok(Outcome::Bridge(bridge)) => Box::pin(tunnel::bridge(ctx, record, *bridge)).await,
         Err(failure) => Err(record.fail(failure)),
     }
 }

@@ -55,7 +55,8 @@ pub(super) async fn attempt(
     let pooled = if fresh { None } else { pool.take(client.key, endpoint, careful) };
     let mut single = match pooled {
         Some(idle) => idle,
-        None => match open(ctx, &client.place, endpoint).await {
+        // Boxed, as all that is rare: the future of each request is as large as its largest part.
+        None => match Box::pin(open(ctx, &client.place, endpoint)).await {
             Ok((sender, wire)) => Single::new(wire, client.key, sender, false),
             Err(error) => {
                 let failure = Failure::Connect(endpoint, error);

@@ -91,8 +91,11 @@ impl Shares {
         };
         let patience = ctx.options.connect_timeout;
         let open = async || {
-            let stream = transport(ctx, &client.place, endpoint).await?;
-            let opened = Connection::open(stream, patience).await?;
+            let opened = Box::pin(async {
+                let stream = transport(ctx, &client.place, endpoint).await?;
+                Connection::open(stream, patience).await
+            });
+            let opened = opened.await?;
             ctx.primary.roll.enter(client.key, &self.owner, &opened.wire);
             Ok(opened)
         };

@@ -114,7 +114,7 @@ impl Lane {
     /// Waits for room on a connection of HTTP/2.
     pub(super) async fn room(&self) -> Result<Slot, OpenError> {
         let _waiting = Waiting::new(&self.waiting);
-        self.shared.slot(self.most_shared(), async || streams::open(self).await).await
+        self.shared.slot(self.most_shared(), async || Box::pin(streams::open(self)).await).await
     }
 
     fn most_shared(&self) -> usize {
