@@ -88,10 +88,27 @@ fn check_host(head: &request::Parts) -> Result<(), Malformed> {
     if hosts.next().is_some() {
         return Err(Malformed::ManyHosts);
     }
-    let host = host.as_bytes();
-    let plain = host.iter().all(|b| b.is_ascii_graphic() && !b"/?#@\\,\"<>{}|^`".contains(b));
+    let plain = host.as_bytes().iter().all(|b| HOST_BYTES[usize::from(*b)]);
     if plain { Ok(()) } else { Err(Malformed::BadHost) }
 }
+
+/// What a Host may be made of: visible characters, without those that part a URI or never stand in
+/// one. A table, since each byte of each request's Host is looked up.
+const HOST_BYTES: [bool; 256] = {
+    const PARTS: &[u8] = b"/?#@\\,\"<>{}|^`";
+    let mut allowed = [false; 256];
+    let mut byte = b'!' as usize;
+    while byte <= b'~' as usize {
+        allowed[byte] = true;
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < PARTS.len() {
+        allowed[PARTS[at] as usize] = false;
+        at += 1;
+    }
+    allowed
+};
 
 /// `gzip, chunked` would be decoded by one recipient and not by another.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
@@ -172,13 +189,18 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-        .map(|token| token.trim_ascii().to_ascii_lowercase())
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)))
+        .map(<[u8]>::to_ascii_lowercase)
         .filter(|token| !PROTECTED.contains(&token.as_slice()))
         .collect();
     retain(headers, |name| {
         !HOP_BY_HOP.contains(name) && !named.iter().any(|n| n == name.as_str().as_bytes())
     });
 }
+
+/// What Connection says beside the names of fields: most often all that it says.
+const OPTIONS: [&[u8]; 2] = [b"keep-alive", b"close"];
 
 /// Naming these in Connection must not strip the framing or the Host that were just checked.
 const PROTECTED: [&[u8]; 5] =

@@ -47,9 +47,14 @@ impl HeaderModifier {
 /// Keeps the fields whose name `keep` accepts, in their order.
 pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter() {
-        if keep(name) {
-            kept.append(name.clone(), value.clone());
+    // A name comes with the first of its values alone.
+    let mut current = None;
+    for (name, value) in std::mem::take(headers) {
+        if let Some(name) = name {
+            current = keep(&name).then_some(name);
+        }
+        if let Some(name) = &current {
+            kept.append(name, value);
         }
     }
     *headers = kept;
