@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::READ_LIMIT;
+use super::{READ_LIMIT, poll_write_buffers};
 
 /// The socket, and what was read of it.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl AsyncWrite for Replay {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs)
+        poll_write_buffers(self.stream.get_mut(), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

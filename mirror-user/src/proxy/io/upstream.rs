@@ -20,7 +20,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::READ_LIMIT;
+use super::{READ_LIMIT, poll_write_buffers};
 use crate::proxy::http2::HTTP1_GREETING;
 
 /// What an upstream connection's user knows of its socket.
@@ -227,7 +227,7 @@ impl AsyncWrite for UpstreamIo {
         if self.state.write_broken.get() {
             return Poll::Ready(Ok(len));
         }
-        let polled = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
+        let polled = poll_write_buffers(self.stream.get_mut(), cx, bufs);
         self.wrote(polled, len)
     }
 
