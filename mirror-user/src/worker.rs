@@ -195,7 +195,7 @@ async fn run(parts: WorkerParts, mut lines: Lines) {
                 Some(Command::Serve { workload, listener }) => doors.open(workload, listener),
                 Some(Command::Leave(key)) => doors.close(key),
                 Some(Command::Drain) => ctx.drain(),
-                Some(Command::End) | None => return,
+                Some(Command::End) | None => return ctx.end(),
             },
         }
     }

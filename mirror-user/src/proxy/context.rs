@@ -173,6 +173,11 @@ impl Context {
         self.primary.leave(workload);
         self.shadows.leave(workload);
     }
+
+    /// The worker ends: what still waits to be sent is settled.
+    pub fn end(&self) {
+        self.shadows.close();
+    }
 }
 
 /// A client's connection, counted until its end.

@@ -64,7 +64,8 @@ pub struct ShadowOptions {
     pub host_suffix: String,
     /// Where its sockets are made.
     pub place: ShadowPlace,
-    /// Connections per endpoint and worker, at most; a copy beyond them is dropped.
+    /// Connections per endpoint and worker, at most; as many copies may wait for one for a second,
+    /// further ones are dropped.
     pub connections: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -154,7 +155,7 @@ impl Shadows {
     pub(super) fn connections(&self) -> HashMap<Arc<ServicePort>, u64> {
         let mut open: HashMap<_, u64> = HashMap::new();
         for lane in self.lanes.borrow().values() {
-            *open.entry(Arc::clone(&lane.service)).or_default() += lane.open() as u64;
+            *open.entry(Arc::clone(&lane.service)).or_default() += lane.connections() as u64;
         }
         open
     }
@@ -169,6 +170,11 @@ impl Shadows {
             }
             stays
         });
+    }
+
+    /// Closes everything: the worker ends.
+    pub(super) fn close(&self) {
+        self.lanes.borrow_mut().drain().for_each(|(_, lane)| lane.close());
     }
 
     /// The less busy of two endpoints drawn at random, and not one that failed lately.

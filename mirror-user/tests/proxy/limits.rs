@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use mirror_user::outcome::{
-    CopyOutcome::{Dropped, Unknown},
+    CopyOutcome::{Delivered, Dropped, Unknown},
     DropReason, UnknownReason,
 };
 
 use super::{
     faults::unharmed,
     harness::{Setup, ended, told},
-    server::Server,
+    server::{OK, Server},
     wire::Wire,
 };
 
@@ -22,10 +22,31 @@ fn connections_to_a_shadow_are_limited() {
     setup.options.shadow.response_timeout = Duration::from_secs(3);
     let rig = setup.start();
     unharmed(&rig, 20, 10);
+    // Four are carried, four wait in vain for a second.
     let copies = rig.settled("shadow", 20);
     assert_eq!(ended(&copies, Dropped(DropReason::Connections)), 16, "{}", told(&copies));
     assert_eq!(ended(&copies, Unknown(UnknownReason::Timeout)), 4, "{}", told(&copies));
     assert_eq!(shadow.connections(), 4);
+}
+
+#[test]
+fn copies_wait_a_moment_for_a_connection() {
+    let primary = Server::ok();
+    // Slow, and closes after each answer without saying so.
+    let shadow = Server::start(|mut visit| {
+        visit.request();
+        std::thread::sleep(Duration::from_millis(100));
+        visit.wire.send(OK);
+    });
+    let mut setup = Setup::mirrored(&primary, shadow.address);
+    setup.options.shadow.connections = 3;
+    let rig = setup.start();
+    let mut client = rig.client();
+    for _ in 0..6 {
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
+    }
+    rig.all_ended("shadow", 6, Delivered);
+    assert_eq!(shadow.connections(), 6);
 }
 
 #[test]

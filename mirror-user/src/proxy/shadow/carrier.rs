@@ -39,8 +39,15 @@ const BUFFER: usize = 64 * 1024;
 /// How often a copy may come back unsent from a connection that was just closed.
 const MOVES: u8 = 3;
 
-/// Connects, carries `first`, then what the lane hands it, until the connection ends.
+/// Connects, carries `first`, then what the lane hands it, until the connection ends; and makes
+/// room for copies that wait.
 pub(super) async fn run(opened: Opened, first: Copy) {
+    let lane = Rc::clone(opened.lane());
+    carry_all(opened, first).await;
+    lane.relieve();
+}
+
+async fn carry_all(opened: Opened, first: Copy) {
     let lane = Rc::clone(opened.lane());
     let (mut sender, mut line, wire) = match open(&lane).await {
         Ok(connected) => connected,
@@ -63,7 +70,14 @@ pub(super) async fn run(opened: Opened, first: Copy) {
             Some(Fate::Broken) => return lane.answered(false),
             Some(Fate::Ended) | None => return,
         }
-        match line.drive(lane.park(&wire)).await.flatten() {
+        if lane.is_awaited() && !wire.is_quiet() {
+            return;
+        }
+        let next = match lane.next() {
+            Some(next) => Some(next),
+            None => line.drive(lane.park(&wire)).await.flatten(),
+        };
+        match next {
             Some(next) => copy = next,
             None => return,
         }

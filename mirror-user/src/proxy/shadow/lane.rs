@@ -1,9 +1,11 @@
 //! A lane: the connections of this worker to one shadow endpoint. In: copies. Each goes to an idle
-//! connection or a free stream, or to a new one, or is dropped: there is no queue that a slow
-//! shadow could fill.
+//! connection or a free stream, or to a new one; where there is none, it waits for a moment, or is
+//! dropped. As many may wait as there are connections: what a burst needs, and a slow shadow cannot
+//! make longer.
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
@@ -29,6 +31,9 @@ use crate::{
 /// Longest time between two copies on a connection (gunicorn's gthread closes after 2 s).
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long a copy may wait for a connection of HTTP/1.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Connections in a row that may break before an answer's end: each costs a new one, and a
 /// shadow that breaks them all would cost one per request.
 const BROKEN: u32 = 16;
@@ -45,6 +50,8 @@ pub(super) struct Lane {
     open: Cell<usize>,
     carriers: RefCell<JoinSet<()>>,
     idle: RefCell<Vec<Rc<Letterbox>>>,
+    /// Copies that wait for one of the connections of HTTP/1, and since when.
+    queue: RefCell<VecDeque<(Instant, Copy)>>,
     /// Connections of HTTP/2.
     shared: Pool,
     /// Copies that wait for one of them to open.
@@ -73,6 +80,7 @@ impl Lane {
             open: Cell::new(0),
             carriers: RefCell::default(),
             idle: RefCell::default(),
+            queue: RefCell::default(),
             shared: Pool::default(),
             waiting: Cell::new(0),
             reach: Cell::new(Backoff::new(0)),
@@ -94,12 +102,51 @@ impl Lane {
             }
             slot.close();
         }
-        if self.is_full(Speaks::Http1) {
-            return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+        if self.open.get() < self.options.connections {
+            self.open(copy);
+        } else if self.queue.borrow().len() < self.options.connections {
+            self.queue.borrow_mut().push_back((self.used.get(), copy));
+        } else {
+            copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
+    }
+
+    fn open(self: &Rc<Self>, copy: Copy) {
         self.open.set(self.open.get() + 1);
         let run = carrier::run(Opened(Rc::clone(self)), copy);
         self.carriers.borrow_mut().spawn_local(run);
+    }
+
+    /// Whether copies wait for a connection of HTTP/1.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
+    /// The next copy that waits.
+    pub(super) fn next(&self) -> Option<Copy> {
+        self.queue.borrow_mut().pop_front().map(|(_, copy)| copy)
+    }
+
+    /// Opens connections for those that wait, as far as there is room.
+    pub(super) fn relieve(self: &Rc<Self>) {
+        while self.open.get() < self.options.connections {
+            let Some(copy) = self.next() else { return };
+            if self.is_resting() {
+                copy.ticket.settle(CopyOutcome::Dropped(DropReason::Backoff), 0);
+            } else {
+                self.open(copy);
+            }
+        }
+    }
+
+    /// Drops those that have waited too long.
+    fn expire(&self) {
+        let late = |(since, _): &(Instant, Copy)| since.elapsed() > PATIENCE;
+        while self.queue.borrow().front().is_some_and(late) {
+            if let Some(copy) = self.next() {
+                copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+            }
+        }
     }
 
     fn take_stream(self: &Rc<Self>, copy: Copy) {
@@ -121,11 +168,13 @@ impl Lane {
         streams::CONNECTIONS.min(self.options.connections)
     }
 
-    /// Whether a copy would find no connection, and none more is allowed.
+    /// Whether a copy would find no connection, none more is allowed, and no more may wait.
     pub(super) fn is_full(&self, speaks: Speaks) -> bool {
         match speaks {
             Speaks::Http1 => {
-                self.idle.borrow().is_empty() && self.open.get() >= self.options.connections
+                self.idle.borrow().is_empty()
+                    && self.open.get() >= self.options.connections
+                    && self.queue.borrow().len() >= self.options.connections
             }
             Speaks::Http2 => {
                 let may_wait = self.shared.len() < self.most_shared() || self.shared.is_opening();
@@ -136,14 +185,14 @@ impl Lane {
     }
 
     /// Connections, idle ones as well.
-    pub(super) fn open(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.open.get() + self.shared.len()
     }
 
-    /// Connections and streams that carry a copy or are being made.
+    /// Copies that wait, and connections and streams that carry one or are being made.
     pub(super) fn busy(&self) -> usize {
         let single = self.open.get() - self.idle.borrow().len().min(self.open.get());
-        single + self.shared.streams() + self.waiting.get()
+        single + self.queue.borrow().len() + self.shared.streams() + self.waiting.get()
     }
 
     /// Whether the endpoint failed lately and is left alone.
@@ -170,7 +219,9 @@ impl Lane {
     }
 
     /// Closes what has idled too long; whether the lane is still of use.
-    pub(super) fn sweep(&self) -> bool {
+    pub(super) fn sweep(self: &Rc<Self>) -> bool {
+        self.expire();
+        self.relieve();
         while self.carriers.borrow_mut().try_join_next().is_some() {}
         self.idle.borrow_mut().retain(|slot| {
             let stays = slot.since.elapsed() <= IDLE;
@@ -182,8 +233,10 @@ impl Lane {
         self.shared.sweep(IDLE) || self.open.get() > 0 || self.used.get().elapsed() < MEMORY
     }
 
-    /// Closes all connections, whatever they carry.
+    /// Closes all connections, whatever they carry, and drops what waits.
     pub(super) fn close(&self) {
+        let waiting = std::mem::take(&mut *self.queue.borrow_mut());
+        drop(waiting);
         self.shared.close();
         self.carriers.borrow_mut().abort_all();
     }
