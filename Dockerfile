@@ -10,5 +10,5 @@ RUN cargo build --locked --release -p mirror-user
 # The same release as above, for its libc; the binary needs nothing else.
 FROM debian:bookworm-slim
 COPY --from=build /mirror/target/release/mirror /usr/local/bin/mirror
-# The agent runs as root, with three capabilities; the controller as the user that its Deployment says.
+# The agent runs as root, with the capabilities that its DaemonSet names; the controller as the user that its Deployment says.
 ENTRYPOINT ["/usr/local/bin/mirror"]
