@@ -30,7 +30,7 @@ mod gateway_api;
 mod kubelet;
 mod relay;
 
-pub use account::{Account, Request, allowed};
+pub use account::{Account, Request, allowed, requests_of};
 pub use api::Api;
 pub use binaries::Binaries;
 pub use control_plane::{ControlPlane, Options};

@@ -68,19 +68,32 @@ impl Account {
     /// # Errors
     /// The control plane has no audit log, or it is not JSON.
     pub fn requests(&self, plane: &ControlPlane<'_>) -> Result<Vec<Request>> {
-        let log = plane.audit_log()?;
-        let mut requests = Vec::new();
-        // The last line may be under way.
-        for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let event: Value = serde_json::from_str(line).context("the audit log")?;
-            let credential =
-                &event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0];
-            if event["user"]["username"] == *self.user && *credential == *self.credential {
-                requests.push(Request::new(&event));
-            }
-        }
-        Ok(requests)
+        filtered(plane, |user| {
+            let credentials = &user["extra"]["authentication.kubernetes.io/credential-id"];
+            user["username"] == *self.user && credentials[0] == *self.credential
+        })
     }
+}
+
+/// The requests that a user made, by whichever token, in their order.
+///
+/// # Errors
+/// The control plane has no audit log, or it is not JSON.
+pub fn requests_of(plane: &ControlPlane<'_>, username: &str) -> Result<Vec<Request>> {
+    filtered(plane, |user| user["username"] == *username)
+}
+
+fn filtered(plane: &ControlPlane<'_>, by: impl Fn(&Value) -> bool) -> Result<Vec<Request>> {
+    let log = plane.audit_log()?;
+    let mut requests = Vec::new();
+    // The last line may be under way.
+    for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let event: Value = serde_json::from_str(line).context("the audit log")?;
+        if by(&event["user"]) {
+            requests.push(Request::new(&event));
+        }
+    }
+    Ok(requests)
 }
 
 impl Request {
