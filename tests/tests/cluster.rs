@@ -29,7 +29,7 @@ spec:
         image: echo
         args: [--listen, "0.0.0.0:80"]
         readinessProbe:
-          httpGet: {path: /, port: 80}
+          httpGet: {path: /get, port: 80}
           periodSeconds: 1
 ---
 apiVersion: v1
@@ -106,7 +106,7 @@ fn pods_live_as_on_a_node() {
 
 fn a_service_has_a_name_and_both_endpoints(plane: &ControlPlane<'_>, kubelet: &Kubelet) {
     eventually("both endpoints answer", PATIENCE, || {
-        let script = "for i in 1 2 3 4 5 6; do curl -sS -m 2 http://web:8000/; done";
+        let script = "for i in 1 2 3 4 5 6; do curl -sS -m 2 http://web:8000/get; done";
         let _ = plane.kubectl(&["exec", "client", "-c", "main", "--", "sh", "-c", script], "");
         let pods = plane.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"], "").unwrap();
         pods.lines().all(|pod| {
@@ -116,7 +116,7 @@ fn a_service_has_a_name_and_both_endpoints(plane: &ControlPlane<'_>, kubelet: &K
         })
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", kubelet.proxy_log()));
-    let full = "http://web.default.svc.cluster.local:8000/";
+    let full = "http://web.default.svc.cluster.local:8000/get";
     assert!(client(plane, &["curl", "-sS", full]).contains("Host"));
     let tail = plane.kubectl(&["logs", "deploy/web", "--tail=1"], "").unwrap();
     assert_eq!(tail.lines().count(), 1, "{tail}");
@@ -168,7 +168,7 @@ fn a_container_that_fails_is_started_again(plane: &ControlPlane<'_>) {
 fn a_deleted_pod_leaves_nothing(plane: &ControlPlane<'_>, node: &Node) {
     let namespaces = || {
         let links = node.netns().ip("link show type veth").unwrap();
-        links.lines().filter(|line| line.contains("kube")).count()
+        links.lines().filter(|line| line.contains(": kube")).count()
     };
     assert_eq!(namespaces(), 3);
     let args = ["delete", "pod/client", "deployment/web", "--cascade=foreground", "--timeout=60s"];

@@ -37,7 +37,7 @@ mod volumes;
 
 use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::Api;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,7 +52,10 @@ use self::{
     server::{Known, Server},
 };
 use super::{ControlPlane, control_plane::NODE_NAME};
-use crate::process::Process;
+use crate::{
+    command::run,
+    process::{Process, eventually},
+};
 
 /// As kubelet has it.
 const SERVER_PORT: u16 = 10250;
@@ -134,11 +137,21 @@ fn proxy(plane: &ControlPlane<'_>) -> Result<Process> {
         "--conntrack-min=0",
         "--conntrack-tcp-timeout-established=0s",
         "--conntrack-tcp-timeout-close-wait=0s",
-        // As often as it can: a test waits for each change.
-        "--nftables-min-sync-period=100ms",
         "--bind-address=127.0.0.1",
     ];
-    plane.node().spawn("kube-proxy", &argv)
+    let mut proxy = plane.node().spawn("kube-proxy", &argv)?;
+    let mut ended = None;
+    let ready = eventually("kube-proxy balances", Duration::from_secs(30), || {
+        ended = proxy.wait(Duration::ZERO).ok().flatten();
+        let list = ["nft", "list", "table", "ip", "kube-proxy"];
+        let table = plane.node().netns().enter(|| run(&list, ""));
+        ended.is_some() || matches!(table, Ok(Ok(_)))
+    });
+    match ended {
+        Some(status) => bail!("kube-proxy: {status}: {}", proxy.stderr()),
+        None => ready.with_context(|| proxy.stderr())?,
+    }
+    Ok(proxy)
 }
 
 /// Makes the node known and opens its ports.

@@ -7,9 +7,10 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -134,8 +135,9 @@ impl Launch {
         let sys = root.join("sys");
         mount(Some("sysfs"), &sys, Some("sysfs"), MsFlags::empty(), NONE).context("/sys")?;
         for (path, content) in &self.files {
-            let path = below(&root, path);
-            // A link would lead out of the root.
+            let folder = below(&root, path.parent().unwrap_or(path));
+            let path = folder.join(path.file_name().unwrap_or_default());
+            // It may be a link, which would be followed.
             let _ = fs::remove_file(&path);
             fs::write(&path, content).with_context(|| path.display().to_string())?;
         }
@@ -205,7 +207,56 @@ fn devices(dev: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An absolute path of the container, from outside.
+/// An absolute path of the container, from outside. Links lead to where they would inside: followed
+/// by the kernel, `/var/run` would be the machine's `/run`.
 fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
+    let mut resolved = PathBuf::new();
+    let mut rest: Vec<_> = parts(path).rev().collect();
+    // As many as the kernel follows (MAXSYMLINKS).
+    let mut links = 40;
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            resolved.pop();
+            continue;
+        }
+        match fs::read_link(root.join(&resolved).join(&part)) {
+            Ok(target) if links > 0 => {
+                links -= 1;
+                if target.is_absolute() {
+                    resolved.clear();
+                }
+                rest.extend(parts(&target).rev());
+            }
+            _ => resolved.push(part),
+        }
+    }
+    root.join(resolved)
+}
+
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_to_where_they_would_inside() {
+        let root = std::env::temp_dir().join(format!("below-{}", std::process::id()));
+        fs::create_dir_all(root.join("var/lib")).expect("a folder");
+        symlink("/run", root.join("var/run")).expect("an absolute link");
+        symlink("../../etc", root.join("var/lib/etc")).expect("a relative link");
+        symlink("loop", root.join("loop")).expect("a link to itself");
+        let inside = |path: &str| below(&root, Path::new(path));
+        assert_eq!(inside("/var/run/secrets"), root.join("run/secrets"));
+        assert_eq!(inside("/var/lib/etc/hosts"), root.join("etc/hosts"));
+        assert_eq!(inside("/../../new"), root.join("new"));
+        assert_eq!(inside("/loop/x"), root.join("loop/x"));
+        fs::remove_dir_all(root).expect("it was made above");
+    }
 }

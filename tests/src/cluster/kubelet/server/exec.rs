@@ -4,10 +4,16 @@
 //! `v5.channel.k8s.io` (or v4, its like without closing stdin): each message begins with a channel's
 //! number. Out: stdout and stderr on 1 and 2, at the end a Status on 3. There are no terminals.
 
-use std::process::{ExitStatus, Stdio};
+use std::{
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use http::{
     Request, Response, StatusCode,
     header::{
@@ -18,17 +24,24 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::{Child, ChildStdin, Command},
     sync::mpsc,
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use super::{Body, Query, text};
 use crate::cluster::kubelet::record::{Record, State};
+
+type Sink<S> = SplitSink<WebSocketStream<S>, Message>;
+type Source<S> = SplitStream<WebSocketStream<S>>;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -98,7 +111,7 @@ pub(super) fn answer(
 /// Runs the command, and carries its streams.
 async fn run<S>(socket: WebSocketStream<S>, mut command: Command) -> Result<()>
 where
-    S: AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sink, mut source) = socket.split();
     // Tells the client that the streams are there, as kubelet does.
@@ -111,7 +124,7 @@ where
                 "reason": "InternalError", "code": 500,
             });
             sink.send(message(ERROR, status.to_string().as_bytes())).await?;
-            return sink.close().await.context("close");
+            return finish(sink, source).await;
         }
     };
     let mut stdin = child.stdin.take();
@@ -137,7 +150,20 @@ where
     }
     let status = child.wait().await?;
     sink.send(message(ERROR, verdict(status).to_string().as_bytes())).await?;
-    sink.close().await.context("close")
+    finish(sink, source).await
+}
+
+/// Closes with 1000, which the client takes for the streams' end (anything else is a failure), and
+/// waits a moment for its answer.
+async fn finish<S>(mut sink: Sink<S>, mut source: Source<S>) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    sink.send(Message::Close(Some(frame))).await.context("close")?;
+    let rest = async { while let Some(Ok(_)) = source.next().await {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    Ok(())
 }
 
 /// What comes from the client: stdin's bytes, or its end.
