@@ -1,9 +1,11 @@
 //! The project's commands: `cargo xtask run` (the demo), `cargo xtask test` (every check),
-//! `cargo xtask bench` (beside other proxies), and `cargo xtask build-ebpf`. They need nothing but
-//! Rust, and install the rest.
+//! `cargo xtask bench` (beside other proxies), `cargo xtask cluster` (Kubernetes on this machine),
+//! and `cargo xtask build-ebpf`. They need nothing but Rust, and Go for the cluster, and install
+//! the rest.
 
 mod bench;
 pub mod build_ebpf;
+mod cluster;
 mod demo;
 mod kernel;
 mod suite;
@@ -23,6 +25,9 @@ enum Command {
     Test(suite::TestArgs),
     /// Measure what mirror costs, beside other proxies and in turns with them
     Bench(bench::BenchArgs),
+    /// A Kubernetes cluster on this machine, with a real control plane
+    #[command(subcommand)]
+    Cluster(cluster::Action),
     /// Build the programs for the kernel from source
     BuildEbpf {
         /// Install what the build needs
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(args) => demo::run(&args),
         Command::Test(args) => suite::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Cluster(action) => cluster::run(&action),
         Command::BuildEbpf { install, commit } => {
             let options = build_ebpf::Options { install, commit };
             build_ebpf::build(&tools::root(), options)

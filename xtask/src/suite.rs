@@ -16,7 +16,7 @@ use crate::kernel::{self, Extent};
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
     /// Run this step only; may be given several times: tools, format, ebpf, committed, lint, unit,
-    /// docs, build, e2e, kernel, licenses, advisories
+    /// docs, build, cluster, e2e, kernel, licenses, advisories
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// Run the unit and end-to-end tests whose name contains this

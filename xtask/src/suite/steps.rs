@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::tally::Tally;
 use crate::{
-    build_ebpf,
+    build_ebpf, cluster,
     kernel::{self, Extent},
     tools,
 };
@@ -18,7 +18,7 @@ use crate::{
 type Step = fn(Option<&str>) -> Result<Tally>;
 
 /// All steps in order: the cheap ones first, what later ones need before them.
-pub(super) const ALL: [(&str, Step); 12] = [
+pub(super) const ALL: [(&str, Step); 13] = [
     ("tools", |_| done(install())),
     ("format", |_| done(format())),
     ("ebpf", |_| done(ebpf())),
@@ -27,6 +27,7 @@ pub(super) const ALL: [(&str, Step); 12] = [
     ("unit", unit),
     ("docs", |_| done(docs())),
     ("build", |_| done(tools::build_mirror())),
+    ("cluster", |_| done(control_plane())),
     ("e2e", end_to_end),
     ("kernel", |filter| kernel::test(kernel::DEFAULT, Extent::Short, filter)),
     ("licenses", |_| done(licenses())),
@@ -53,6 +54,13 @@ fn install() -> Result<()> {
         ("cc", "gcc"),
     ])?;
     tools::venv().map(drop)
+}
+
+/// The components that the end-to-end tests with a cluster start: never skipped, since without them
+/// nothing there would be shown.
+fn control_plane() -> Result<()> {
+    cluster::install()?;
+    mirror_tests::cluster::Binaries::build().map(drop)
 }
 
 fn format() -> Result<()> {
