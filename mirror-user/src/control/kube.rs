@@ -141,14 +141,16 @@ impl Cluster {
             return false;
         }
         let changes = std::mem::take(&mut self.changes);
-        self.remarked = false;
+        let remarked = std::mem::take(&mut self.remarked);
         let remarks = self.remarks();
         if !self.in_force {
             self.in_force = true;
             control.replace(&self.rows.objects, remarks, now);
             return true;
         }
-        control.update(&self.rows.objects, &changes, remarks, now);
+        if remarked || !changes.is_empty() {
+            control.update(&self.rows.objects, &changes, remarks, now);
+        }
         changes.enrolment
     }
 
@@ -180,7 +182,8 @@ impl Cluster {
     /// Before everything was listed there is none: what a Service lacks may just not have come.
     fn has_news(&self) -> bool {
         let complete = self.feeds.iter().all(|feed| feed.complete);
-        complete && (!self.in_force || self.remarked || !self.changes.is_empty())
+        let changed = !self.changes.is_empty() || self.changes.enrolment;
+        complete && (!self.in_force || self.remarked || changed)
     }
 
     /// The next event of any watch.

@@ -138,6 +138,27 @@ async fn a_burst_is_put_in_force_in_few_states_and_an_unchanged_object_in_none()
     assert_eq!(rig.settle(SECOND).await, 0);
 }
 
+/// A pod that belongs to no Service is a client like any other.
+#[tokio::test(start_paused = true)]
+async fn a_new_pod_is_news_and_no_new_state() {
+    let server = with_routes();
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    let generation = rig.snapshot.load().generation;
+    let pod = json!({"metadata": {"namespace": "default", "name": "client", "uid": "1-2"},
+        "spec": {"containers": [{"name": "c"}]}});
+    server.apply("pods", pod.clone());
+    rig.cluster.changed().await;
+    assert!(rig.cluster.put_in_force(&mut rig.control, Instant::now()));
+    assert_eq!(rig.cluster.objects().pods.len(), 1);
+    server.apply("pods", pod);
+    assert_eq!(rig.settle(SECOND).await, 0);
+    server.delete("pods", "client");
+    rig.cluster.changed().await;
+    assert!(rig.cluster.put_in_force(&mut rig.control, Instant::now()));
+    assert_eq!(rig.snapshot.load().generation, generation);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_crds_there_are_no_routes_and_with_them_there_are_within_two_seconds() {
     let server = Server::new();
