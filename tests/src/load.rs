@@ -22,7 +22,9 @@ const RATE: usize = 200;
 /// Kept connections, half of which wait for an answer at any time.
 const KEPT: usize = 50;
 
-const SCRIPT: &str = include_str!("load/client.py");
+/// The client itself, for a pod that a cluster starts: `python3 -c SCRIPT URL SECONDS
+/// NEW_PER_SECOND KEPT`. What it prints is for [`Events::parse`].
+pub const SCRIPT: &str = include_str!("load/client.py");
 
 /// The client, running.
 #[derive(Debug)]
@@ -88,13 +90,20 @@ impl LoadClient {
         let status = self.process.wait(Duration::from_secs(u64::from(self.seconds) + 20))?;
         let ended = status.is_some_and(|status| status.success());
         ensure!(ended, "the client: {status:?}: {}", self.process.stderr());
-        let text = self.process.stdout();
-        let events = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-        Ok(Events(events.context("the client's report")?))
+        Events::parse(&self.process.stdout())
     }
 }
 
 impl Events {
+    /// Reads what the client has printed.
+    ///
+    /// # Errors
+    /// A line is not one of its report.
+    pub fn parse(text: &str) -> Result<Self> {
+        let events = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        Ok(Self(events.context("the client's report")?))
+    }
+
     /// All of them, in the order in which they ended.
     pub fn all(&self) -> impl Iterator<Item = &Event> {
         self.0.iter()
