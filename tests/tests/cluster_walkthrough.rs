@@ -116,6 +116,12 @@ fn requests(log: &str) -> usize {
     log.lines().filter(|line| line.contains("\"GET /headers HTTP/1.1\" 200")).count()
 }
 
+/// The size of the last answer: the field behind the status.
+fn answer_size(log: &str) -> usize {
+    let line = log.lines().rfind(|line| line.contains("\"GET /headers")).unwrap();
+    line.split("\" 200 ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
 /// Installs mirror as README says.
 fn install(walk: &Walk<'_>) {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
@@ -167,9 +173,11 @@ fn the_walkthrough_holds_as_published() {
     headers(&walk.next("kubectl exec deploy/curl -- curl"));
     // The copy is out of band.
     walk.wait_for_requests("v2", 1);
-    assert_eq!(requests(&walk.next("kubectl logs deploy/httpbin-v1")), 11);
+    let primary = walk.next("kubectl logs deploy/httpbin-v1");
     let shadow = walk.next("kubectl logs deploy/httpbin-v2");
-    assert_eq!(requests(&shadow), 1);
+    assert_eq!((requests(&primary), requests(&shadow)), (11, 1));
+    // httpbin's answer has the Host that it was sent: httpbin-shadow:8000.
+    assert_eq!(answer_size(&shadow), answer_size(&primary) + "-shadow".len());
     for count in 2..=10 {
         walk.shell("kubectl exec deploy/curl -- curl -sS http://httpbin:8000/headers");
         walk.wait_for_requests("v2", count);

@@ -146,7 +146,7 @@ async fn config_map(
     };
     let text = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
     let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
-    keys(text.chain(binary).collect(), items, path)
+    keys(&text.chain(binary).collect(), items, path)
 }
 
 async fn secret(
@@ -160,11 +160,11 @@ async fn secret(
     let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let secret = api.get(name).await?;
     let data = secret.data.unwrap_or_default();
-    keys(data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect(), items, path)
+    keys(&data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect(), items, path)
 }
 
 /// Writes all keys under their names, or the chosen ones under theirs.
-fn keys(data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, path: &Path) -> Result<()> {
+fn keys(data: &BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, path: &Path) -> Result<()> {
     let Some(items) = items else {
         return data.iter().try_for_each(|(key, bytes)| write(&path.join(key), bytes));
     };
