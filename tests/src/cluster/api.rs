@@ -70,6 +70,14 @@ impl<'a> Api<'a> {
         self.request("POST", path, "application/json", &object.to_string())
     }
 
+    /// Creates an object in a collection: the status, and the object or why not.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn create(&self, path: &str, object: &Value) -> Result<(u16, Value)> {
+        self.request("POST", path, "application/json", &object.to_string())
+    }
+
     fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<(u16, Value)> {
         // HTTP/1.0: the answer is not chunked and ends with the connection.
         let head = format!(
