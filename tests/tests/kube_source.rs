@@ -225,6 +225,27 @@ fn what_happens_behind_a_cut_and_a_compaction_is_known_after_it() {
 }
 
 #[test]
+fn a_burst_of_routes_stops_no_request() {
+    let node = Node::create("burst").unwrap();
+    let bed = Bed::new(&node, Channel::Standard, &[]);
+    bed.apply(&bed.route("shop"));
+    let agent = bed.agent("agent", &bed.account.kubeconfig);
+    let client = LoadClient::start(&bed.app, "http://shop", 45).unwrap();
+    let begun = Instant::now();
+    bed.apply(&many(0..500, None));
+    let applied = begun.elapsed();
+    eventually("all are in force", SOON, || frontends(&agent) == 501).unwrap();
+    println!(
+        "500 Services and routes: applied in {applied:?}, in force {:?} later",
+        begun.elapsed() - applied
+    );
+    let events = client.finish().unwrap();
+    println!("  meanwhile {}", events.summary());
+    events.none_failed("a burst of routes");
+    assert!(events.all().all(|event| event.via == "agent"), "captured all the time");
+}
+
+#[test]
 fn a_crd_that_goes_takes_its_routes_and_is_followed_again_when_it_comes() {
     let node = Node::create("crd").unwrap();
     let bed = Bed::new(&node, Channel::Standard, &[]);
