@@ -2,7 +2,7 @@
 //! In: the objects of the cluster. Out: `status.parents` of HTTPRoutes, and Events. It carries no
 //! traffic and needs no capability; without it everything works, and nobody is told.
 //!
-//! The flow: [`informer`] (watches -> [`world`]) -> [`plan`] (resolve -> [`status`]) -> [`writer`]
+//! The flow: `informer` (watches -> [`world`]) -> [`plan`] (resolve -> [`status`]) -> [`writer`]
 //! (while the [`lease`] says so; with [`events`] beside it). [`uninstall`] takes it all out again.
 
 use std::{sync::Arc, time::Duration};

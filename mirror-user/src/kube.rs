@@ -1,5 +1,5 @@
 //! The API server of a cluster, as far as mirror speaks to it. In: where the cluster is. Out: a
-//! client ([`client`]), and of each watched kind a stream of [`Event`]s ([`Watch`]) that survives
+//! client (`client`), and of each watched kind a stream of [`Event`]s ([`Watch`]) that survives
 //! what happens to API servers: restarts, compactions, lists cut in the middle, servers that do
 //! not stream lists. It decodes no object: that is the reader's, one object at a time.
 
