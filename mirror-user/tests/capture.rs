@@ -7,7 +7,7 @@ mod fixture;
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -291,7 +291,11 @@ fn the_programs_log_at_debug_level() {
     });
 }
 
-const MIRROR: &str = env!("CARGO_BIN_EXE_mirror");
+/// `mirror` itself; on another kernel than the one it was built on it is elsewhere.
+fn mirror() -> PathBuf {
+    let elsewhere = std::env::var_os("MIRROR_BIN").map(PathBuf::from);
+    elsewhere.unwrap_or_else(|| env!("CARGO_BIN_EXE_mirror").into())
+}
 
 fn leftovers(parent: &Path) -> usize {
     let entries = fs::read_dir(parent).expect("a cgroup").flatten();
@@ -304,7 +308,7 @@ fn the_trial_sees_its_own_connections_and_leaves_nothing() {
     let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
     // What a killed agent left.
     fs::create_dir(parent.0.join("mirror-trial-0")).expect("a cgroup can be made");
-    trial(&mut programs, &parent.0, Path::new(MIRROR)).unwrap_or_else(|error| panic!("{error}"));
+    trial(&mut programs, &parent.0, &mirror()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(leftovers(&parent.0), 0);
 }
 
@@ -330,8 +334,8 @@ fn a_trial_that_fails_says_why_and_leaves_nothing() {
     let error = fail(liar.to_str().expect("UTF-8"));
     assert!(matches!(error, TrialError::Unseen { made: 2, seen: 0 }), "{error}");
     forbid(&parent);
-    let error = fail(MIRROR);
+    let error = fail(&mirror().to_string_lossy());
     assert!(error.to_string().contains("BPF_F_ALLOW_MULTI"), "{error}");
-    let error = trial(&mut programs, Path::new("/nonexistent"), Path::new(MIRROR));
+    let error = trial(&mut programs, Path::new("/nonexistent"), &mirror());
     assert!(matches!(error, Err(TrialError::Cgroup { .. })), "{error:?}");
 }
