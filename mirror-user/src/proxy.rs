@@ -13,6 +13,7 @@ mod dress;
 mod ending;
 mod exchange;
 mod framing;
+mod http1;
 mod http2;
 mod inbound;
 mod interim;

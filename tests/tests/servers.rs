@@ -158,6 +158,9 @@ fn nginx_closes_after_twenty_requests() {
     all_once(&pair, &agent, servers.each_ref(), "pauses", [40, 8, 8]);
 }
 
+/// Requests under way at a time.
+const CLIENTS: u64 = 8;
+
 #[test]
 fn a_node_server_closing_at_random_executes_nothing_twice() {
     const COUNT: usize = 3000;
@@ -168,7 +171,7 @@ fn a_node_server_closing_at_random_executes_nothing_twice() {
         })
     });
     let agent = pair.mirroring(&[]).unwrap();
-    let result = load(&pair, "node", COUNT, 8, 600);
+    let result = load(&pair, "node", COUNT, CLIENTS as usize, 600);
     let copies = Copies::settled(&agent).unwrap();
     println!("node: {copies:?}\n{}", Copies::losses(&agent).unwrap());
     assert_eq!(result["ok"].as_array().unwrap().len(), COUNT, "{}", agent.log());
@@ -191,9 +194,12 @@ fn explained(shadow: &Server, copies: Copies, agent: &Agent<'_>) {
     // Executed and not answered: what became of it cannot be known. Everything else it executed
     // was answered.
     assert!(copies.unknown >= ways["instead"], "{copies:?} {ways:?}\n{}", agent.log());
-    assert_eq!(copies.delivered, executed - ways["instead"], "{copies:?} {ways:?}");
+    let behind = executed - ways["instead"] - copies.delivered;
+    // Node does what lies behind an answer that closes, and answers none of it. That the agent sent
+    // more than one at a time is found out at the first close, and not done for a while then.
+    assert!(behind < CLIENTS, "{copies:?} {ways:?}");
     // A copy that met a connection while it was being closed: at most one for each.
-    let lost = copies.unknown + copies.dropped - ways["instead"];
+    let lost = copies.unknown + copies.dropped - ways["instead"] - behind;
     assert!(lost <= ways["after"], "{copies:?} {ways:?}");
 }
 

@@ -11,7 +11,6 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     context::Context,
     ending::{self, Ends},
-    io::ClientState,
     opaque,
     primary::{self, Shares},
     serve,
@@ -29,7 +28,6 @@ use crate::{
 pub(super) struct Client {
     pub(super) workload: Arc<Workload>,
     pub(super) frontend: Arc<Frontend>,
-    pub(super) state: Rc<ClientState>,
     pub(super) ends: Rc<Ends>,
     /// Set by an exchange that became a tunnel.
     pub(super) tunnel: Cell<Option<Far>>,
@@ -45,7 +43,6 @@ impl Client {
             workload,
             _token: Arc::clone(&frontend.token),
             frontend,
-            state: Rc::default(),
             ends: Rc::default(),
             tunnel: Cell::new(None),
             shares: Shares::default(),
@@ -178,7 +175,7 @@ async fn proceed(
     match (kind, opened) {
         (ConnectionKind::Http1, opened) => {
             drop(opened);
-            Box::pin(serve::http1(ctx, Rc::new(client), stream, first.freeze())).await;
+            Box::pin(serve::http1(ctx, Rc::new(client), stream, first)).await;
         }
         (ConnectionKind::Http2, opened) => {
             drop(opened);

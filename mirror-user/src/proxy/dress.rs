@@ -65,7 +65,6 @@ pub(super) fn for_http1(head: &mut request::Parts, bodiless: bool) {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
-        // hyper would send GET without its body.
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }

@@ -198,8 +198,8 @@ async fn carry(
             }
             let mut response = answer(record, response, upstream);
             if unasked {
-                // The body may still come or not, so that what comes next cannot be told; whether
-                // hyper meets it before it closes is chance (RFC 9110, section 10.1.1).
+                // The body may still come or not, so that what comes next cannot be told (RFC 9110,
+                // section 10.1.1).
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)

@@ -1,7 +1,7 @@
 //! Framing and Host rules: what leaves has exactly one framing and at most one Host, and no field
 //! that speaks of a single hop (RFC 9110, section 7.6.1; RFC 9112, sections 3.2 and 6).
 //!
-//! hyper's parser has refused differing Content-Lengths, obs-fold, NUL and bare CR, and dropped a
+//! The parser has refused differing Content-Lengths, obs-fold, NUL and bare CR, and dropped a
 //! Content-Length beside a Transfer-Encoding; what it leaves open is decided here. Pure.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, response};
@@ -36,7 +36,7 @@ pub(crate) enum Malformed {
     Encoding,
 }
 
-/// Hop-by-hop in every message; `Transfer-Encoding` is left to hyper, which checks it against the
+/// Hop-by-hop in every message; `Transfer-Encoding` is left to the codec, which checks it against the
 /// body that it writes.
 const HOP_BY_HOP: [HeaderName; 3] = [
     header::CONNECTION,
@@ -73,7 +73,7 @@ pub(super) fn prepare_answer(head: &mut response::Parts) {
 }
 
 /// The same for the answer that opens a tunnel: a framing is to be ignored there (RFC 9110, section
-/// 9.3.6), and hyper's server would send none of the head for it.
+/// 9.3.6).
 pub(super) fn prepare_tunnel(head: &mut response::Parts) {
     retain(&mut head.headers, |name| {
         name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING
@@ -120,7 +120,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
     }
 }
 
-/// hyper has refused differing lengths and merged equal ones where they came by HTTP/1; by HTTP/2
+/// The parser has refused differing lengths and merged equal ones where they came by HTTP/1; by HTTP/2
 /// both arrive, and an HTTP/1 upstream would get them as they are.
 fn check_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();

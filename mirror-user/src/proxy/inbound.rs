@@ -1,5 +1,5 @@
-//! A body on its way in, from a client or from a primary, whichever HTTP it came by. In: hyper's
-//! body of HTTP/1, or a stream of HTTP/2. Out: frames, or how the body broke. It never holds a
+//! A body on its way in, from a client or from a primary, whichever HTTP it came by. In: a
+//! connection of HTTP/1, or a stream of HTTP/2. Out: frames, or how the body broke. It never holds a
 //! frame: what is not asked for stays with the kernel or within the peer's window.
 
 use std::{
@@ -10,12 +10,20 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, header::CONTENT_LENGTH};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::{
+    http1::{self, AnswerContent, RequestContent},
+    primary::PrimaryBody,
+};
 
 /// A body that somebody else sends.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    Http1(Incoming),
+    /// A client's, by HTTP/1.
+    Request(RequestContent),
+    /// A primary's, by HTTP/1.
+    Answer(AnswerContent<PrimaryBody>),
     Http2(Received),
 }
 
@@ -41,7 +49,7 @@ enum From {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Broken {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] http1::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
     #[error(transparent)]
@@ -83,8 +91,11 @@ impl Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Self::Http1(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http1)))
+            Self::Request(content) => {
+                Pin::new(content).poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http1)))
+            }
+            Self::Answer(content) => {
+                Pin::new(content).poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http1)))
             }
             Self::Http2(received) => {
                 received.poll_frame(cx).map(|o| o.map(|r| r.map_err(Broken::Http2)))
@@ -94,14 +105,16 @@ impl Body for Inbound {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Request(content) => content.is_end_stream(),
+            Self::Answer(content) => content.is_end_stream(),
             Self::Http2(received) => received.stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Request(content) => content.size_hint(),
+            Self::Answer(content) => content.size_hint(),
             Self::Http2(received) => {
                 if received.stream.is_end_stream() {
                     return SizeHint::with_exact(0);

@@ -106,14 +106,6 @@ impl Interim {
             Self::Ignore | Self::Count(_) | Self::Pass(_) => true,
         }
     }
-
-    /// Has hyper's client of HTTP/1 tell.
-    pub(super) fn listen<B>(&self, request: &mut http::Request<B>) {
-        let told = self.clone();
-        hyper::ext::on_informational(request, move |answer| {
-            told.tell(answer.status(), answer.headers());
-        });
-    }
 }
 
 impl Line {

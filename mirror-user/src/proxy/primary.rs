@@ -23,7 +23,7 @@ pub(super) use self::{
     answer::AnswerBody,
     balance::Load,
     body::{PrimaryBody, Progress},
-    connect::{builder, transport},
+    connect::transport,
     http1::Single,
     http2::Shares,
     protocol::{Protocols, Speaks},
@@ -34,7 +34,6 @@ use super::{
     framing::Malformed,
     inbound::{Broken, Inbound},
     interim::Interim,
-    io::WireState,
 };
 use crate::{
     outcome::RetryReason,
@@ -153,21 +152,9 @@ impl Upstream {
 
     /// Whether the connection was reset (RST, not FIN).
     pub(super) fn was_reset(&self) -> bool {
-        self.wire().was_reset()
-    }
-
-    /// Ends an exchange whose request will never be whole: its body waits for nobody. (A stream is
-    /// reset when it is dropped.)
-    pub(super) fn abandon(&self) {
-        if let Line::Single(single) = &self.line {
-            single.wire.end();
-        }
-    }
-
-    pub(super) fn wire(&self) -> Rc<WireState> {
         match &self.line {
-            Line::Single(single) => Rc::clone(&single.wire),
-            Line::Share(share) => share.wire(),
+            Line::Single(single) => single.connection.was_reset(),
+            Line::Share(share) => share.wire().was_reset(),
         }
     }
 }
@@ -337,7 +324,7 @@ impl Primary {
     /// The exchange came to its end: its connection may carry another.
     pub(super) fn keep(&self, upstream: Upstream) {
         if upstream.abandoned {
-            return upstream.abandon();
+            return;
         }
         match upstream.line {
             Line::Single(single) => self.pool.put(upstream.endpoint, single),

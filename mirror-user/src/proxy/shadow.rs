@@ -12,6 +12,8 @@ mod copy;
 mod host;
 mod lane;
 mod outcome;
+mod pipeline;
+mod post;
 mod streams;
 #[cfg(feature = "bench")]
 mod tee;
@@ -35,11 +37,11 @@ pub(crate) use self::host::shadow as shadow_host;
 pub use self::tee::Tee;
 use self::{
     budget::{Charge, Purse},
-    copy::{Copy, CopyBody},
+    copy::{Copy, CopyBody, Head},
     lane::Lane,
     ticket::Ticket,
 };
-use super::{connection::Client, context::Context, exchange::Offer, primary::Speaks};
+use super::{connection::Client, context::Context, exchange::Offer};
 use crate::{
     outcome::{CopyOutcome, DropReason},
     route::{Backend, Mirror, ServicePort},
@@ -79,11 +81,11 @@ pub(super) struct Shadows {
     budgets: Arc<Budgets>,
     sockets: Arc<dyn SocketFactory>,
     /// Each backend's share of the budgets, looked up once.
-    backends: RefCell<HashMap<Arc<ServicePort>, Arc<Budget>>>,
+    backends: RefCell<HashMap<Arc<ServicePort>, Arc<Budget>, foldhash::fast::RandomState>>,
     /// Of the routes that `backends` was looked up for.
     generation: Cell<u64>,
     /// By the workload whose namespace the sockets are in (0: the agent's own), and endpoint.
-    lanes: RefCell<HashMap<(u64, SocketAddr), Rc<Lane>>>,
+    lanes: RefCell<HashMap<(u64, SocketAddr), Rc<Lane>, foldhash::fast::RandomState>>,
 }
 
 impl Shadows {
@@ -108,8 +110,8 @@ impl Shadows {
     ) -> Option<Offer> {
         let Ok(backend) = &mirror.target else { return None };
         let ticket = Ticket::new(ctx, &backend.service);
-        let Prepared { lane, speaks, purse, head, charge } =
-            match self.prepare(ctx, client, backend, head) {
+        let Prepared { lane, purse, head, charge } =
+            match self.prepare(ctx, client, backend, head, whole) {
                 Ok(prepared) => prepared,
                 Err(reason) => {
                     ticket.settle(CopyOutcome::Dropped(reason), 0);
@@ -118,7 +120,7 @@ impl Shadows {
             };
         let (body, writer) =
             if whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
-        let copy = Copy { head, body, ticket, charge, moves: 0, speaks };
+        let copy = Copy { head, body, ticket, charge, moves: 0 };
         Some((Launch { lane, copy }, writer))
     }
 
@@ -130,6 +132,7 @@ impl Shadows {
         client: &Client,
         backend: &Backend,
         head: &request::Parts,
+        whole: bool,
     ) -> Result<Prepared, DropReason> {
         let lane = self.lane(ctx, client, backend)?;
         let speaks = ctx.protocols.of(backend.protocol, head.version, lane.endpoint);
@@ -137,9 +140,11 @@ impl Shadows {
             return Err(DropReason::Connections);
         }
         let purse = self.budgets.purse(self.backend_budget(&backend.service));
-        let head = self.copy_head(head);
-        let charge = purse.charge(head_size(&head))?;
-        Ok(Prepared { lane, speaks, purse, head, charge })
+        let told = head.headers.get(header::HOST);
+        let host = told.and_then(|host| host::shadow(host, &self.options.host_suffix));
+        let head = Head::new(head, host, whole, speaks);
+        let charge = purse.charge(head.size())?;
+        Ok(Prepared { lane, purse, head, charge })
     }
 
     /// Closes connections that have idled too long, and forgets lanes without any and backends of
@@ -236,31 +241,20 @@ impl Shadows {
         backends.insert(Arc::clone(service), Arc::clone(&budget));
         budget
     }
-
-    fn copy_head(&self, head: &request::Parts) -> request::Parts {
-        let mut copy = head.clone();
-        if let Some(host) = copy.headers.get_mut(header::HOST)
-            && let Some(shadow) = host::shadow(host, &self.options.host_suffix)
-        {
-            *host = shadow;
-        }
-        copy
-    }
 }
 
 /// What a copy needs before it is made.
 struct Prepared {
     lane: Rc<Lane>,
-    speaks: Speaks,
     purse: Arc<Purse>,
-    head: request::Parts,
+    head: Head,
     charge: Charge,
 }
 
 /// A copy that has yet to be sent on its way.
 pub(super) struct Launch {
     lane: Rc<Lane>,
-    copy: Copy,
+    copy: Copy<Head>,
 }
 
 impl Launch {
@@ -268,12 +262,4 @@ impl Launch {
     pub(super) fn now(self) {
         self.lane.take(self.copy);
     }
-}
-
-/// About what a head holds: its bytes, and hyper's row per field.
-fn head_size(head: &request::Parts) -> usize {
-    const ROW: usize = 104;
-    let fields: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + ROW).sum();
-    let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
-    256 + target + fields
 }

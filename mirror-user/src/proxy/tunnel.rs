@@ -8,9 +8,7 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use hyper::client::conn::http1::Parts;
-use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, task::spawn_local};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 pub(super) use self::bridge::bridge;
 use super::{
@@ -18,22 +16,23 @@ use super::{
     exchange::{Abort, Record, answer},
     framing::prepare_tunnel,
     inbound::Inbound,
-    io::UpstreamIo,
+    interim::Interim,
     opaque,
     primary::{
         ATTEMPTS, AnswerBody, Destination, Failure, Line, Load, PrimaryBody, Single, Upstream,
-        builder, transport,
+        transport,
     },
 };
 use crate::{outcome::Ending, sockets::Place};
 
-type Promise = oneshot::Receiver<Parts<TokioIo<UpstreamIo>>>;
-
 /// The primary's side of a tunnel, once its HTTP is over.
 pub(super) struct Far {
-    parts: Promise,
-    /// Held until the socket is out: hyper closes a connection that nobody can send on.
-    upstream: Upstream,
+    endpoint: SocketAddr,
+    stream: TcpStream,
+    /// What came behind the answer's head.
+    early: Bytes,
+    /// Counts the tunnel towards its endpoint while it lasts.
+    load: Load,
 }
 
 /// What the primary said to the wish for a tunnel.
@@ -62,7 +61,7 @@ pub(super) async fn open(
         Ok(Reply::Declined(response, upstream)) => Ok(answer(record, response, upstream)),
         Ok(Reply::Agreed(response, far)) => {
             record.ending = Ending::Tunnel;
-            record.endpoint = Some(far.upstream.endpoint);
+            record.endpoint = Some(far.endpoint);
             record.answered(crate::outcome::Answer::Primary, response.status());
             client.tunnel.set(Some(far));
             let (mut head, _) = response.into_parts();
@@ -79,27 +78,21 @@ async fn ask(
     stream: TcpStream,
     request: Request<PrimaryBody>,
 ) -> Result<Reply, Failure> {
-    let lost = |error: hyper::Error| Failure::Lost(endpoint, error.into());
     let connect = request.method() == Method::CONNECT;
-    let (io, wire) = UpstreamIo::new(stream);
-    let (sender, connection) = builder().handshake(TokioIo::new(io)).await.map_err(lost)?;
-    let (tell, parts) = oneshot::channel();
-    spawn_local(async move {
-        if let Ok(parts) = connection.without_shutdown().await {
-            // Nobody waits where no tunnel came of it.
-            let _ = tell.send(parts);
-        }
-    });
-    let mut single = Single::new(wire, workload, sender, false);
-    let response = single.ask(request).await.map_err(lost)?;
+    let mut single = Single::new(stream, workload);
+    let (mut head, body) = request.into_parts();
+    let asked = single.ask(&mut head, body, &Interim::Ignore).await;
+    let response =
+        asked.map_err(|(unanswered, _)| Failure::Lost(endpoint, unanswered.error.into()))?;
     let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (connect && response.status().is_success());
-    let upstream = Upstream::new(endpoint, Line::Single(single), load);
-    Ok(if agreed {
-        Reply::Agreed(response, Far { parts, upstream })
-    } else {
-        Reply::Declined(response, upstream)
-    })
+    if !agreed {
+        return Ok(Reply::Declined(response, Upstream::new(endpoint, Line::Single(single), load)));
+    }
+    let Some((stream, early)) = single.connection.take() else {
+        return Err(Failure::Refused(endpoint));
+    };
+    Ok(Reply::Agreed(response, Far { endpoint, stream, early: early.freeze(), load }))
 }
 
 /// Connects to one of the endpoints, and to another where one refuses.
@@ -125,18 +118,14 @@ async fn connect(
 
 /// Passes bytes both ways. `early` is what the client has sent behind its request.
 pub(super) async fn run(ctx: &Context, mut client: TcpStream, early: Bytes, far: Far) {
-    let Ok(parts) = far.parts.await else { return super::ending::reset(client) };
-    // Counts towards its endpoint for as long as the tunnel lasts.
-    let _upstream = far.upstream;
-    let mut io = parts.io.into_inner();
-    let upstream = io.stream_mut();
+    let Far { stream: mut upstream, early: answered, load: _load, .. } = far;
     let begun: io::Result<()> = async {
         upstream.write_all(&early).await?;
-        client.write_all(&parts.read_buf).await
+        client.write_all(&answered).await
     }
     .await;
     if begun.is_ok() {
-        ctx.recorder.passed(early.len() as u64, parts.read_buf.len() as u64);
-        opaque::pass(ctx, &mut client, upstream).await;
+        ctx.recorder.passed(early.len() as u64, answered.len() as u64);
+        opaque::pass(ctx, &mut client, &mut upstream).await;
     }
 }

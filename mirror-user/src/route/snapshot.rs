@@ -12,7 +12,7 @@ pub struct Snapshot {
     /// Counts upward with each publication.
     pub generation: u64,
     /// Every id that was issued and not yet forgotten.
-    pub frontends: HashMap<FrontendId, Lookup>,
+    pub frontends: HashMap<FrontendId, Lookup, foldhash::fast::RandomState>,
 }
 
 /// What an issued id stands for.

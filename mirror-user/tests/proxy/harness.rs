@@ -112,6 +112,8 @@ pub(crate) struct Setup {
     pub(crate) rules: Vec<RuleEntry>,
     /// Off, unless changed.
     pub(crate) access: AccessLog,
+    /// Of each socket to an upstream, in bytes; the kernel's own choice, unless changed.
+    pub(crate) send_buffer: Option<u32>,
 }
 
 impl Setup {
@@ -145,16 +147,19 @@ impl Setup {
             shadow,
         };
         let access = AccessLog::off();
-        Self { options, budgets: (1 << 20, 8 << 20, 64 << 20), original, rules, access }
+        let budgets = (1 << 20, 8 << 20, 64 << 20);
+        Self { options, budgets, original, rules, access, send_buffer: None }
     }
 
     pub(crate) fn start(self) -> Rig {
         let front = frontend(FRONTEND, self.original, Some(self.rules));
-        let routes =
-            Snapshot { generation: 1, frontends: HashMap::from([(FRONTEND, Lookup::Live(front))]) };
+        let routes = Snapshot {
+            generation: 1,
+            frontends: HashMap::from_iter([(FRONTEND, Lookup::Live(front))]),
+        };
         let budgets = Arc::new(Budgets::new(self.budgets.0, self.budgets.1, self.budgets.2));
         let routes = Arc::new(ArcSwap::from_pointee(routes));
-        let sockets = Arc::new(Plain::default());
+        let sockets = Arc::new(Plain { send_buffer: self.send_buffer, ..Plain::default() });
         let shared = SharedContext {
             options: self.options,
             routes: Arc::clone(&routes),
@@ -262,12 +267,17 @@ pub(crate) fn told(copies: &Copies) -> String {
 pub(crate) struct Plain {
     /// How many were made.
     pub(crate) made: AtomicUsize,
+    send_buffer: Option<u32>,
 }
 
 impl SocketFactory for Plain {
     fn stream(&self, _: &Place, v6: bool) -> io::Result<TcpSocket> {
         self.made.fetch_add(1, SeqCst);
-        if v6 { TcpSocket::new_v6() } else { TcpSocket::new_v4() }
+        let socket = if v6 { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+        if let Some(size) = self.send_buffer {
+            socket.set_send_buffer_size(size)?;
+        }
+        Ok(socket)
     }
 
     fn listener(&self, _: &Place, address: SocketAddr) -> io::Result<TcpListener> {

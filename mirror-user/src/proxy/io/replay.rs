@@ -25,14 +25,6 @@ impl Replay {
     pub(super) fn new(stream: TcpStream, prefix: Bytes) -> Self {
         Self { stream: stream.take(READ_LIMIT), prefix }
     }
-
-    pub(super) fn get_ref(&self) -> &TcpStream {
-        self.stream.get_ref()
-    }
-
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
-    }
 }
 
 impl AsyncRead for Replay {

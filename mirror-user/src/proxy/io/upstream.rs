@@ -5,15 +5,11 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io,
-    os::fd::{AsRawFd, RawFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, recv};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
@@ -26,15 +22,12 @@ use crate::proxy::http2::HTTP1_GREETING;
 /// What an upstream connection's user knows of its socket.
 #[derive(Debug)]
 pub(in crate::proxy) struct WireState {
-    /// -1 once the socket is closed.
-    fd: Cell<RawFd>,
     /// Bytes that the kernel gave since the connection was made.
     pub(in crate::proxy) read: Cell<u64>,
     /// Bytes that the kernel took since the connection was made.
     pub(in crate::proxy) written: Cell<u64>,
     reset: Cell<bool>,
     write_broken: Cell<bool>,
-    aborted: Cell<bool>,
     greeting: RefCell<Result<Greeting, Option<Waker>>>,
     /// The task that runs the connection.
     driver: OnceCell<AbortHandle>,
@@ -74,26 +67,12 @@ impl WireState {
         }
     }
 
-    /// The socket is to be reset when it is closed, whatever the kernel still has to send.
-    pub(in crate::proxy) fn abort(&self) {
-        self.aborted.set(true);
-    }
-
-    /// Whether an idle connection may carry another message: the peer has neither closed nor
-    /// said anything unasked. hyper learns of a close only when its task is polled; the kernel
-    /// knows at once.
-    pub(in crate::proxy) fn is_quiet(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        matches!(recv(self.fd.get(), &mut byte, flags), Err(nix::errno::Errno::EAGAIN))
-    }
-
     /// Whether the peer reset the connection (RST, not FIN).
     pub(in crate::proxy) fn was_reset(&self) -> bool {
         self.reset.get()
     }
 
-    /// Whether the kernel refused bytes, so that not all that hyper wrote was sent.
+    /// Whether the kernel refused bytes, so that not all that was written was sent.
     pub(in crate::proxy) fn write_failed(&self) -> bool {
         self.write_broken.get()
     }
@@ -119,7 +98,7 @@ impl WireState {
 /// The upstream's side: a client connection's transport.
 ///
 /// A peer that answers early and closes makes our next write fail while its answer lies in the
-/// receive buffer; hyper gives up at a failed write without reading. So a failed write is noted,
+/// receive buffer; the h2 crate gives up at a failed write without reading. So a failed write is noted,
 /// later bytes are let go, and the read side tells how the connection ended.
 #[derive(Debug)]
 pub(in crate::proxy) struct UpstreamIo {
@@ -130,21 +109,14 @@ pub(in crate::proxy) struct UpstreamIo {
 impl UpstreamIo {
     pub(in crate::proxy) fn new(stream: TcpStream) -> (Self, Rc<WireState>) {
         let state = Rc::new(WireState {
-            fd: Cell::new(stream.as_raw_fd()),
             read: Cell::new(0),
             written: Cell::new(0),
             reset: Cell::new(false),
             write_broken: Cell::new(false),
-            aborted: Cell::new(false),
             greeting: RefCell::new(Err(None)),
             driver: OnceCell::new(),
         });
         (Self { stream: stream.take(READ_LIMIT), state: Rc::clone(&state) }, state)
-    }
-
-    /// The socket, for a tunnel: from here on nobody asks the state.
-    pub(in crate::proxy) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.stream.get_mut()
     }
 
     fn wrote(&self, polled: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
@@ -165,12 +137,7 @@ impl UpstreamIo {
 
 impl Drop for UpstreamIo {
     fn drop(&mut self) {
-        self.state.fd.set(-1);
         self.state.greeted(Greeting::Closed);
-        if self.state.aborted.get() {
-            // A socket that refuses the option is closed with FIN: the next best.
-            let _ = SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO));
-        }
     }
 }
 

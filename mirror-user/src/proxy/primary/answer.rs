@@ -7,19 +7,21 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
+use socket2::SockRef;
 use tokio::{
-    io::ReadHalf,
+    net::tcp::OwnedReadHalf,
     task::AbortHandle,
     time::{Sleep, sleep_until},
 };
 use tokio_util::io::poll_read_buf;
 
-use super::Upstream;
+use super::{Load, Upstream};
 use crate::{
     outcome::Ending,
     proxy::{
@@ -27,7 +29,6 @@ use crate::{
         exchange::Record,
         http2::ResetCode,
         inbound::{Broken, Inbound},
-        io::UpstreamIo,
     },
 };
 
@@ -48,11 +49,12 @@ pub(in crate::proxy) enum AnswerBody {
 
 /// Bytes of a connection that is no longer HTTP.
 pub(in crate::proxy) struct Raw {
-    reader: ReadHalf<UpstreamIo>,
+    reader: OwnedReadHalf,
     /// What came behind the answer's head.
     early: Bytes,
     record: Record,
-    upstream: Upstream,
+    /// Counts the tunnel towards its endpoint.
+    _load: Load,
     /// The other direction; it goes on when the primary has only closed its side.
     sending: AbortHandle,
     ended: bool,
@@ -62,7 +64,8 @@ impl Drop for Raw {
     /// The client went away, and what it sent last may wait for a primary that does not read.
     fn drop(&mut self) {
         if !self.ended {
-            self.upstream.wire().abort();
+            // A socket that refuses the option is closed with FIN: the next best.
+            let _ = SockRef::from(self.reader.as_ref()).set_linger(Some(Duration::ZERO));
             self.sending.abort();
         }
     }
@@ -91,14 +94,14 @@ impl AnswerBody {
     }
 
     pub(in crate::proxy) fn raw(
-        reader: ReadHalf<UpstreamIo>,
+        reader: OwnedReadHalf,
         early: Bytes,
         mut record: Record,
-        upstream: Upstream,
+        load: Load,
         sending: AbortHandle,
     ) -> Self {
         record.ending = Ending::Tunnel;
-        Self::Raw(Box::new(Raw { reader, early, record, upstream, sending, ended: false }))
+        Self::Raw(Box::new(Raw { reader, early, record, _load: load, sending, ended: false }))
     }
 
     pub(in crate::proxy) fn primary(
@@ -222,16 +225,10 @@ impl FromPrimary {
 }
 
 impl Drop for FromPrimary {
-    /// hyper never polls a body that ends with its head (204, 304, HEAD).
+    /// Nobody asks for a body that ends with its head (204, 304, HEAD).
     fn drop(&mut self) {
         if self.incoming.is_end_stream() {
             self.complete();
-        }
-        // The client went away within the answer.
-        if let Some(upstream) = &self.upstream
-            && upstream.abandoned
-        {
-            upstream.abandon();
         }
     }
 }

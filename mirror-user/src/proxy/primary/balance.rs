@@ -10,7 +10,7 @@ use std::{
 /// Exchanges under way by endpoint, in this worker.
 #[derive(Debug, Default)]
 pub(super) struct Balancer {
-    loads: RefCell<HashMap<SocketAddr, Rc<Cell<u32>>>>,
+    loads: RefCell<HashMap<SocketAddr, Rc<Cell<u32>>, foldhash::fast::RandomState>>,
 }
 
 /// One exchange under way; over when dropped.

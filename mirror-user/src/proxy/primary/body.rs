@@ -18,13 +18,12 @@ use crate::{
         http2::ResetCode,
         inbound::{Broken, Inbound},
         interim::{Gate, Interim},
-        io::UnderWay,
         shadow::CopyWriter,
     },
 };
 
 /// How far the request's body has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::proxy) struct Progress {
     /// Bytes handed to the primary leg.
     pub(in crate::proxy) bytes: Cell<u64>,
@@ -32,15 +31,6 @@ pub(in crate::proxy) struct Progress {
     pub(in crate::proxy) client_gone: Cell<bool>,
     /// The code that the client reset its stream with (HTTP/2).
     pub(in crate::proxy) reset: Cell<Option<Reason>>,
-    /// An answer may end before the body that it answers: the exchange lasts as long as either.
-    _under_way: UnderWay,
-}
-
-impl Progress {
-    pub(in crate::proxy) fn new(under_way: UnderWay) -> Self {
-        let (bytes, client_gone, reset) = Default::default();
-        Self { bytes, client_gone, reset, _under_way: under_way }
-    }
 }
 
 /// The body of a request to a primary.
@@ -143,7 +133,7 @@ impl Streamed {
         for copy in &self.copies {
             copy.frame(frame);
         }
-        // hyper polls again neither after the last frame of a counted body nor after trailers.
+        // Nobody asks for more after the last frame of a counted body or after trailers.
         if frame.is_trailers() || self.incoming.is_end_stream() {
             self.finish();
         }

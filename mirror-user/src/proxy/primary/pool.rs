@@ -7,14 +7,10 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::SendRequest;
-
-use super::{PrimaryBody, Single};
-use crate::proxy::io::WireState;
+use super::Single;
 
 /// Longest time between two requests on a connection.
 const IDLE: Duration = Duration::from_secs(1);
@@ -24,12 +20,11 @@ type Key = (u64, SocketAddr);
 
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>>,
 }
 
 struct Idle {
-    sender: SendRequest<PrimaryBody>,
-    wire: Rc<WireState>,
+    single: Single,
     since: Instant,
 }
 
@@ -48,16 +43,16 @@ impl Pool {
         while at > 0 {
             at -= 1;
             let idle = &list[at];
-            if idle.sender.is_closed() || idle.since.elapsed() > IDLE {
-                list.swap_remove(at);
+            let connection = &idle.single.connection;
+            // An answer may end before the request that it answers; the next connection is free.
+            if connection.is_sending() {
                 continue;
             }
-            // Not ready: its task has yet to see the end of its last exchange; the next is.
-            if idle.sender.is_ready() {
-                let idle = list.remove(at);
-                if !careful || idle.wire.is_quiet() {
-                    return Some(Single::new(idle.wire, workload, idle.sender, true));
-                }
+            let fit = connection.is_ready() && idle.since.elapsed() <= IDLE;
+            let fit = fit && (!careful || connection.is_quiet());
+            let idle = list.swap_remove(at);
+            if fit {
+                return Some(idle.single.reuse());
             }
         }
         None
@@ -65,10 +60,10 @@ impl Pool {
 
     /// Keeps the connection for the next request.
     pub(super) fn put(&self, endpoint: SocketAddr, single: Single) {
-        let Single { wire, workload, sender, .. } = single;
-        if !sender.is_closed() {
-            let idle = Idle { sender, wire, since: Instant::now() };
-            self.idle.borrow_mut().entry((workload, endpoint)).or_default().push(idle);
+        if single.connection.persists() || single.connection.is_sending() {
+            let key = (single.workload, endpoint);
+            let idle = Idle { single, since: Instant::now() };
+            self.idle.borrow_mut().entry(key).or_default().push(idle);
         }
     }
 
@@ -76,7 +71,11 @@ impl Pool {
     pub(super) fn sweep(&self) {
         let mut pool = self.idle.borrow_mut();
         for list in pool.values_mut() {
-            list.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() <= IDLE);
+            list.retain(|idle| {
+                let connection = &idle.single.connection;
+                // A request that is answered already may still be under way.
+                connection.is_sending() || (connection.persists() && idle.since.elapsed() <= IDLE)
+            });
         }
         pool.retain(|_, list| !list.is_empty());
     }

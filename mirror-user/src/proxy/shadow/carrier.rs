@@ -1,55 +1,39 @@
-//! A carrier: one connection to a shadow, in one task. It carries one copy at a time, and the
-//! next only when the answer was framed to its end without a close: pipelined copies are lost
-//! whenever a server closes (nginx after 1,000 requests, gunicorn's sync worker after each).
+//! A carrier: one connection of HTTP/1 to a shadow, in one task. Copies without content may follow
+//! each other before the first is answered (see [`Pipeline`]); any other has the connection for
+//! itself, and the next is carried only when its answer was framed to its end without a close.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    pin::{Pin, pin},
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use hyper::{
-    body::{Body as _, Incoming},
-    client::conn::http1::{Builder, Connection, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+use http::Response;
+use hyper::body::Body as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    copy::{Copy, CopyBody, Watch},
+    copy::{Copy, CopyBody, SingleHead, Watch},
     lane::{Lane, Opened},
-    outcome::{answered, sent, timed_out},
+    outcome::{Taken, answered, sent, timed_out},
+    pipeline::{self, Pipeline},
+    post::{Order, Post},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
-    proxy::{
-        dress,
-        io::{UpstreamIo, WireState},
-    },
+    proxy::http1::{AnswerContent, Connection, Unanswered},
 };
 
-/// Largest head of a shadow's answer, and most bytes of a copy that hyper holds, in bytes.
-const BUFFER: usize = 64 * 1024;
+/// A connection to a shadow.
+pub(super) type Wired = Connection<CopyBody>;
 
-/// How often a copy may come back unsent from a connection that was just closed.
-const MOVES: u8 = 3;
-
-/// Connects, carries `first`, then what the lane hands it, until the connection ends; and makes
+/// Connects, carries `first`, then what the lane hands over, until the connection ends; and makes
 /// room for copies that wait.
-pub(super) async fn run(opened: Opened, first: Copy) {
+pub(super) async fn run(opened: Opened, first: Copy<SingleHead>) {
     let lane = Rc::clone(opened.lane());
     carry_all(opened, first).await;
     lane.relieve();
 }
 
-async fn carry_all(opened: Opened, first: Copy) {
+async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
     let lane = Rc::clone(opened.lane());
-    let (mut sender, mut line, wire) = match open(&lane).await {
+    let connection = match open(&lane).await {
         Ok(connected) => connected,
         Err(reason) => {
             lane.reached(false);
@@ -57,36 +41,60 @@ async fn carry_all(opened: Opened, first: Copy) {
         }
     };
     lane.reached(true);
-    let mut copy = first;
+    let post = lane.enter(Post::new(connection));
+    post.enter(&first);
+    let (mut copy, mut taken) = (first, 0);
     loop {
-        let carried = carry(&mut sender, &wire, copy, lane.options.response_timeout);
-        match line.drive(carried).await {
-            Some(Fate::Next) => lane.answered(true),
-            Some(Fate::Back(copy)) => {
-                drop(opened);
-                return lane.take(*copy);
+        let fate = if copy.body.is_end_stream() {
+            let mut pipeline = Pipeline::new(&lane, &post, copy, taken);
+            let fate = poll_fn(|cx| pipeline.poll(cx)).await;
+            taken = pipeline.taken();
+            match fate {
+                pipeline::Fate::Next => Fate::Next,
+                pipeline::Fate::Over => Fate::Ended,
             }
-            Some(Fate::Last) => return lane.answered(true),
-            Some(Fate::Broken) => return lane.answered(false),
-            Some(Fate::Ended) | None => return,
-        }
-        if lane.is_awaited() && !wire.is_quiet() {
-            return;
-        }
-        let next = match lane.next() {
-            Some(next) => Some(next),
-            None => line.drive(lane.park(&wire)).await.flatten(),
+        } else {
+            taken += 1;
+            carry(&post, copy, lane.options.response_timeout).await
         };
-        match next {
-            Some(next) => copy = next,
-            None => return,
+        match fate {
+            Fate::Next => lane.answered(true),
+            Fate::Last => return lane.answered(true),
+            Fate::Broken => return lane.answered(false),
+            Fate::Ended => return,
+        }
+        match next(&lane, &post).await {
+            Order::Carry(next) => copy = next,
+            Order::Close => return,
         }
     }
 }
 
-async fn open(lane: &Lane) -> Result<(SendRequest<CopyBody>, Line, Rc<WireState>), DropReason> {
-    let connected = timeout(lane.options.connect_timeout, connect(lane)).await;
-    match connected {
+/// What an idle connection is to do: a copy that waits goes before one that comes.
+async fn next(lane: &Lane, post: &Rc<Post>) -> Order {
+    if lane.is_awaited() {
+        if !post.connection.is_quiet() {
+            return Order::Close;
+        }
+        if let Some(copy) = lane.next() {
+            post.enter(&copy);
+            return Order::Carry(copy);
+        }
+    }
+    lane.park(post);
+    poll_fn(|cx| {
+        let order = post.poll(cx.waker());
+        if order.is_pending() && post.connection.poll_over(cx).is_ready() {
+            lane.unpark(post);
+            return Poll::Ready(Order::Close);
+        }
+        order
+    })
+    .await
+}
+
+async fn open(lane: &Lane) -> Result<Rc<Wired>, DropReason> {
+    match timeout(lane.options.connect_timeout, connect(lane)).await {
         Err(_) => Err(DropReason::ConnectTimeout),
         Ok(Err(error)) => {
             tracing::debug!(endpoint = %lane.endpoint, %error, "cannot connect to a shadow");
@@ -96,54 +104,38 @@ async fn open(lane: &Lane) -> Result<(SendRequest<CopyBody>, Line, Rc<WireState>
     }
 }
 
-async fn connect(lane: &Lane) -> io::Result<(SendRequest<CopyBody>, Line, Rc<WireState>)> {
+async fn connect(lane: &Lane) -> io::Result<Rc<Wired>> {
     let socket = lane.sockets.stream(&lane.place, lane.endpoint.is_ipv6())?;
     socket.set_nodelay(true)?;
-    let stream = socket.connect(lane.endpoint).await?;
-    let (io, wire) = UpstreamIo::new(stream);
-    let (sender, connection) = Builder::new()
-        .preserve_header_case(true)
-        .max_headers(1000)
-        .max_buf_size(BUFFER)
-        .writev(true)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(io::Error::other)?;
-    Ok((sender, Line(Some(Box::pin(connection))), wire))
+    Ok(Connection::new(socket.connect(lane.endpoint).await?))
 }
 
 /// What becomes of the connection.
 enum Fate {
     /// The answer is whole; it may carry another copy.
     Next,
-    /// It took no byte of the copy, which may go to another.
-    Back(Box<Copy>),
     /// The answer is whole, and the last one.
     Last,
     /// The shadow ended it before the answer's end.
     Broken,
-    /// We ended it: the copy was cut, or took too long.
+    /// It is over, and the lane knows how.
     Ended,
 }
 
-async fn carry(
-    sender: &mut SendRequest<CopyBody>,
-    wire: &WireState,
-    copy: Copy,
-    response_timeout: Duration,
-) -> Fate {
-    let Copy { mut head, body, ticket, charge, moves, speaks } = copy;
-    dress::for_http1(&mut head, body.is_end_stream());
+/// Carries a copy with content.
+async fn carry(post: &Post, copy: Copy<SingleHead>, response_timeout: Duration) -> Fate {
+    let connection = &post.connection;
+    let Copy { head, body, ticket, charge, .. } = copy;
     let deadline = Instant::now() + response_timeout;
     let watch = body.watch();
-    let before = wire.written.get();
-    let asked = sender.try_send_request(Request::from_parts(head, body));
+    let before = connection.written();
+    let asked = connection.send_printed(&head.printed, body);
     let asked = tokio::select! {
         biased;
         asked = timeout_at(deadline, asked) => asked,
         reason = watch.cut() => {
             ticket.settle(CopyOutcome::Dropped(reason), watch.taken());
-            wire.abort();
+            connection.abort();
             return Fate::Ended;
         }
     };
@@ -151,25 +143,19 @@ async fn carry(
         Ok(Ok(response)) => {
             drop(charge);
             let open = ticket.settle_if_whole(&watch);
-            let fate = finish(sender, response, &watch, deadline).await;
+            let fate = finish(connection, response, &watch, deadline).await;
+            post.answered(None);
             if let Some(ticket) = open {
                 ticket.settle(answered(&watch, fate.is_some()), watch.taken());
             }
             return fate.unwrap_or_else(|| {
-                wire.abort();
+                connection.abort();
                 Fate::Ended
             });
         }
-        Ok(Err(mut error)) => match error.take_message() {
-            Some(request) if moves < MOVES => {
-                let (head, body) = request.into_parts();
-                let moves = moves + 1;
-                return Fate::Back(Box::new(Copy { head, body, ticket, charge, moves, speaks }));
-            }
-            _ => lost(wire, &watch, before, error.error().is_parse()),
-        },
+        Ok(Err((unanswered, _))) => lost(connection, &watch, before, &unanswered),
         Err(_) => {
-            wire.abort();
+            connection.abort();
             (timed_out(&watch), Fate::Ended)
         }
     };
@@ -178,28 +164,34 @@ async fn carry(
 }
 
 /// The connection ended without an answer: what that says of the copy.
-fn lost(wire: &WireState, watch: &Watch, before: u64, malformed: bool) -> (CopyOutcome, Fate) {
+fn lost(
+    connection: &Wired,
+    watch: &Watch,
+    before: u64,
+    unanswered: &Unanswered,
+) -> (CopyOutcome, Fate) {
     let fate = if watch.cut_reason().is_some() { Fate::Ended } else { Fate::Broken };
+    let malformed = unanswered.error.is_malformed();
     let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
-    (sent(wire, watch, before, unknown), fate)
+    let taken = Taken { any: connection.written() > before, refused: connection.write_failed() };
+    (sent(taken, watch, unknown), fate)
 }
 
-/// Reads the answer to its end and drops it, and waits for the rest of the copy to be sent. None
-/// when it was cut, or time ran out.
+/// Reads the answer to its end and drops it, and sends the rest of the copy. None when it was cut,
+/// or time ran out.
 async fn finish(
-    sender: &mut SendRequest<CopyBody>,
-    response: Response<Incoming>,
+    connection: &Rc<Wired>,
+    response: Response<AnswerContent<CopyBody>>,
     watch: &Watch,
     deadline: Instant,
 ) -> Option<Fate> {
+    let mut body = response.into_body();
+    if body.is_end_stream() && !connection.is_sending() {
+        return Some(fate(connection));
+    }
     let rest = async {
-        let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
-            if frame.is_err() {
-                return Fate::Broken;
-            }
-        }
-        if sender.ready().await.is_ok() { Fate::Next } else { Fate::Last }
+        let (whole, ()) = tokio::join!(read(&mut body), connection.send_rest());
+        if whole { fate(connection) } else { Fate::Broken }
     };
     tokio::select! {
         biased;
@@ -208,30 +200,18 @@ async fn finish(
     }
 }
 
-type Wired = Connection<TokioIo<UpstreamIo>, CopyBody>;
+/// Of a connection that has carried a copy and its answer.
+fn fate(connection: &Wired) -> Fate {
+    if connection.persists() { Fate::Next } else { Fate::Last }
+}
 
-/// hyper's half of the connection; None once it ended.
-struct Line(Option<Pin<Box<Wired>>>);
-
-impl Line {
-    /// Runs the connection beside `work`; None when it ended and left the work undone.
-    async fn drive<F: Future>(&mut self, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(Some(done));
-            }
-            let Some(connection) = &mut self.0 else { return Poll::Ready(None) };
-            let ended = connection.as_mut().poll(cx).is_ready();
-            if ended {
-                self.0 = None;
-            }
-            match work.as_mut().poll(cx) {
-                Poll::Ready(done) => Poll::Ready(Some(done)),
-                Poll::Pending if ended => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+/// Reads and drops; whether it came to its end.
+async fn read(body: &mut AnswerContent<CopyBody>) -> bool {
+    loop {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            None => return true,
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return false,
+        }
     }
 }

@@ -6,22 +6,27 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
+use http::request;
 use tokio::task::JoinSet;
 
-use super::{ShadowOptions, backoff::Backoff, carrier, copy::Copy, streams};
+use super::{
+    ShadowOptions,
+    backoff::Backoff,
+    carrier,
+    copy::{Copy, Head, SingleHead},
+    post::Post,
+    streams,
+};
 use crate::{
     outcome::{CopyOutcome, DropReason},
     proxy::{
         http2::{OpenError, Pool, Slot, UPSTREAM_STREAMS},
-        io::WireState,
         primary::Speaks,
     },
     route::ServicePort,
@@ -38,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// shadow that breaks them all would cost one per request.
 const BROKEN: u32 = 16;
 
+/// How long nothing is pipelined to an endpoint that closed with copies on their way.
+const ONE_BY_ONE: Duration = Duration::from_secs(60);
+
 /// How long a lane without connections remembers its endpoint's failures.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -49,9 +57,16 @@ pub(super) struct Lane {
     pub(super) sockets: Arc<dyn SocketFactory>,
     open: Cell<usize>,
     carriers: RefCell<JoinSet<()>>,
-    idle: RefCell<Vec<Rc<Letterbox>>>,
+    /// Connections of HTTP/1 that are open.
+    posts: RefCell<Vec<Rc<Post>>>,
+    /// Those of them that carry nothing.
+    idle: RefCell<Vec<Rc<Post>>>,
+    /// The one that was handed a copy last, and may take more.
+    current: RefCell<Option<Rc<Post>>>,
+    /// Until when nothing is pipelined, since the endpoint closed with copies on their way.
+    one_by_one: Cell<Option<Instant>>,
     /// Copies that wait for one of the connections of HTTP/1, and since when.
-    queue: RefCell<VecDeque<(Instant, Copy)>>,
+    queue: RefCell<VecDeque<(Instant, Copy<SingleHead>)>>,
     /// Connections of HTTP/2.
     shared: Pool,
     /// Copies that wait for one of them to open.
@@ -79,7 +94,10 @@ impl Lane {
             sockets,
             open: Cell::new(0),
             carriers: RefCell::default(),
+            posts: RefCell::default(),
             idle: RefCell::default(),
+            current: RefCell::default(),
+            one_by_one: Cell::default(),
             queue: RefCell::default(),
             shared: Pool::default(),
             waiting: Cell::new(0),
@@ -90,28 +108,62 @@ impl Lane {
     }
 
     /// Sends the copy on its way, or drops it.
-    pub(super) fn take(self: &Rc<Self>, copy: Copy) {
-        self.used.set(Instant::now());
-        if copy.speaks == Speaks::Http2 {
-            return self.take_stream(copy);
+    pub(super) fn take(self: &Rc<Self>, copy: Copy<Head>) {
+        let Copy { head, body, ticket, charge, moves } = copy;
+        match head {
+            Head::Single(head) => self.take_single(Copy { head, body, ticket, charge, moves }),
+            Head::Stream(head) => {
+                self.take_stream(Copy { head: *head, body, ticket, charge, moves });
+            }
+        }
+    }
+
+    /// The same for one that goes by HTTP/1.
+    pub(super) fn take_single(self: &Rc<Self>, copy: Copy<SingleHead>) {
+        let now = copy.ticket.started();
+        self.used.set(now);
+        if copy.head.pipelined
+            && self.takes_more(now)
+            && let Some(post) = &*self.current.borrow()
+        {
+            return post.hand(copy);
         }
         loop {
-            let Some(slot) = self.idle.borrow_mut().pop() else { break };
-            if slot.wire.is_quiet() {
-                return slot.hand(copy);
+            let Some(post) = self.idle.borrow_mut().pop() else { break };
+            if post.connection.is_quiet() {
+                post.hand(copy);
+                *self.current.borrow_mut() = Some(post);
+                return;
             }
-            slot.close();
+            post.close();
         }
         if self.open.get() < self.options.connections {
             self.open(copy);
         } else if self.queue.borrow().len() < self.options.connections {
-            self.queue.borrow_mut().push_back((self.used.get(), copy));
+            self.queue.borrow_mut().push_back((now, copy));
         } else {
             copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
     }
 
-    fn open(self: &Rc<Self>, copy: Copy) {
+    /// Whether a copy may be sent behind others on the current connection.
+    fn takes_more(&self, now: Instant) -> bool {
+        self.one_by_one.get().is_none_or(|until| now >= until)
+            && self.current.borrow().as_ref().is_some_and(|post| post.takes_more(now))
+    }
+
+    /// The endpoint closed while more than one copy was on its way.
+    pub(super) fn do_not_pipeline(&self) {
+        self.one_by_one.set(Some(Instant::now() + ONE_BY_ONE));
+    }
+
+    /// A connection is open.
+    pub(super) fn enter(self: &Rc<Self>, post: Rc<Post>) -> Entered {
+        self.posts.borrow_mut().push(Rc::clone(&post));
+        Entered { lane: Rc::clone(self), post }
+    }
+
+    fn open(self: &Rc<Self>, copy: Copy<SingleHead>) {
         self.open.set(self.open.get() + 1);
         let run = carrier::run(Opened(Rc::clone(self)), copy);
         self.carriers.borrow_mut().spawn_local(run);
@@ -123,7 +175,7 @@ impl Lane {
     }
 
     /// The next copy that waits.
-    pub(super) fn next(&self) -> Option<Copy> {
+    pub(super) fn next(&self) -> Option<Copy<SingleHead>> {
         self.queue.borrow_mut().pop_front().map(|(_, copy)| copy)
     }
 
@@ -141,7 +193,7 @@ impl Lane {
 
     /// Drops those that have waited too long.
     fn expire(&self) {
-        let late = |(since, _): &(Instant, Copy)| since.elapsed() > PATIENCE;
+        let late = |(since, _): &(Instant, Copy<SingleHead>)| since.elapsed() > PATIENCE;
         while self.queue.borrow().front().is_some_and(late) {
             if let Some(copy) = self.next() {
                 copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
@@ -149,7 +201,9 @@ impl Lane {
         }
     }
 
-    fn take_stream(self: &Rc<Self>, copy: Copy) {
+    /// The same for one that goes by HTTP/2.
+    pub(super) fn take_stream(self: &Rc<Self>, copy: Copy<request::Parts>) {
+        self.used.set(copy.ticket.started());
         let slot = self.shared.find();
         if slot.is_none() && self.is_full(Speaks::Http2) {
             return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
@@ -175,6 +229,7 @@ impl Lane {
                 self.idle.borrow().is_empty()
                     && self.open.get() >= self.options.connections
                     && self.queue.borrow().len() >= self.options.connections
+                    && !self.takes_more(Instant::now())
             }
             Speaks::Http2 => {
                 let may_wait = self.shared.len() < self.most_shared() || self.shared.is_opening();
@@ -211,11 +266,15 @@ impl Lane {
         note(&self.answers, whole);
     }
 
-    /// Waits on an idle connection for the next copy; None: it is to be closed.
-    pub(super) async fn park(&self, wire: &Rc<WireState>) -> Option<Copy> {
-        let slot = Rc::new(Letterbox::new(Rc::clone(wire)));
-        self.idle.borrow_mut().push(Rc::clone(&slot));
-        poll_fn(|cx| slot.poll(cx.waker())).await
+    /// A connection has nothing to carry.
+    pub(super) fn park(&self, post: &Rc<Post>) {
+        self.current.borrow_mut().take_if(|current| Rc::ptr_eq(current, post));
+        self.idle.borrow_mut().push(Rc::clone(post));
+    }
+
+    /// An idle connection is over.
+    pub(super) fn unpark(&self, post: &Rc<Post>) {
+        self.idle.borrow_mut().retain(|idle| !Rc::ptr_eq(idle, post));
     }
 
     /// Closes what has idled too long; whether the lane is still of use.
@@ -223,13 +282,18 @@ impl Lane {
         self.expire();
         self.relieve();
         while self.carriers.borrow_mut().try_join_next().is_some() {}
-        self.idle.borrow_mut().retain(|slot| {
-            let stays = slot.since.elapsed() <= IDLE;
+        self.idle.borrow_mut().retain(|post| {
+            let stays = post.age() <= IDLE;
             if !stays {
-                slot.close();
+                post.close();
             }
             stays
         });
+        for post in self.posts.borrow().iter() {
+            if !post.is_idle() && post.age() > self.options.response_timeout {
+                post.be_late();
+            }
+        }
         self.shared.sweep(IDLE) || self.open.get() > 0 || self.used.get().elapsed() < MEMORY
     }
 
@@ -267,6 +331,29 @@ impl Drop for Opened {
     }
 }
 
+/// A connection that the lane may hand copies to, for as long as it lasts.
+pub(super) struct Entered {
+    lane: Rc<Lane>,
+    post: Rc<Post>,
+}
+
+impl std::ops::Deref for Entered {
+    type Target = Rc<Post>;
+
+    fn deref(&self) -> &Rc<Post> {
+        &self.post
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let Self { lane, post } = self;
+        lane.posts.borrow_mut().retain(|other| !Rc::ptr_eq(other, post));
+        lane.unpark(post);
+        lane.current.borrow_mut().take_if(|current| Rc::ptr_eq(current, post));
+    }
+}
+
 /// A copy that waits for a connection.
 struct Waiting<'a>(&'a Cell<usize>);
 
@@ -280,49 +367,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// An idle connection's letter box.
-struct Letterbox {
-    wire: Rc<WireState>,
-    since: Instant,
-    copy: RefCell<Option<Copy>>,
-    closed: Cell<bool>,
-    carrier: RefCell<Option<Waker>>,
-}
-
-impl Letterbox {
-    fn new(wire: Rc<WireState>) -> Self {
-        let since = Instant::now();
-        let (copy, closed, carrier) = Default::default();
-        Self { wire, since, copy, closed, carrier }
-    }
-
-    fn hand(&self, copy: Copy) {
-        *self.copy.borrow_mut() = Some(copy);
-        self.wake();
-    }
-
-    fn close(&self) {
-        self.closed.set(true);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(carrier) = self.carrier.borrow_mut().take() {
-            carrier.wake();
-        }
-    }
-
-    fn poll(&self, waker: &Waker) -> Poll<Option<Copy>> {
-        if let Some(copy) = self.copy.borrow_mut().take() {
-            return Poll::Ready(Some(copy));
-        }
-        if self.closed.get() {
-            return Poll::Ready(None);
-        }
-        *self.carrier.borrow_mut() = Some(waker.clone());
-        Poll::Pending
     }
 }

@@ -1,10 +1,15 @@
 //! What a copy's end says of it, where that is not plain.
 
 use super::copy::Watch;
-use crate::{
-    outcome::{CopyOutcome, DropReason, UnknownReason},
-    proxy::io::WireState,
-};
+use crate::outcome::{CopyOutcome, DropReason, UnknownReason};
+
+/// What the kernel took of what was written for a copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) any: bool,
+    /// It refused some.
+    pub(super) refused: bool,
+}
 
 /// No answer came in time.
 pub(super) fn timed_out(watch: &Watch) -> CopyOutcome {
@@ -15,18 +20,12 @@ pub(super) fn timed_out(watch: &Watch) -> CopyOutcome {
     }
 }
 
-/// The shadow ended it. `before`: bytes that the kernel had taken when the copy was begun;
-/// `unknown`: what to call it if all of it may have arrived.
-pub(super) fn sent(
-    wire: &WireState,
-    watch: &Watch,
-    before: u64,
-    unknown: UnknownReason,
-) -> CopyOutcome {
+/// The shadow ended it. `unknown`: what to call it if all of it may have arrived.
+pub(super) fn sent(taken: Taken, watch: &Watch, unknown: UnknownReason) -> CopyOutcome {
     if let Some(reason) = watch.cut_reason() {
         return CopyOutcome::Dropped(reason);
     }
-    if wire.written.get() == before || wire.write_failed() || !watch.is_taken_whole() {
+    if !taken.any || taken.refused || !watch.is_taken_whole() {
         return CopyOutcome::Dropped(DropReason::ShadowClosed);
     }
     CopyOutcome::Unknown(unknown)

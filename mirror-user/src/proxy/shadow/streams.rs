@@ -5,14 +5,14 @@
 use std::{rc::Rc, time::Duration};
 
 use h2::{Reason, RecvStream};
-use http::Response;
+use http::{Response, request};
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    copy::{Copy, CopyBody, Watch},
+    copy::{Copy, CopyBody, SingleHead, Watch},
     lane::Lane,
-    outcome::{self, sent, timed_out},
+    outcome::{self, Taken, sent, timed_out},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
@@ -20,7 +20,6 @@ use crate::{
         dress,
         http2::{Connection, OpenError, Slot, Stream, answer, is_unseen},
         interim::Interim,
-        primary::Speaks,
     },
 };
 
@@ -31,7 +30,7 @@ pub(super) const CONNECTIONS: usize = 4;
 const MOVES: u8 = 3;
 
 /// Carries one copy; `slot` is None while no connection has room.
-pub(super) async fn run(lane: Rc<Lane>, slot: Option<Slot>, mut copy: Copy) {
+pub(super) async fn run(lane: Rc<Lane>, slot: Option<Slot>, copy: Copy<request::Parts>) {
     let slot = match slot {
         Some(slot) => Ok(slot),
         None => lane.room().await,
@@ -42,8 +41,8 @@ pub(super) async fn run(lane: Rc<Lane>, slot: Option<Slot>, mut copy: Copy) {
             if let Some(ctx) = copy.ticket.context() {
                 ctx.protocols.is_http1(lane.endpoint);
             }
-            copy.speaks = Speaks::Http1;
-            lane.take(copy);
+            let whole = copy.body.is_end_stream();
+            lane.take_single(copy.map(|head| SingleHead::from_http2(head, whole)));
         }
         Err(OpenError::Full) => {
             copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
@@ -74,12 +73,12 @@ pub(super) async fn open(lane: &Lane) -> Result<Rc<Connection>, OpenError> {
     Ok(opened)
 }
 
-async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
+async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
     let Ok(sender) = slot.ready().await else {
         drop(slot);
         return again(lane, copy);
     };
-    let Copy { mut head, body, ticket, charge, moves, speaks } = copy;
+    let Copy { mut head, body, ticket, charge, moves } = copy;
     let spare = body.is_end_stream().then(|| head.clone());
     let Ok(request) = dress::for_http2(&mut head) else {
         return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
@@ -118,7 +117,7 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
             }
             if let Some(head) = spare {
                 let body = CopyBody::empty();
-                return again(lane, Copy { head, body, ticket, charge, moves, speaks });
+                return again(lane, Copy { head, body, ticket, charge, moves });
             }
             CopyOutcome::Dropped(DropReason::ShadowClosed)
         }
@@ -126,7 +125,8 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
             lane.answered(false);
             let malformed = error.is_library() && !error.is_io();
             let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
-            sent(&wire, &watch, before, unknown)
+            let any = wire.written.get() > before;
+            sent(Taken { any, refused: wire.write_failed() }, &watch, unknown)
         }
         Err(_) => timed_out(&watch),
     };
@@ -134,12 +134,12 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy) {
 }
 
 /// The shadow has not looked at the copy: it may go to another connection.
-fn again(lane: &Rc<Lane>, mut copy: Copy) {
+fn again(lane: &Rc<Lane>, mut copy: Copy<request::Parts>) {
     if copy.moves >= MOVES {
         return copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
     }
     copy.moves += 1;
-    lane.take(copy);
+    lane.take_stream(copy);
 }
 
 /// Reads the answer to its end and drops it, and waits for the rest of the copy to be sent. False

@@ -28,6 +28,11 @@ impl Ticket {
         self.open.as_ref().map(|(ctx, _)| ctx)
     }
 
+    /// When the copy was selected.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Tells the outcome. `bytes`: what of the copy's body was taken by its connection.
     pub(super) fn settle(mut self, outcome: CopyOutcome, bytes: u64) {
         self.tell(outcome, bytes);

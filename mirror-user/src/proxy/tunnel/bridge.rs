@@ -2,14 +2,12 @@
 //! protocol (RFC 8441) becomes an Upgrade, plain CONNECT stays one. In: the client's request. Out:
 //! an answer whose body is what the primary sends; a task passes on what the client sends.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc};
+use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Body as _;
-use tokio::{
-    io::{AsyncWriteExt, WriteHalf, split},
-    task::spawn_local,
-};
+use socket2::SockRef;
+use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf, task::spawn_local};
 
 use super::{Far, Reply, ask};
 use crate::{
@@ -18,7 +16,6 @@ use crate::{
         context::Context,
         exchange::{Abort, Record, answer},
         framing::prepare_tunnel,
-        io::{UpstreamIo, WireState},
         primary::{AnswerBody, Bridge, Failure, PrimaryBody, transport},
     },
 };
@@ -53,19 +50,16 @@ pub(in crate::proxy) async fn bridge(
     match asked.await {
         Err(failure) => Err(record.fail(failure)),
         Ok(Reply::Declined(response, upstream)) => Ok(answer(record, response, upstream)),
-        Ok(Reply::Agreed(response, Far { parts, upstream })) => {
-            let Ok(parts) = parts.await else {
-                return Err(record.fail(Failure::Refused(endpoint)));
-            };
+        Ok(Reply::Agreed(response, Far { stream, early, load, .. })) => {
             record.endpoint = Some(endpoint);
             record.answered(Answer::Primary, StatusCode::OK);
             let (mut head, _) = response.into_parts();
             head.status = StatusCode::OK;
             prepare_tunnel(&mut head);
             head.headers.remove(WEBSOCKET_ACCEPT);
-            let (reader, writer) = split(parts.io.into_inner());
-            let sending = spawn_local(send(body, writer, upstream.wire())).abort_handle();
-            let body = AnswerBody::raw(reader, parts.read_buf, record, upstream, sending);
+            let (reader, writer) = stream.into_split();
+            let sending = spawn_local(send(body, writer)).abort_handle();
+            let body = AnswerBody::raw(reader, early, record, load, sending);
             Ok(Response::from_parts(head, body))
         }
     }
@@ -98,12 +92,16 @@ fn websocket_key(draw: impl Fn() -> u64) -> HeaderValue {
 }
 
 /// What the client sends, to the primary. A client that resets its stream resets the connection.
-async fn send(mut body: PrimaryBody, mut writer: WriteHalf<UpstreamIo>, wire: Rc<WireState>) {
+async fn send(mut body: PrimaryBody, mut writer: OwnedWriteHalf) {
     loop {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         match frame {
             None => return drop(writer.shutdown().await),
-            Some(Err(_)) => return wire.abort(),
+            Some(Err(_)) => {
+                // A socket that refuses the option is closed with FIN: the next best.
+                let _ = SockRef::from(writer.as_ref()).set_linger(Some(Duration::ZERO));
+                return;
+            }
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 if writer.write_all(&data).await.is_err() {

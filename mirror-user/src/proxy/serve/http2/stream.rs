@@ -52,7 +52,7 @@ pub(super) async fn run(
     let body = Inbound::request(body, &head.headers);
     let bodiless = head.method == Method::HEAD;
     let (interim, line) = Interim::http2();
-    let progress = Rc::new(Progress::new(client.state.begin()));
+    let progress = Rc::new(Progress::default());
     let side = Side { interim, progress: Rc::clone(&progress) };
     let answer = {
         let exchange = pin!(exchange(ctx, client, head, body, side));

@@ -1,0 +1,245 @@
+//! Heads, as bytes; and how the content behind them is framed, which the head says.
+
+use http::{HeaderValue, Method, StatusCode, Version, header, request, response};
+use hyper::body::Body;
+
+use super::{
+    encode::Encoder,
+    fields::{self, Raw},
+    parse::{Reason, ends_chunked},
+};
+
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
+/// Decides how a request's content leaves. One that has none may still say so (Content-Length: 0).
+pub(super) fn frame_request<B: Body>(head: &mut request::Parts, body: &B) -> Option<Encoder> {
+    let headers = &mut head.headers;
+    if body.is_end_stream() {
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            headers.remove(header::TRANSFER_ENCODING);
+        }
+        return None;
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Some(Encoder::Chunked);
+    }
+    Some(stated_length(headers).unwrap_or_else(|| {
+        headers.insert(header::TRANSFER_ENCODING, CHUNKED);
+        Encoder::Chunked
+    }))
+}
+
+/// What an answer depends on beside its own head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct To {
+    pub(super) head: bool,
+    pub(super) connect: bool,
+    pub(super) version: Version,
+    /// The client may send another request.
+    pub(super) persists: bool,
+}
+
+/// What comes behind an answer on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum After {
+    /// Another request.
+    Request,
+    /// Nothing.
+    Close,
+    /// Whatever the two ends agreed on.
+    Tunnel,
+}
+
+/// Decides how an answer's content leaves, and what comes after it; the head then says both. No
+/// encoder: it has no content.
+pub(super) fn frame_answer<B: Body>(
+    head: &mut response::Parts,
+    body: &B,
+    to: To,
+) -> (Option<Encoder>, After) {
+    let close = head
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let mut persists = to.persists && !close;
+    let encoder = frame_content(head, body, to);
+    if matches!(encoder, Some(Encoder::UntilClose)) {
+        persists = false;
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS || opens_tunnel(head.status, to) {
+        return (encoder, After::Tunnel);
+    }
+    match to.version {
+        Version::HTTP_10 if persists => {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+        }
+        Version::HTTP_10 => {}
+        _ if !persists && !close => {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    (encoder, if persists { After::Request } else { After::Close })
+}
+
+fn opens_tunnel(status: StatusCode, to: To) -> bool {
+    to.connect && status.is_success()
+}
+
+/// RFC 9112, section 6.3, and RFC 9110, section 8.6.
+fn frame_content<B: Body>(head: &mut response::Parts, body: &B, to: To) -> Option<Encoder> {
+    let headers = &mut head.headers;
+    let old = to.version == Version::HTTP_10;
+    if old && headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::TRANSFER_ENCODING);
+    }
+    let status = head.status;
+    if status.is_informational() || status == StatusCode::NO_CONTENT || opens_tunnel(status, to) {
+        for name in [header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
+            if headers.contains_key(&name) {
+                headers.remove(name);
+            }
+        }
+        return None;
+    }
+    // These say what the content would be.
+    if to.head || status == StatusCode::NOT_MODIFIED {
+        return None;
+    }
+    if let Some(coding) = headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
+        // Its end was the connection's (RFC 9112, section 6.3).
+        if !ends_chunked(coding.as_bytes()) {
+            headers.append(header::TRANSFER_ENCODING, CHUNKED);
+        }
+        return Some(Encoder::Chunked);
+    }
+    if let Some(stated) = stated_length(headers) {
+        return Some(stated);
+    }
+    if let Some(exact) = body.size_hint().exact() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(exact));
+        return Some(Encoder::Length(exact));
+    }
+    if old {
+        return Some(Encoder::UntilClose);
+    }
+    headers.insert(header::TRANSFER_ENCODING, CHUNKED);
+    Some(Encoder::Chunked)
+}
+
+fn stated_length(headers: &http::HeaderMap) -> Option<Encoder> {
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    Some(Encoder::Length(length))
+}
+
+/// Room for most heads.
+const HEAD: usize = 512;
+
+/// A request's head, and how its content is framed: all that a connection needs of it.
+#[derive(Debug)]
+pub(in crate::proxy) struct Printed {
+    pub(super) head: Vec<u8>,
+    pub(super) method: Method,
+    /// None: it has no content.
+    pub(super) framing: Option<Framing>,
+}
+
+/// As a head states it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+impl Printed {
+    /// A copy of a request whose head is fit for HTTP/1, with another Host where one is given.
+    /// `whole`: it has no content.
+    pub(in crate::proxy) fn copy(
+        head: &request::Parts,
+        host: Option<&HeaderValue>,
+        whole: bool,
+    ) -> Self {
+        let raw = Raw::of(&head.extensions);
+        // Most of the head, and some more for Host.
+        let mut to = Vec::with_capacity(raw.len().max(256) + 64);
+        request_line(&mut to, head);
+        match host {
+            None => fields::write(&mut to, &head.headers, raw),
+            Some(host) => {
+                for (name, value) in &head.headers {
+                    if *name == header::HOST {
+                        fields::write_anew(&mut to, name, host, raw);
+                    } else {
+                        fields::write_one(&mut to, name, value, raw);
+                    }
+                }
+            }
+        }
+        to.extend_from_slice(b"\r\n");
+        let chunked = || head.headers.contains_key(header::TRANSFER_ENCODING);
+        let framing = match stated_length(&head.headers) {
+            _ if whole => None,
+            _ if chunked() => Some(Framing::Chunked),
+            Some(Encoder::Length(length)) => Some(Framing::Length(length)),
+            _ => Some(Framing::Chunked),
+        };
+        Self { head: to, method: head.method.clone(), framing }
+    }
+
+    /// Bytes of the head.
+    pub(in crate::proxy) fn size(&self) -> usize {
+        self.head.len()
+    }
+}
+
+impl From<Framing> for Encoder {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked,
+        }
+    }
+}
+
+/// A request's head. The target is in origin form, or an authority (CONNECT).
+pub(super) fn request(to: &mut Vec<u8>, head: &request::Parts) {
+    to.reserve(HEAD);
+    request_line(to, head);
+    fields::write(to, &head.headers, Raw::of(&head.extensions));
+    to.extend_from_slice(b"\r\n");
+}
+
+fn request_line(to: &mut Vec<u8>, head: &request::Parts) {
+    to.extend_from_slice(head.method.as_str().as_bytes());
+    to.push(b' ');
+    match (head.uri.path_and_query(), head.uri.authority()) {
+        (_, Some(authority)) if head.method == Method::CONNECT => {
+            to.extend_from_slice(authority.as_str().as_bytes());
+        }
+        (Some(target), _) => to.extend_from_slice(target.as_str().as_bytes()),
+        (None, Some(authority)) => to.extend_from_slice(authority.as_str().as_bytes()),
+        (None, None) => to.push(b'/'),
+    }
+    let old = head.version == Version::HTTP_10;
+    to.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+}
+
+/// An answer's head, to a client that speaks `version`.
+pub(super) fn answer(to: &mut Vec<u8>, head: &response::Parts, version: Version) {
+    to.reserve(HEAD);
+    let old = version == Version::HTTP_10;
+    to.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    to.extend_from_slice(head.status.as_str().as_bytes());
+    match head.extensions.get::<Reason>() {
+        Some(Reason(as_it_came)) => to.extend_from_slice(as_it_came),
+        None => {
+            to.push(b' ');
+            let usual = head.status.canonical_reason().unwrap_or("");
+            to.extend_from_slice(usual.as_bytes());
+        }
+    }
+    to.extend_from_slice(b"\r\n");
+    fields::write(to, &head.headers, Raw::of(&head.extensions));
+    to.extend_from_slice(b"\r\n");
+}

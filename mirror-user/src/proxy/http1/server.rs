@@ -1,0 +1,363 @@
+//! The server's end of a connection: a client's. In: bytes. Out: requests, one at a time, each with
+//! a body that reads from this socket when it is asked for; answers go back the same way.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response, Version, header, request};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::net::TcpStream;
+
+use super::{
+    Error, HeadError,
+    decode::{Decoder, Step},
+    out::Out,
+    parse,
+    print::{self, After},
+    sending::{Filled, Sending},
+    wire::Wire,
+};
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Of a request's unread content, so much is read and dropped to keep the connection, in bytes.
+const DRAINED: u64 = 64 * 1024;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(in crate::proxy) struct Served(RefCell<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    wire: Wire,
+    /// How much of a head was looked at in vain.
+    seen: usize,
+    /// The content of the request that is under way.
+    content: Decoder,
+    /// Somebody holds its body.
+    held: bool,
+    /// The client waits for 100 before it sends its content.
+    expects: bool,
+    /// The body was asked for and has nothing: whoever asked is told when the socket has something.
+    awaited: bool,
+    /// Waits for the body's end, or until it may ask the socket itself.
+    watcher: Option<Waker>,
+}
+
+/// What comes next on a connection.
+#[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
+#[derive(Debug)]
+pub(in crate::proxy) enum NextHead {
+    Request(request::Parts, RequestContent, Asked),
+    /// The client closed its side between two requests.
+    End,
+    /// No request: it is to be told so.
+    Malformed(HeadError),
+    /// The connection broke, or ended within a head.
+    Broken(Error),
+}
+
+/// What an answer depends on beside its own head.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Asked(print::To);
+
+impl Served {
+    /// `first`: what was read of the socket already.
+    pub(in crate::proxy) fn new(stream: TcpStream, first: BytesMut) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Inner {
+            wire: Wire::new(stream, first),
+            seen: 0,
+            content: Decoder::length(0),
+            held: false,
+            expects: false,
+            awaited: false,
+            watcher: None,
+        })))
+    }
+
+    /// The next request's head. To be asked for once the last request's body is over.
+    pub(in crate::proxy) fn poll_head(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<NextHead> {
+        let next = ready!(self.0.borrow_mut().poll_head(cx));
+        Poll::Ready(match next {
+            Ok(Some((head, asked))) => {
+                NextHead::Request(head, RequestContent(Rc::clone(self)), asked)
+            }
+            Ok(None) => NextHead::End,
+            Err(Error::Head(error)) => NextHead::Malformed(error),
+            Err(error) => NextHead::Broken(error),
+        })
+    }
+
+    /// Whether a head has begun that is not yet whole.
+    pub(in crate::proxy) fn is_within_head(&self) -> bool {
+        !self.0.borrow().wire.input.is_empty()
+    }
+
+    /// Ready when the client has reset the connection. (One that only closes its side still waits
+    /// for its answer.) Interim answers leave meanwhile.
+    pub(in crate::proxy) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        self.0.borrow_mut().poll_gone(cx)
+    }
+
+    /// Sends an answer to its end; what comes after it.
+    ///
+    /// # Errors
+    /// The client is gone, or the body broke: what was there of it has left.
+    pub(in crate::proxy) async fn answer<B>(
+        &self,
+        response: Response<B>,
+        asked: Asked,
+    ) -> Result<After, Error>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (mut head, body) = response.into_parts();
+        let (encoder, after) = print::frame_answer(&mut head, &body, asked.0);
+        let mut out = self.take_out();
+        print::answer(out.buffer(), &head, asked.0.version);
+        drop(head);
+        // A body that is not sent ends here.
+        let mut sending = encoder.map(|encoder| Sending::new(body, encoder));
+        let mut broken = None;
+        poll_fn(|cx| self.poll_answer(cx, &mut out, &mut sending, &mut broken)).await?;
+        // Its buffer serves for the next answer.
+        self.0.borrow_mut().wire.out = out;
+        match broken {
+            Some(error) => Err(error),
+            None => Ok(after),
+        }
+    }
+
+    // The body is asked while nothing of the connection is borrowed: its end may drop the request's
+    // body, which looks at the connection.
+    fn poll_answer<B>(
+        &self,
+        cx: &mut Context<'_>,
+        out: &mut Out,
+        sending: &mut Option<Sending<B>>,
+        broken: &mut Option<Error>,
+    ) -> Poll<Result<(), Error>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            let mut waits = false;
+            if let Some(content) = sending {
+                match content.fill(cx, out) {
+                    Ok(Filled::Waits) => waits = true,
+                    Ok(Filled::Full) => {}
+                    Ok(Filled::Over) => *sending = None,
+                    Err(error) => {
+                        *broken = Some(error);
+                        *sending = None;
+                    }
+                }
+            }
+            let mut inner = self.0.borrow_mut();
+            std::mem::swap(&mut inner.wire.out, out);
+            let flushed = inner.wire.poll_flush(cx);
+            std::mem::swap(&mut inner.wire.out, out);
+            ready!(flushed)?;
+            if waits {
+                return inner.poll_gone(cx).map(Err);
+            }
+            if sending.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// What waits to be written: interim answers go before the answer.
+    fn take_out(&self) -> Out {
+        std::mem::take(&mut self.0.borrow_mut().wire.out)
+    }
+
+    /// Waits until nobody reads the last request's body any more, then reads what is left of it if
+    /// it is there. False: more may come, and what comes next cannot be told from it.
+    pub(in crate::proxy) async fn finish_request(&self) -> bool {
+        poll_fn(|cx| self.0.borrow_mut().poll_over(cx)).await;
+        poll_fn(|cx| Poll::Ready(self.0.borrow_mut().drain(cx))).await
+    }
+
+    /// Says why there is no answer, and that the connection ends.
+    pub(in crate::proxy) async fn refuse(&self, error: HeadError) {
+        let status = error.status();
+        let reason = status.canonical_reason().unwrap_or("");
+        let line = format!(
+            "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\
+             x-mirror-reason: mirror: {error}\r\n\r\n",
+            status.as_str()
+        );
+        self.0.borrow_mut().wire.out.buffer().extend_from_slice(line.as_bytes());
+        // A client that is gone learns nothing.
+        let _ = poll_fn(|cx| self.0.borrow_mut().wire.poll_flush(cx)).await;
+    }
+
+    /// The socket, and what was read behind the last request; the connection's HTTP is over.
+    pub(in crate::proxy) fn take(&self) -> Option<(TcpStream, BytesMut)> {
+        self.0.borrow_mut().wire.take()
+    }
+}
+
+impl Inner {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(request::Parts, Asked)>, Error>> {
+        loop {
+            if let Some(asking) = parse::request(&mut self.wire.input, &mut self.seen)? {
+                self.seen = 0;
+                self.content = asking.content;
+                self.held = true;
+                let head = asking.head;
+                let expected = head.headers.get(header::EXPECT);
+                self.expects = head.version == Version::HTTP_11
+                    && expected.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+                let asked = Asked(print::To {
+                    head: head.method == Method::HEAD,
+                    connect: head.method == Method::CONNECT,
+                    version: head.version,
+                    persists: asking.persists,
+                });
+                return Poll::Ready(Ok(Some((head, asked))));
+            }
+            if !ready!(self.wire.poll_read(cx))? {
+                let clean = self.wire.input.is_empty();
+                return Poll::Ready(if clean { Ok(None) } else { Err(Error::Closed) });
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+            return Poll::Ready(error.into());
+        }
+        // Whoever waits for content learns of a reset by reading, and has the socket's one place
+        // for a reader.
+        if self.awaited {
+            self.watch(cx);
+            return Poll::Pending;
+        }
+        let Some(stream) = self.wire.stream() else { return Poll::Ready(Error::Closed) };
+        if stream.poll_read_ready(cx).is_ready() {
+            match stream.take_error() {
+                Ok(None) => {}
+                Ok(Some(error)) | Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.held || self.content.is_done() {
+            return Poll::Ready(());
+        }
+        self.watch(cx);
+        Poll::Pending
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut left = DRAINED;
+        loop {
+            match self.content.decode(&mut self.wire.input) {
+                Ok(Step::End | Step::Trailers(_)) => return true,
+                Ok(Step::Data(data)) => match left.checked_sub(data.len() as u64) {
+                    Some(rest) => left = rest,
+                    None => return false,
+                },
+                Ok(Step::More) => {
+                    if !matches!(self.wire.poll_read(cx), Poll::Ready(Ok(true))) {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = self.poll_frame(cx);
+        self.awaited = polled.is_pending();
+        if !self.awaited
+            && let Some(watcher) = self.watcher.take()
+            && !watcher.will_wake(cx.waker())
+        {
+            watcher.wake();
+        }
+        polled
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if std::mem::take(&mut self.expects) && !self.content.is_done() && self.wire.out.has_room()
+        {
+            self.wire.out.buffer().extend_from_slice(CONTINUE);
+            // What does not leave now leaves with the next look at the client.
+            if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+                return Poll::Ready(Some(Err(error.into())));
+            }
+        }
+        loop {
+            match self.content.decode(&mut self.wire.input)? {
+                Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Step::Trailers(trailers) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Step::End => return Poll::Ready(None),
+                Step::More => {}
+            }
+            if !ready!(self.wire.poll_read(cx))? {
+                self.content.close()?;
+            }
+        }
+    }
+
+    fn watch(&mut self, cx: &Context<'_>) {
+        match &mut self.watcher {
+            Some(watcher) => watcher.clone_from(cx.waker()),
+            None => self.watcher = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// The content of a client's request. Dropped before its end, the connection knows that nobody
+/// reads it any more.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestContent(Rc<Served>);
+
+impl Drop for RequestContent {
+    fn drop(&mut self) {
+        let mut inner = self.0.0.borrow_mut();
+        inner.held = false;
+        inner.awaited = false;
+        let watcher = inner.watcher.take();
+        drop(inner);
+        watcher.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Body for RequestContent {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.0.borrow_mut().poll_content(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.0.borrow().content.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = self.0.0.borrow().content.left();
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
