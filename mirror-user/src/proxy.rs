@@ -9,6 +9,7 @@
 mod accept;
 mod connection;
 mod context;
+mod crew;
 mod dress;
 mod ending;
 mod exchange;

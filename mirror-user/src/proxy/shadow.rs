@@ -9,6 +9,7 @@ mod backoff;
 mod budget;
 mod carrier;
 mod copy;
+mod fleet;
 mod host;
 mod lane;
 mod outcome;
@@ -25,7 +26,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{header, request};
@@ -153,7 +154,8 @@ impl Shadows {
         if self.generation.replace(generation) != generation {
             self.backends.borrow_mut().clear();
         }
-        self.lanes.borrow_mut().retain(|_, lane| lane.sweep());
+        let now = Instant::now();
+        self.lanes.borrow_mut().retain(|_, lane| lane.sweep(now));
     }
 
     /// Open connections by shadow; an endpoint of several Services counts for the first.

@@ -1,5 +1,5 @@
 //! One connection of HTTP/2. In: a stream and the bytes sniffed. Out: requests to the exchange,
-//! many at a time, one task a stream, and the connection's end.
+//! many at a time, all in the connection's own task, and the connection's end.
 //!
 //! A primary whose connection ends takes the client's with it when nothing else is under way, as it
 //! would without us: clients tell that end from a reset stream (gRPC calls one UNAVAILABLE and the
@@ -9,9 +9,10 @@ mod stream;
 
 use std::{
     cell::Cell,
-    future::{pending, poll_fn},
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     rc::Rc,
+    task::{self, Poll},
     time::Duration,
 };
 
@@ -22,8 +23,7 @@ use h2::{
 };
 use tokio::{
     net::TcpStream,
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use self::stream::Orphan;
@@ -31,6 +31,7 @@ use super::clock::HeadClock;
 use crate::proxy::{
     connection::Client,
     context::Context,
+    crew::Crew,
     ending::{self, End},
     http2::{CLIENT_STREAMS, CLIENT_WINDOW, HEAD_LIMIT, connection_window},
     io::FramedIo,
@@ -93,19 +94,19 @@ enum Fate {
 #[derive(Default)]
 struct Orphans {
     streams: Vec<Orphan>,
-    decide: Option<Instant>,
+    decide: Option<Pin<Box<Sleep>>>,
 }
 
 impl Orphans {
     fn push(&mut self, orphan: Orphan) {
         self.streams.push(orphan);
-        self.decide.get_or_insert_with(|| Instant::now() + GATHER);
+        self.decide.get_or_insert_with(|| Box::pin(sleep(GATHER)));
     }
 
-    async fn gathered(&self) {
-        match self.decide {
-            Some(at) => sleep_until(at).await,
-            None => pending().await,
+    fn poll_gathered(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        match &mut self.decide {
+            Some(clock) => clock.as_mut().poll(cx),
+            None => Poll::Pending,
         }
     }
 
@@ -115,53 +116,82 @@ impl Orphans {
     }
 }
 
+/// A connection that is served.
+struct Served<'a> {
+    ctx: &'a Rc<Context>,
+    client: &'a Rc<Client>,
+    /// Dropped before the connection: what it carried ends with it.
+    streams: Crew<Option<Orphan>>,
+    connection: Connection<FramedIo, Bytes>,
+    orphans: Orphans,
+    /// On a header block that does not come to its end, until one was late.
+    clock: Option<HeadClock>,
+    block: &'a Cell<Option<std::time::Instant>>,
+}
+
 async fn run(
     ctx: &Rc<Context>,
     client: &Rc<Client>,
-    mut connection: Connection<FramedIo, Bytes>,
+    connection: Connection<FramedIo, Bytes>,
     block: &Cell<Option<std::time::Instant>>,
 ) -> Fate {
-    // Dropped with the connection: what it carried ends with it.
-    let mut streams = JoinSet::new();
-    let mut orphans = Orphans::default();
-    let (mut closing, mut late) = (false, false);
+    let (streams, orphans, clock) = Default::default();
+    let mut served =
+        Served { ctx, client, streams, connection, orphans, clock: Some(clock), block };
     let mut drained = pin!(ctx.drained());
-    let mut clock = HeadClock::default();
-    let limit = ctx.options.head_timeout;
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut drained, if !closing => {
-                closing = true;
-                connection.graceful_shutdown();
-            }
-            accepted = connection.accept() => match accepted {
+    let mut closing = false;
+    poll_fn(|cx| {
+        if !closing && drained.as_mut().poll(cx).is_ready() {
+            closing = true;
+            served.connection.graceful_shutdown();
+        }
+        served.poll(cx)
+    })
+    .await
+}
+
+impl Served<'_> {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Fate> {
+        // First, since the connection's own poll sends what they have to say.
+        self.run_streams();
+        while let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
+            match accepted {
                 Some(Ok((request, respond))) => {
-                    let run = stream::run(Rc::clone(ctx), Rc::clone(client), request, respond);
-                    streams.spawn_local(run);
+                    let (ctx, client) = (Rc::clone(self.ctx), Rc::clone(self.client));
+                    self.streams.add(stream::run(ctx, client, request, respond));
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(client = %client.workload.name, %error, "connection ended");
-                    return Fate::Over;
+                    tracing::debug!(client = %self.client.workload.name, %error, "connection ended");
+                    return Poll::Ready(Fate::Over);
                 }
-                None => return Fate::Over,
-            },
-            // After `accept`, which reads.
-            () = poll_fn(|cx| clock.poll(block.get(), limit, cx)), if !late => {
-                late = true;
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                None => return Poll::Ready(Fate::Over),
             }
-            Some(ended) = streams.join_next() => {
-                if let Ok(Some(orphan)) = ended {
-                    orphans.push(orphan);
-                }
+        }
+        self.run_streams();
+        self.watch_blocks(cx);
+        while self.orphans.poll_gathered(cx).is_ready() {
+            if self.streams.is_empty() {
+                return Poll::Ready(Fate::Orphaned);
             }
-            () = orphans.gathered() => {
-                if streams.is_empty() {
-                    return Fate::Orphaned;
-                }
-                orphans.reset();
-            }
+            self.orphans.reset();
+        }
+        self.streams.wait(cx);
+        Poll::Pending
+    }
+
+    fn run_streams(&mut self) {
+        let orphans = &mut self.orphans;
+        self.streams.run(|orphan| orphan.into_iter().for_each(|orphan| orphans.push(orphan)));
+    }
+
+    /// After the connection's poll, which reads.
+    fn watch_blocks(&mut self, cx: &mut task::Context<'_>) {
+        let Some(clock) = &mut self.clock else { return };
+        if clock.poll(self.block.get(), self.ctx.options.head_timeout, cx).is_ready() {
+            self.clock = None;
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            // Its next poll sends it.
+            cx.waker().wake_by_ref();
         }
     }
 }

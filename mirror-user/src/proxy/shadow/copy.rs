@@ -355,18 +355,18 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Paid<T> {
 impl Watch {
     /// Waits until the copy is cut; for ever if it never is.
     pub(super) async fn cut(&self) -> DropReason {
-        poll_fn(|cx| match &self.0 {
-            None => Poll::Pending,
-            Some(shared) => {
-                let mut state = shared.state.borrow_mut();
-                if let End::Cut(reason) = state.end {
-                    return Poll::Ready(reason);
-                }
-                state.watcher = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+        poll_fn(|cx| self.poll_cut(cx)).await
+    }
+
+    /// The same, for one who waits for other things as well.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<DropReason> {
+        let Some(shared) = &self.0 else { return Poll::Pending };
+        let mut state = shared.state.borrow_mut();
+        if let End::Cut(reason) = state.end {
+            return Poll::Ready(reason);
+        }
+        state.watcher = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Why the copy was cut, if it was.

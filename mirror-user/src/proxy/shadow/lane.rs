@@ -20,6 +20,7 @@ use super::{
     backoff::Backoff,
     carrier,
     copy::{Copy, Head, SingleHead},
+    fleet::Fleet,
     post::Post,
     streams,
 };
@@ -71,6 +72,8 @@ pub(super) struct Lane {
     shared: Pool,
     /// Copies that wait for one of them to open.
     waiting: Cell<usize>,
+    /// Copies on streams, and those that wait for one.
+    pub(super) fleet: Rc<Fleet>,
     /// Of connects.
     reach: Cell<Backoff>,
     /// Of connections that broke before an answer's end.
@@ -101,6 +104,7 @@ impl Lane {
             queue: RefCell::default(),
             shared: Pool::default(),
             waiting: Cell::new(0),
+            fleet: Fleet::new(Instant::now()),
             reach: Cell::new(Backoff::new(0)),
             answers: Cell::new(Backoff::new(BROKEN)),
             used: Cell::new(Instant::now()),
@@ -208,8 +212,10 @@ impl Lane {
         if slot.is_none() && self.is_full(Speaks::Http2) {
             return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
-        let run = streams::run(Rc::clone(self), slot, copy);
-        self.carriers.borrow_mut().spawn_local(run);
+        if self.fleet.add(streams::run(Rc::clone(self), slot, copy)) {
+            let run = Rc::clone(&self.fleet).run();
+            self.carriers.borrow_mut().spawn_local(run);
+        }
     }
 
     /// Waits for room on a connection of HTTP/2.
@@ -278,7 +284,8 @@ impl Lane {
     }
 
     /// Closes what has idled too long; whether the lane is still of use.
-    pub(super) fn sweep(self: &Rc<Self>) -> bool {
+    pub(super) fn sweep(self: &Rc<Self>, now: Instant) -> bool {
+        self.fleet.sweep(now);
         self.expire();
         self.relieve();
         while self.carriers.borrow_mut().try_join_next().is_some() {}
@@ -294,7 +301,8 @@ impl Lane {
                 post.be_late();
             }
         }
-        self.shared.sweep(IDLE) || self.open.get() > 0 || self.used.get().elapsed() < MEMORY
+        let carries = self.shared.sweep(IDLE) || self.open.get() > 0 || !self.fleet.is_empty();
+        carries || self.used.get().elapsed() < MEMORY
     }
 
     /// Closes all connections, whatever they carry, and drops what waits.

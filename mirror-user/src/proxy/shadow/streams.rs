@@ -1,13 +1,19 @@
 //! Copies on streams: one connection of HTTP/2 to a shadow carries many. In: a copy, and room on a
-//! connection or the wish for some. Out: an outcome. A task for each copy; a copy that is cut or
+//! connection or the wish for some. Out: an outcome. All copies of a lane share a task; one that is cut or
 //! late resets its stream and leaves the others alone.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use h2::{Reason, RecvStream};
 use http::{Response, request};
 use hyper::body::Body as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     copy::{Copy, CopyBody, SingleHead, Watch},
@@ -66,7 +72,7 @@ pub(super) async fn open(lane: &Lane) -> Result<Rc<Connection>, OpenError> {
         socket.set_nodelay(true)?;
         socket.connect(lane.endpoint).await
     };
-    let stream = timeout_at(deadline, connect).await.map_err(std::io::Error::from)??;
+    let stream = timeout_at(deadline.into(), connect).await.map_err(std::io::Error::from)??;
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let opened = Connection::open(stream, left).await?;
     lane.reached(true);
@@ -83,7 +89,7 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
     let Ok(request) = dress::for_http2(&mut head) else {
         return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
     };
-    let deadline = Instant::now() + lane.options.response_timeout;
+    let deadline = lane.fleet.deadline(lane.options.response_timeout);
     let watch = body.watch();
     let wire = Rc::clone(&slot.connection().wire);
     let before = wire.written.get();
@@ -94,15 +100,15 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
             return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
         }
     };
-    let answered = tokio::select! {
-        biased;
-        answered = timeout_at(deadline, answer(response, &Interim::Ignore)) => answered,
-        reason = watch.cut() => {
+    let answered = match within(lane, &watch, deadline, answer(response, &Interim::Ignore)).await {
+        Ok(answered) => Some(answered),
+        Err(Stop::Late) => None,
+        Err(Stop::Cut(reason)) => {
             return ticket.settle(CopyOutcome::Dropped(reason), watch.taken());
         }
     };
     let outcome = match answered {
-        Ok(Ok(response)) => {
+        Some(Ok(response)) => {
             drop(charge);
             let open = ticket.settle_if_whole(&watch);
             let in_time = finish(lane, &mut stream, response, &watch, deadline).await;
@@ -111,7 +117,7 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
             }
             return;
         }
-        Ok(Err(error)) if is_unseen(&error) => {
+        Some(Err(error)) if is_unseen(&error) => {
             if error.is_go_away() {
                 stream.slot().connection().retire();
             }
@@ -121,16 +127,42 @@ async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
             }
             CopyOutcome::Dropped(DropReason::ShadowClosed)
         }
-        Ok(Err(error)) => {
+        Some(Err(error)) => {
             lane.answered(false);
             let malformed = error.is_library() && !error.is_io();
             let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
             let any = wire.written.get() > before;
             sent(Taken { any, refused: wire.write_failed() }, &watch, unknown)
         }
-        Err(_) => timed_out(&watch),
+        None => timed_out(&watch),
     };
     ticket.settle(outcome, watch.taken());
+}
+
+/// Why a copy is not waited for any longer.
+enum Stop {
+    Cut(DropReason),
+    Late,
+}
+
+/// Waits for `work`, until the copy is cut, or late.
+async fn within<F: Future>(
+    lane: &Lane,
+    watch: &Watch,
+    deadline: Instant,
+    work: F,
+) -> Result<F::Output, Stop> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if lane.fleet.is_past(deadline) {
+            return Poll::Ready(Err(Stop::Late));
+        }
+        watch.poll_cut(cx).map(|reason| Err(Stop::Cut(reason)))
+    })
+    .await
 }
 
 /// The shadow has not looked at the copy: it may go to another connection.
@@ -166,19 +198,15 @@ async fn finish(
         }
         whole
     };
-    let whole = tokio::select! {
-        biased;
-        whole = timeout_at(deadline, rest) => whole.ok(),
-        _ = watch.cut() => None,
-    };
+    let whole = within(lane, watch, deadline, rest).await;
     match whole {
-        Some(whole) => {
+        Ok(whole) => {
             lane.answered(whole);
             if whole {
                 stream.finish();
             }
         }
-        None => stream.reset(Reason::CANCEL),
+        Err(_) => stream.reset(Reason::CANCEL),
     }
-    whole.is_some()
+    whole.is_ok()
 }
