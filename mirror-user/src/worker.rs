@@ -10,6 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc as std_mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use tokio::{
     net::TcpListener,
     runtime,
     sync::mpsc,
-    task::{AbortHandle, LocalSet, spawn_local},
+    task::{AbortHandle, spawn_local},
     time::{MissedTickBehavior, interval},
 };
 
@@ -117,11 +118,13 @@ impl Worker {
             beat: AtomicU64::new(0),
             left: AtomicUsize::new(0),
         });
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let lines = Lines { inbox, asked, vitals: Arc::clone(&vitals) };
+        let (made, making) = std_mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(format!("worker-{}", parts.index))
-            .spawn(move || LocalSet::new().block_on(&runtime, run(parts, lines)))?;
+            .spawn(move || serve(parts, lines, &made))?;
+        // Without a word the thread has panicked; joining it tells.
+        making.recv().unwrap_or(Ok(()))?;
         Ok(Self { commands, questions, vitals, thread: Some(thread) })
     }
 
@@ -170,6 +173,21 @@ struct Lines {
     inbox: mpsc::UnboundedReceiver<Command>,
     asked: mpsc::Receiver<Ask>,
     vitals: Arc<Vitals>,
+}
+
+/// The worker's thread. A runtime whose tasks all are of one thread cannot leave it, and so is made
+/// on it; beside one that could, a set of such tasks would be a second queue to each wake-up.
+fn serve(parts: WorkerParts, lines: Lines, made: &std_mpsc::SyncSender<io::Result<()>>) {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    match runtime {
+        Ok(runtime) => {
+            // Whoever starts the worker waits for this.
+            let _ = made.send(Ok(()));
+            runtime.block_on(run(parts, lines));
+        }
+        Err(error) => drop(made.send(Err(error))),
+    }
 }
 
 async fn run(parts: WorkerParts, mut lines: Lines) {
