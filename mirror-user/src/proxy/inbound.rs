@@ -3,6 +3,7 @@
 //! frame: what is not asked for stays with the kernel or within the peer's window.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -35,6 +36,8 @@ pub(super) struct Received {
     left: Option<u64>,
     /// All data has been taken; trailers may follow.
     data_done: bool,
+    /// The stream has been seen at its end: each look takes the connection's lock.
+    ended: Cell<bool>,
     from: From,
 }
 
@@ -107,7 +110,7 @@ impl Body for Inbound {
         match self {
             Self::Request(content) => content.is_end_stream(),
             Self::Answer(content) => content.is_end_stream(),
-            Self::Http2(received) => received.stream.is_end_stream(),
+            Self::Http2(received) => received.is_end_stream(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Body for Inbound {
             Self::Request(content) => content.size_hint(),
             Self::Answer(content) => content.size_hint(),
             Self::Http2(received) => {
-                if received.stream.is_end_stream() {
+                if received.is_end_stream() {
                     return SizeHint::with_exact(0);
                 }
                 received.left.map_or_else(SizeHint::default, SizeHint::with_exact)
@@ -128,7 +131,14 @@ impl Body for Inbound {
 impl Received {
     fn new(stream: RecvStream, headers: &HeaderMap, from: From) -> Self {
         let left = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        Self { stream, left, data_done: false, from }
+        Self { stream, left, data_done: false, ended: Cell::new(false), from }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if !self.ended.get() {
+            self.ended.set(self.stream.is_end_stream());
+        }
+        self.ended.get()
     }
 
     fn poll_frame(

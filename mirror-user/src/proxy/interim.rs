@@ -81,6 +81,11 @@ impl Interim {
         }
     }
 
+    /// Whether anybody takes or counts them.
+    pub(super) fn is_told(&self) -> bool {
+        !matches!(self, Self::Ignore)
+    }
+
     /// The primary said this before its answer.
     pub(super) fn tell(&self, status: StatusCode, headers: &http::HeaderMap) {
         match self {

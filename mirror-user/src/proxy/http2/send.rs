@@ -79,12 +79,21 @@ where
     B::Error: ResetCode,
 {
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
-        loop {
+        let sent = self.send_what_there_is(cx);
+        if !matches!(sent, Poll::Ready(Ok(()))) {
+            // Who waits is woken by a reset; and what failed may have failed by one, whose code is
+            // to be told.
             match self.stream.poll_reset(cx) {
                 Poll::Ready(Ok(reason)) => return Poll::Ready(Err(Unsent::Peer(reason.into()))),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Unsent::Peer(error))),
                 Poll::Pending => {}
             }
+        }
+        sent
+    }
+
+    fn send_what_there_is(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        loop {
             if self.waiting.is_some() {
                 ready!(self.await_window(cx))?;
                 if let Some((data, last)) = self.waiting.take() {

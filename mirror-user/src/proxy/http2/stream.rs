@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Poll, ready},
 };
 
 use bytes::Bytes;
@@ -127,15 +127,21 @@ fn end<B>(pump: &RefCell<Pump<B>>, sent: &Result<(), Unsent>) {
     }
 }
 
-/// Waits for the answer, and tells what comes before it.
+/// Waits for the answer, and tells what comes before it. To be polled for the first time before
+/// anything else runs after [`Stream::open`].
 pub(in crate::proxy) async fn answer(
     mut response: ResponseFuture,
     interim: &Interim,
 ) -> Result<Response<RecvStream>, h2::Error> {
+    // Nothing can have come yet, and for nobody nothing is looked for: that is to take what came
+    // from its queue, and to put the answer back.
+    let mut looks = false;
     poll_fn(|cx| {
-        while let Poll::Ready(Some(told)) = response.poll_informational(cx) {
-            let told = told?;
-            interim.tell(told.status(), told.headers());
+        if std::mem::replace(&mut looks, interim.is_told()) {
+            while let Some(told) = ready!(response.poll_informational(cx)) {
+                let told = told?;
+                interim.tell(told.status(), told.headers());
+            }
         }
         Pin::new(&mut response).poll(cx)
     })
