@@ -21,7 +21,8 @@ pub enum LogFormat {
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
     /// Level (error, warn, info, debug, trace, off), or a filter of comma-parted levels and
-    /// TARGET=LEVEL, for example info,mirror_user::proxy=debug.
+    /// TARGET=LEVEL, for example info,mirror_user::proxy=debug. Release builds have nothing below
+    /// debug.
     #[arg(long = "log", env = "MIRROR_LOG", value_name = "FILTER", default_value = "info",
           value_parser = filter)]
     pub filter: String,
