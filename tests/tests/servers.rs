@@ -162,7 +162,7 @@ fn nginx_closes_after_twenty_requests() {
 const CLIENTS: u64 = 8;
 
 #[test]
-fn a_node_server_closing_at_random_executes_nothing_twice() {
+fn a_node_server_closing_at_random_executes_no_post_twice() {
     const COUNT: usize = 3000;
     let pair = Pair::create("node").unwrap();
     let [primary, shadow] = [(&pair.primary, "0"), (&pair.shadow, "20")].map(|(pod, share)| {
@@ -178,7 +178,8 @@ fn a_node_server_closing_at_random_executes_nothing_twice() {
     assert_eq!(primary.counts("node").len(), COUNT);
     let seen = shadow.counts("node");
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.is_empty(), "{twice:?}");
+    assert!(twice.iter().all(|(id, _)| id.starts_with("GET")), "{twice:?}");
+    assert!((twice.len() as u64) < CLIENTS, "{twice:?}");
     assert_eq!(copies.selected, COUNT as u64);
     explained(&shadow, copies, &agent);
 }
@@ -195,11 +196,11 @@ fn explained(shadow: &Server, copies: Copies, agent: &Agent<'_>) {
     // was answered.
     assert!(copies.unknown >= ways["instead"], "{copies:?} {ways:?}\n{}", agent.log());
     let behind = executed - ways["instead"] - copies.delivered;
-    // Node does what lies behind an answer that closes, and answers none of it. That the agent sent
-    // more than one at a time is found out at the first close, and not done for a while then.
+    // Node does what lies behind an answer that closes, and answers none of it. It was sent again;
+    // after that nothing was sent behind another for a while.
     assert!(behind < CLIENTS, "{copies:?} {ways:?}");
     // A copy that met a connection while it was being closed: at most one for each.
-    let lost = copies.unknown + copies.dropped - ways["instead"] - behind;
+    let lost = copies.unknown + copies.dropped - ways["instead"];
     assert!(lost <= ways["after"], "{copies:?} {ways:?}");
 }
 

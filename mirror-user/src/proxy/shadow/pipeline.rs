@@ -133,11 +133,12 @@ impl<'a> Pipeline<'a> {
         for Sent { copy, span, .. } in self.sent.drain(..) {
             match self.post.connection.left(span) {
                 Left::Nothing => again(self.lane, copy),
+                // A server that said close must not process what lies behind (RFC 9112, section
+                // 9.6). Some do (Node); these are safe methods.
+                _ if error.is_none() => again(self.lane, copy),
                 Left::Some => {
                     copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
                 }
-                // Even behind an answer that said close: Node does all that it has received, so
-                // that what is sent again is done twice.
                 Left::All => copy.ticket.settle(CopyOutcome::Unknown(why), 0),
             }
         }
