@@ -67,7 +67,7 @@ impl Bed {
 }
 
 /// The agent's stderr is a pipe that nobody reads, as under a container runtime that hangs. What
-/// the h2 crate tells at trace level fills it within a moment.
+/// the h2 crate tells of frames at debug level fills it within a moment.
 #[test]
 fn its_log_is_not_read() {
     let bed = Bed::new("log");
@@ -80,7 +80,7 @@ fn its_log_is_not_read() {
     let (pipe, binary) = (pipe.to_str().unwrap(), binary.to_str().unwrap());
     let routes = bed.node.routes().path().to_str().unwrap();
     let command = "exec \"$@\" 2>\"$0\"";
-    let mut argv = vec!["sh", "-c", command, pipe, binary, "agent", "--log", "trace"];
+    let mut argv = vec!["sh", "-c", command, pipe, binary, "agent", "--log", "debug"];
     argv.extend(["--workers", "2", "--routes", routes, "--capture", &capture]);
     let mut agent = bed.node.spawn("agent", &argv).unwrap();
     let ask = ["curl", "-sS", "-m", "5", "-i", "http://service/get"];

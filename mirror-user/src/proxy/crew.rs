@@ -268,7 +268,7 @@ mod tests {
         let kept = Rc::clone(&held);
         crew.add(async move {
             let _kept = kept;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         crew.run(|()| {});
         assert_eq!(Rc::strong_count(&held), 2);

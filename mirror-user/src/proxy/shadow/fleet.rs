@@ -55,11 +55,6 @@ impl Fleet {
         self.under_way.get() == 0
     }
 
-    /// The time of the last sweep: no clock is asked for each copy.
-    pub(super) fn now(&self) -> Instant {
-        self.now.get()
-    }
-
     /// When a copy that begins now is late, if it may take as long as this: a sweep more at most.
     pub(super) fn deadline(&self, limit: Duration) -> Instant {
         self.now.get() + limit + BEAT
@@ -94,9 +89,9 @@ impl Fleet {
             fleet.0.step(&mut crew);
             crew.wait(cx);
             fleet.0.wait(cx);
-            Poll::Pending
+            Poll::<()>::Pending
         })
-        .await
+        .await;
     }
 
     fn step(&self, crew: &mut Crew<()>) {
