@@ -136,8 +136,8 @@ impl Families<'_> {
         self.counter("mirror_retries", None, help, |to| {
             each(to, "reason", RetryReason::ALL.map(RetryReason::label), report.retries)
         })?;
-        let help = "Interim answers (1xx but 100 and 101) of primaries, which clients of HTTP/1 \
-                    could not be given.";
+        let help =
+            "Interim answers (1xx) of primaries, which clients of HTTP/1.0 could not be given.";
         self.counter("mirror_interim_answers_dropped", None, help, |to| {
             add(to, &[], report.interim_dropped)
         })

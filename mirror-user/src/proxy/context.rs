@@ -3,10 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -61,8 +58,8 @@ pub struct Context {
     pub(super) sockets: Arc<dyn SocketFactory>,
     pub(super) primary: Primary,
     pub(super) protocols: Protocols,
-    /// Interim answers that a client of HTTP/1 could not be given. Shared with hyper's callbacks.
-    pub(super) interim_dropped: Arc<AtomicU64>,
+    /// Interim answers that a client of HTTP/1.0 could not be given.
+    pub(super) interim_dropped: Rc<Cell<u64>>,
     pub(super) shadows: Shadows,
     /// Where events go.
     pub recorder: Recorder,
@@ -84,7 +81,7 @@ impl Context {
             sockets: Arc::clone(&shared.sockets),
             primary: Primary::default(),
             protocols: Protocols::default(),
-            interim_dropped: Arc::default(),
+            interim_dropped: Rc::default(),
             shadows: Shadows::new(
                 shared.options.shadow.clone(),
                 Arc::clone(&shared.budgets),
@@ -164,7 +161,7 @@ impl Context {
             self.recorder.shadow_connections(&shadow, open);
         }
         let mut report = self.recorder.report();
-        report.interim_dropped = self.interim_dropped.load(Relaxed);
+        report.interim_dropped = self.interim_dropped.get();
         report
     }
 

@@ -1,22 +1,22 @@
 //! Interim answers (1xx, RFC 9110, section 15.2) between the primary and its client. In: what the
-//! primary says before its answer. Out: the same to a client of HTTP/2; to one of HTTP/1 only the
-//! wish for the body (100), since hyper's server can send no other: those are counted and dropped.
-//! Asking a client for its body before the primary does would hide an early refusal from it.
+//! primary says before its answer. Out: the same to the client, unless it speaks HTTP/1.0, which has
+//! none: then they are counted and dropped. A client that waits for 100 gets it when the primary says
+//! it: asking for the body before the primary does would hide an early refusal.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use http::{Response, StatusCode, Version, header::EXPECT, request};
+use http::{Extensions, HeaderMap, Response, StatusCode, Version, header::EXPECT, request};
 use tokio::time::{Sleep, sleep};
+
+use super::http1::Served;
 
 /// How long the primary is waited for before the client is asked for its body all the same
 /// (RFC 9110, section 10.1.1: a client waits no longer either).
@@ -25,23 +25,24 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Interim answers kept for a client that does not take them; more are dropped.
 const KEPT: usize = 16;
 
-/// Where the interim answers of one exchange go. hyper wants it to be shared between threads,
-/// though it never is.
-#[derive(Clone, Debug)]
+/// Where the interim answers of one exchange go.
+#[derive(Debug)]
 pub(super) enum Interim {
     /// Nobody takes any.
     Ignore,
     /// Nobody takes any: they are counted.
-    Count(Arc<AtomicU64>),
-    /// The client waits for 100; others are counted.
-    Continue(Arc<Line>, Arc<AtomicU64>),
-    /// The client takes all.
-    Pass(Arc<Line>),
+    Count(Rc<Cell<u64>>),
+    /// To a client of HTTP/1.1.
+    Single(Rc<Served>),
+    /// The same, and it waits for 100.
+    Continue(Rc<Line>, Rc<Served>),
+    /// To a client of HTTP/2.
+    Stream(Rc<Line>),
 }
 
 /// Interim answers, and who waits for them.
 #[derive(Debug, Default)]
-pub(super) struct Line(Mutex<State>);
+pub(super) struct Line(RefCell<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -55,29 +56,33 @@ struct State {
 
 impl Interim {
     /// For a client of HTTP/1.
-    pub(super) fn http1(head: &request::Parts, dropped: &Arc<AtomicU64>) -> Self {
-        let waits = head.version == Version::HTTP_11
-            && head
-                .headers
-                .get(EXPECT)
-                .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let dropped = Arc::clone(dropped);
-        if waits { Self::Continue(Arc::default(), dropped) } else { Self::Count(dropped) }
+    pub(super) fn http1(
+        head: &request::Parts,
+        client: &Rc<Served>,
+        dropped: &Rc<Cell<u64>>,
+    ) -> Self {
+        if head.version != Version::HTTP_11 {
+            return Self::Count(Rc::clone(dropped));
+        }
+        let expected = head.headers.get(EXPECT);
+        let waits = expected.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let client = Rc::clone(client);
+        if waits { Self::Continue(Rc::default(), client) } else { Self::Single(client) }
     }
 
     /// For a client of HTTP/2, and what it has to take.
-    pub(super) fn http2() -> (Self, Arc<Line>) {
-        let line = Arc::default();
-        (Self::Pass(Arc::clone(&line)), line)
+    pub(super) fn http2() -> (Self, Rc<Line>) {
+        let line = Rc::default();
+        (Self::Stream(Rc::clone(&line)), line)
     }
 
     /// What the request's body waits for; None where nothing does.
     pub(super) fn gate(&self) -> Option<Gate> {
         match self {
             Self::Continue(line, _) => {
-                Some(Gate { line: Arc::clone(line), clock: Box::pin(sleep(PATIENCE)) })
+                Some(Gate { line: Rc::clone(line), clock: Box::pin(sleep(PATIENCE)) })
             }
-            Self::Ignore | Self::Count(_) | Self::Pass(_) => None,
+            _ => None,
         }
     }
 
@@ -87,16 +92,16 @@ impl Interim {
     }
 
     /// The primary said this before its answer.
-    pub(super) fn tell(&self, status: StatusCode, headers: &http::HeaderMap) {
+    pub(super) fn tell(&self, status: StatusCode, headers: &HeaderMap, as_it_came: &Extensions) {
         match self {
             Self::Ignore => {}
+            Self::Count(dropped) => dropped.set(dropped.get() + 1),
+            // The client hears it when its body is asked for.
             Self::Continue(line, _) if status == StatusCode::CONTINUE => line.go_on(),
-            Self::Count(dropped) | Self::Continue(_, dropped) => {
-                if status != StatusCode::CONTINUE {
-                    dropped.fetch_add(1, Relaxed);
-                }
+            Self::Single(client) | Self::Continue(_, client) => {
+                client.interim(status, headers, as_it_came);
             }
-            Self::Pass(line) => line.keep(status, headers),
+            Self::Stream(line) => line.keep(status, headers),
         }
     }
 
@@ -104,11 +109,11 @@ impl Interim {
     pub(super) fn answered(&self) -> bool {
         match self {
             Self::Continue(line, _) => {
-                let mut state = line.state();
+                let mut state = line.0.borrow_mut();
                 state.answered = true;
                 state.continued
             }
-            Self::Ignore | Self::Count(_) | Self::Pass(_) => true,
+            _ => true,
         }
     }
 }
@@ -116,7 +121,7 @@ impl Interim {
 impl Line {
     /// The next one for the client.
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Response<()>> {
-        let mut state = self.state();
+        let mut state = self.0.borrow_mut();
         match state.kept.pop_front() {
             Some(answer) => Poll::Ready(answer),
             None => {
@@ -126,19 +131,14 @@ impl Line {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn go_on(&self) {
-        let mut state = self.state();
+        let mut state = self.0.borrow_mut();
         state.continued = true;
         state.waker.take().into_iter().for_each(Waker::wake);
     }
 
-    fn keep(&self, status: StatusCode, headers: &http::HeaderMap) {
-        let mut state = self.state();
+    fn keep(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut state = self.0.borrow_mut();
         // 101 has no meaning in HTTP/2 (RFC 9113, section 8.6).
         if state.kept.len() >= KEPT || status == StatusCode::SWITCHING_PROTOCOLS {
             return;
@@ -155,13 +155,13 @@ impl Line {
 /// A request's body waits here until the primary wants it, or has said nothing for [`PATIENCE`].
 #[derive(Debug)]
 pub(super) struct Gate {
-    line: Arc<Line>,
+    line: Rc<Line>,
     clock: Pin<Box<Sleep>>,
 }
 
 impl Gate {
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.line.state();
+        let mut state = self.line.0.borrow_mut();
         if state.continued {
             return Poll::Ready(());
         }

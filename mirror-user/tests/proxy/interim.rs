@@ -81,20 +81,39 @@ fn a_client_that_does_not_wait_loses_nothing() {
 }
 
 #[test]
-fn other_interim_answers_are_dropped_and_counted() {
+fn other_interim_answers_arrive_as_they_were_said() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink:</b>\r\n\r\n";
     let primary = Server::start(|mut visit| {
         while visit.request().is_some() {
-            visit.wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            visit.wire.send(HINTS);
+            std::thread::sleep(Duration::from_millis(100));
+            visit.wire.send("HTTP/1.1 100 Continue\r\n\r\n");
             visit.wire.send(OK);
         }
     });
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
+    let expected = [HINTS.as_bytes(), b"HTTP/1.1 100 Continue\r\n\r\n", OK].concat();
     for _ in 0..3 {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.exactly(OK.len()), OK);
+        assert_eq!(client.exactly(HINTS.len()), HINTS.as_bytes());
+        assert_eq!(client.exactly(expected.len() - HINTS.len()), expected[HINTS.len()..]);
     }
-    assert_eq!(rig.report().interim_dropped, 3);
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_interim_answer() {
+    let primary = Server::start(|mut visit| {
+        visit.request();
+        visit.wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        visit.wire.send(OK);
+    });
+    let rig = Setup::to(&primary).start();
+    let mut client = rig.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let answer = String::from_utf8(client.rest().0).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    assert_eq!(rig.report().interim_dropped, 1);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, StatusCode, request};
+use http::{Method, Response, StatusCode, request, response};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 
@@ -94,7 +94,7 @@ where
         self: &Rc<Self>,
         head: &mut request::Parts,
         body: B,
-        told: impl FnMut(StatusCode, &HeaderMap),
+        told: impl FnMut(&response::Parts),
     ) -> Result<Response<AnswerContent<B>>, (Unanswered, Option<B>)> {
         let untouched = self.inner.borrow_mut().begin(head, body);
         self.answer(told).await.map_err(|unanswered| (unanswered, untouched))
@@ -110,12 +110,12 @@ where
         body: B,
     ) -> Result<Response<AnswerContent<B>>, (Unanswered, Option<B>)> {
         let untouched = self.inner.borrow_mut().begin_printed(printed, body);
-        self.answer(|_, _| {}).await.map_err(|unanswered| (unanswered, untouched))
+        self.answer(|_| {}).await.map_err(|unanswered| (unanswered, untouched))
     }
 
     async fn answer(
         self: &Rc<Self>,
-        mut told: impl FnMut(StatusCode, &HeaderMap),
+        mut told: impl FnMut(&response::Parts),
     ) -> Result<Response<AnswerContent<B>>, Unanswered> {
         let (written, read) = (self.written(), self.read());
         let answered = poll_fn(|cx| self.inner.borrow_mut().poll_answer(cx, &mut told)).await;
@@ -234,8 +234,8 @@ where
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        told: &mut impl FnMut(StatusCode, &HeaderMap),
-    ) -> Poll<Result<http::response::Parts, Error>> {
+        told: &mut impl FnMut(&response::Parts),
+    ) -> Poll<Result<response::Parts, Error>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
@@ -245,7 +245,7 @@ where
                 self.seen = 0;
                 let status = answer.head.status;
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-                    told(status, &answer.head.headers);
+                    told(&answer.head);
                     // 100 may have opened the gate before the body.
                     if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                         return Poll::Ready(Err(error));

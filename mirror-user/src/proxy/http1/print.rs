@@ -1,6 +1,8 @@
 //! Heads, as bytes; and how the content behind them is framed, which the head says.
 
-use http::{HeaderValue, Method, StatusCode, Version, header, request, response};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header, request, response,
+};
 use hyper::body::Body;
 
 use super::{
@@ -128,7 +130,7 @@ fn frame_content<B: Body>(head: &mut response::Parts, body: &B, to: To) -> Optio
     Some(Encoder::Chunked)
 }
 
-fn stated_length(headers: &http::HeaderMap) -> Option<Encoder> {
+fn stated_length(headers: &HeaderMap) -> Option<Encoder> {
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     Some(Encoder::Length(length))
 }
@@ -228,18 +230,35 @@ fn request_line(to: &mut Vec<u8>, head: &request::Parts) {
 /// An answer's head, to a client that speaks `version`.
 pub(super) fn answer(to: &mut Vec<u8>, head: &response::Parts, version: Version) {
     to.reserve(HEAD);
-    let old = version == Version::HTTP_10;
-    to.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    to.extend_from_slice(head.status.as_str().as_bytes());
-    match head.extensions.get::<Reason>() {
-        Some(Reason(as_it_came)) => to.extend_from_slice(as_it_came),
-        None => {
-            to.push(b' ');
-            let usual = head.status.canonical_reason().unwrap_or("");
-            to.extend_from_slice(usual.as_bytes());
-        }
+    status_line(to, head.status, &head.extensions, version);
+    fields::write(to, &head.headers, Raw::of(&head.extensions));
+    to.extend_from_slice(b"\r\n");
+}
+
+/// An interim answer; what it says of the connection is left out (RFC 9110, section 7.6.1).
+pub(super) fn interim(
+    to: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    as_it_came: &Extensions,
+) {
+    status_line(to, status, as_it_came, Version::HTTP_11);
+    for (name, value) in headers.iter().filter(|(name, _)| *name != header::CONNECTION) {
+        fields::write_one(to, name, value, Raw::of(as_it_came));
     }
     to.extend_from_slice(b"\r\n");
-    fields::write(to, &head.headers, Raw::of(&head.extensions));
+}
+
+fn status_line(to: &mut Vec<u8>, status: StatusCode, as_it_came: &Extensions, version: Version) {
+    let old = version == Version::HTTP_10;
+    to.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    to.extend_from_slice(status.as_str().as_bytes());
+    match as_it_came.get::<Reason>() {
+        Some(Reason(reason)) => to.extend_from_slice(reason),
+        None => {
+            to.push(b' ');
+            to.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+        }
+    }
     to.extend_from_slice(b"\r\n");
 }

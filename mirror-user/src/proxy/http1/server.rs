@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, Version, header, request};
+use http::{Extensions, HeaderMap, Method, Response, StatusCode, Version, header, request};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 
@@ -103,6 +103,20 @@ impl Served {
     /// for its answer.) Interim answers leave meanwhile.
     pub(in crate::proxy) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Error> {
         self.0.borrow_mut().poll_gone(cx)
+    }
+
+    /// An interim answer (1xx), which leaves with the next look at the client. One that finds no room
+    /// is dropped: it is of no use to a client that does not read.
+    pub(in crate::proxy) fn interim(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        as_it_came: &Extensions,
+    ) {
+        let out = &mut self.0.borrow_mut().wire.out;
+        if out.has_room() {
+            print::interim(out.buffer(), status, headers, as_it_came);
+        }
     }
 
     /// Sends an answer to its end; what comes after it.

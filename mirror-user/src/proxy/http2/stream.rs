@@ -140,7 +140,7 @@ pub(in crate::proxy) async fn answer(
         if std::mem::replace(&mut looks, interim.is_told()) {
             while let Some(told) = ready!(response.poll_informational(cx)) {
                 let told = told?;
-                interim.tell(told.status(), told.headers());
+                interim.tell(told.status(), told.headers(), told.extensions());
             }
         }
         Pin::new(&mut response).poll(cx)

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{Method, Request, Response, request};
+use http::{Method, Request, Response, request, response};
 use hyper::body::Body as _;
 use tokio::{
     net::TcpStream,
@@ -48,7 +48,10 @@ impl Single {
         body: PrimaryBody,
         interim: &Interim,
     ) -> Result<Response<Inbound>, (Unanswered, Option<PrimaryBody>)> {
-        let sent = self.connection.send(head, body, |status, fields| interim.tell(status, fields));
+        let told = |told: &response::Parts| {
+            interim.tell(told.status, &told.headers, &told.extensions);
+        };
+        let sent = self.connection.send(head, body, told);
         let response = sent.await?;
         if self.connection.is_sending() {
             // The answer is passed on at its client's pace, the request at the primary's.
