@@ -10,12 +10,14 @@ mod client;
 mod decode;
 mod encode;
 mod fields;
+mod line;
 mod out;
 mod parse;
 mod pipeline;
 mod print;
 mod sending;
 mod server;
+mod told;
 mod wire;
 
 use std::io;

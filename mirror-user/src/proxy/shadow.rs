@@ -10,6 +10,7 @@ mod budget;
 mod carrier;
 mod copy;
 mod fleet;
+mod head;
 mod host;
 mod lane;
 mod outcome;
@@ -38,7 +39,8 @@ pub(crate) use self::host::shadow as shadow_host;
 pub use self::tee::Tee;
 use self::{
     budget::{Charge, Purse},
-    copy::{Copy, CopyBody, Head},
+    copy::{Copy, CopyBody},
+    head::Head,
     lane::Lane,
     ticket::Ticket,
 };

@@ -8,7 +8,8 @@ use hyper::body::Body;
 use super::{
     encode::Encoder,
     fields::{self, Raw},
-    parse::{Reason, ends_chunked},
+    parse::Reason,
+    told::ends_chunked,
 };
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");

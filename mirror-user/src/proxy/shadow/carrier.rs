@@ -9,7 +9,8 @@ use hyper::body::Body as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    copy::{Copy, CopyBody, SingleHead, Watch},
+    copy::{Copy, CopyBody, Watch},
+    head::SingleHead,
     lane::{Lane, Opened},
     outcome::{Taken, answered, sent, timed_out},
     pipeline::{self, Pipeline},

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Version, header, request};
+use http::HeaderMap;
 use hyper::body::{Body, Frame};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     outcome::DropReason,
-    proxy::{dress, http1::Printed, http2::ResetCode, io::READ_BUFFER, primary::Speaks},
+    proxy::{http2::ResetCode, io::READ_BUFFER},
 };
 
 /// Frames below this size are copied into slabs: a held one-byte frame would pin the whole read
@@ -48,83 +48,6 @@ impl<H> Copy<H> {
         let Self { head, body, ticket, charge, moves } = self;
         Copy { head: map(head), body, ticket, charge, moves }
     }
-}
-
-/// A copy's head for a connection of HTTP/1.
-#[derive(Debug)]
-pub(super) struct SingleHead {
-    pub(super) printed: Printed,
-    /// Others may be on their way on the same connection.
-    pub(super) pipelined: bool,
-}
-
-impl SingleHead {
-    /// `host`: what Host is to say instead. `whole`: nothing follows the head.
-    pub(super) fn new(head: &request::Parts, host: Option<&HeaderValue>, whole: bool) -> Self {
-        let pipelined = whole && may_be_pipelined(head);
-        Self { printed: Printed::copy(head, host, whole), pipelined }
-    }
-
-    /// Of a copy in the form of HTTP/2.
-    pub(super) fn from_http2(mut head: request::Parts, whole: bool) -> Self {
-        dress::for_http1(&mut head, whole);
-        Self::new(&head, None, whole)
-    }
-}
-
-/// A copy's head in either form.
-pub(super) enum Head {
-    Single(SingleHead),
-    Stream(Box<request::Parts>),
-}
-
-impl Head {
-    /// `host`: what Host is to say instead. `whole`: nothing follows the head.
-    pub(super) fn new(
-        head: &request::Parts,
-        host: Option<HeaderValue>,
-        whole: bool,
-        speaks: Speaks,
-    ) -> Self {
-        if speaks == Speaks::Http1 && head.version != Version::HTTP_2 {
-            return Self::Single(SingleHead::new(head, host.as_ref(), whole));
-        }
-        let mut copy = head.clone();
-        if let (Some(told), Some(host)) = (copy.headers.get_mut(header::HOST), host) {
-            *told = host;
-        }
-        match speaks {
-            Speaks::Http1 => Self::Single(SingleHead::from_http2(copy, whole)),
-            Speaks::Http2 => Self::Stream(Box::new(copy)),
-        }
-    }
-
-    /// About what it holds, in bytes.
-    pub(super) fn size(&self) -> usize {
-        /// Of the `http` crate, per field.
-        const ROW: usize = 104;
-        match self {
-            Self::Single(head) => 256 + head.printed.size(),
-            Self::Stream(head) => {
-                let fields = head.headers.iter();
-                let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + ROW).sum();
-                let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
-                256 + target + fields
-            }
-        }
-    }
-}
-
-/// A request that may be sent again, and whose answer comes to its end by itself.
-fn may_be_pipelined(head: &request::Parts) -> bool {
-    let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let events = |accept: &HeaderValue| {
-        let parts = accept.as_bytes().split(|byte| matches!(byte, b',' | b';'));
-        parts.map(<[u8]>::trim_ascii).any(|t| t.eq_ignore_ascii_case(b"text/event-stream"))
-    };
-    safe && !head.headers.contains_key(header::UPGRADE)
-        && !head.headers.contains_key(header::EXPECT)
-        && !head.headers.get_all(header::ACCEPT).iter().any(events)
 }
 
 /// The primary leg's end of a copy. Nothing here waits, fails or answers.

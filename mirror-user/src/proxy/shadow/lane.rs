@@ -19,8 +19,9 @@ use super::{
     ShadowOptions,
     backoff::Backoff,
     carrier,
-    copy::{Copy, Head, SingleHead},
+    copy::Copy,
     fleet::Fleet,
+    head::{Head, SingleHead},
     post::Post,
     streams,
 };

@@ -8,11 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    copy::{Copy, SingleHead},
-    lane::Lane,
-    post::Post,
-};
+use super::{copy::Copy, head::SingleHead, lane::Lane, post::Post};
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
     proxy::http1::{Error, Left, Span},

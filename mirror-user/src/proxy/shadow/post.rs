@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    carrier::Wired,
-    copy::{Copy, SingleHead},
-};
+use super::{carrier::Wired, copy::Copy, head::SingleHead};
 
 /// Answers that a connection must have given before copies are pipelined on it: a server that closes
 /// after each is not to lose any.

@@ -16,7 +16,8 @@ use hyper::body::Body as _;
 use tokio::time::timeout_at;
 
 use super::{
-    copy::{Copy, CopyBody, SingleHead, Watch},
+    copy::{Copy, CopyBody, Watch},
+    head::SingleHead,
     lane::Lane,
     outcome::{self, Taken, sent, timed_out},
 };

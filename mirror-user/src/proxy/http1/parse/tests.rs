@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::line::TARGET_LIMIT, *};
 
 fn ask(head: &str) -> Result<Option<Asking>, HeadError> {
     request(&mut BytesMut::from(head), &mut 0)
