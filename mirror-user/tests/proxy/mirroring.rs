@@ -244,3 +244,16 @@ fn one_bad_shadow_does_not_harm_the_other() {
     rig.all_ended("good", 30, Delivered);
     rig.all_ended("bad", 30, CopyOutcome::Unknown(UnknownReason::Timeout));
 }
+
+#[test]
+fn an_empty_chunked_body_ends_at_the_shadow_too() {
+    let (primary, shadow) = (Server::ok(), Server::ok());
+    let rig = Setup::mirrored(&primary, shadow.address).start();
+    let mut client = rig.client();
+    for _ in 0..3 {
+        let ask = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(client.ask(ask).body, b"ok");
+    }
+    rig.all_ended("shadow", 3, Delivered);
+    assert!(shadow.bytes(0).ends_with(b"\r\n\r\n0\r\n\r\n"));
+}

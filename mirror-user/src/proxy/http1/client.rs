@@ -27,6 +27,10 @@ use super::{
     wire::Wire,
 };
 
+/// Writes in a row before other tasks have their turn: copies are read by one, and may hold no more
+/// than their budget meanwhile.
+const TURN: usize = 4;
+
 /// A connection to an upstream, which carries one exchange at a time.
 #[derive(Debug)]
 pub(in crate::proxy) struct Connection<B> {
@@ -264,7 +268,7 @@ where
 
     /// Sends as much as the socket takes and the body has. Ready once all has left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        loop {
+        for _ in 0..TURN {
             let filled = self.fill(cx);
             let flushed = self.wire.poll_flush(cx);
             let waits = filled.inspect_err(|_| {
@@ -287,6 +291,8 @@ where
                 return Poll::Ready(Ok(()));
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -190,6 +190,11 @@ impl Printed {
         Self { head: to, method: head.method.clone(), framing }
     }
 
+    /// Whether it has no content: neither bytes nor what ends them.
+    pub(in crate::proxy) fn is_whole(&self) -> bool {
+        self.framing.is_none()
+    }
+
     /// Bytes of the head.
     pub(in crate::proxy) fn size(&self) -> usize {
         self.head.len()

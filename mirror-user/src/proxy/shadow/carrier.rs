@@ -46,7 +46,7 @@ async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
     post.enter(&first);
     let (mut copy, mut taken) = (first, 0);
     loop {
-        let fate = if copy.body.is_end_stream() {
+        let fate = if copy.head.printed.is_whole() {
             let mut pipeline = Pipeline::new(&lane, &post, copy, taken);
             let fate = poll_fn(|cx| pipeline.poll(cx)).await;
             taken = pipeline.taken();
