@@ -20,6 +20,7 @@ mod inbound;
 mod interim;
 mod io;
 mod local;
+mod maps;
 mod opaque;
 mod primary;
 mod serve;

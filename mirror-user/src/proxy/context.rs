@@ -69,6 +69,7 @@ pub struct Context {
     /// Told when the drain begins.
     drained: Notify,
     live: Cell<usize>,
+    sweeps: Cell<u64>,
     lines: Lines,
 }
 
@@ -93,6 +94,7 @@ impl Context {
             draining: Cell::new(false),
             drained: Notify::new(),
             live: Cell::new(0),
+            sweeps: Cell::new(0),
             lines: Lines::default(),
         })
     }
@@ -142,8 +144,14 @@ impl Context {
         Live(Rc::clone(self))
     }
 
+    /// How many sweeps there were.
+    pub(super) fn sweeps(&self) -> u64 {
+        self.sweeps.get()
+    }
+
     /// Closes what has idled too long; called by the worker's loop every 100 ms.
     pub fn sweep(&self) {
+        self.sweeps.set(self.sweeps.get() + 1);
         let left_out = self.lines.begin_anew();
         if left_out > 0 {
             tracing::warn!(left_out, "more requests failed than are told here; see the metrics");

@@ -27,7 +27,7 @@ use super::{
         AnswerBody, Destination, Errand, Failure, Limits, Outcome, PrimaryBody, Progress, Sent,
         Upstream,
     },
-    shadow::{CopyWriter, Launch},
+    shadow::{Asked, CopyWriter, Launch},
     tunnel,
 };
 use crate::{
@@ -82,8 +82,8 @@ pub(super) async fn exchange(
             Filter::Mirror(mirror) if carriage == Carriage::Message => {
                 if mirror.target.is_ok() && mirror.share.selects(ctx.draw()) {
                     record.copies += 1;
-                    let whole = body.is_end_stream();
-                    offers.extend(ctx.shadows.offer(&ctx, &record.client, mirror, &head, whole));
+                    let asked = Asked { started: record.started, whole: body.is_end_stream() };
+                    offers.extend(ctx.shadows.offer(&ctx, &record.client, mirror, &head, asked));
                 }
             }
             Filter::Mirror(_) | Filter::ResponseHeaders(_) => {}

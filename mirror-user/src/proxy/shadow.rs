@@ -44,7 +44,7 @@ use self::{
     lane::Lane,
     ticket::Ticket,
 };
-use super::{connection::Client, context::Context, exchange::Offer};
+use super::{connection::Client, context::Context, exchange::Offer, maps::QuickMap};
 use crate::{
     outcome::{CopyOutcome, DropReason},
     route::{Backend, Mirror, ServicePort},
@@ -78,17 +78,30 @@ pub struct ShadowOptions {
     pub response_timeout: Duration,
 }
 
+/// A backend's name, and its share of the budgets.
+type Share = (Arc<ServicePort>, Arc<Budget>);
+
+/// What there is to know of a request that is copied, besides its head.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// When its head was there.
+    pub(super) started: Instant,
+    /// It has no body.
+    pub(super) whole: bool,
+}
+
 /// The shadow leg's state in one worker.
 pub(super) struct Shadows {
     options: Rc<ShadowOptions>,
     budgets: Arc<Budgets>,
     sockets: Arc<dyn SocketFactory>,
-    /// Each backend's share of the budgets, looked up once.
-    backends: RefCell<HashMap<Arc<ServicePort>, Arc<Budget>, foldhash::fast::RandomState>>,
+    /// Each backend's share of the budgets, looked up once for each allocation of its name, which is
+    /// kept with it.
+    backends: RefCell<QuickMap<usize, Share>>,
     /// Of the routes that `backends` was looked up for.
     generation: Cell<u64>,
     /// By the workload whose namespace the sockets are in (0: the agent's own), and endpoint.
-    lanes: RefCell<HashMap<(u64, SocketAddr), Rc<Lane>, foldhash::fast::RandomState>>,
+    lanes: RefCell<QuickMap<(u64, SocketAddr), Rc<Lane>>>,
 }
 
 impl Shadows {
@@ -101,20 +114,20 @@ impl Shadows {
         Self { options: Rc::new(options), budgets, sockets, backends, generation, lanes }
     }
 
-    /// Makes a copy of a selected request as it stands. `whole`: it has no body. None when the
-    /// copy was dropped at once; its outcome is told either way.
+    /// Makes a copy of a selected request as it stands. None when the copy was dropped at once; its
+    /// outcome is told either way.
     pub(super) fn offer(
         &self,
         ctx: &Rc<Context>,
         client: &Client,
         mirror: &Mirror,
         head: &request::Parts,
-        whole: bool,
+        asked: Asked,
     ) -> Option<Offer> {
         let Ok(backend) = &mirror.target else { return None };
-        let ticket = Ticket::new(ctx, &backend.service);
+        let ticket = Ticket::new(ctx, &backend.service, asked.started);
         let Prepared { lane, purse, head, charge } =
-            match self.prepare(ctx, client, backend, head, whole) {
+            match self.prepare(ctx, client, backend, head, asked.whole) {
                 Ok(prepared) => prepared,
                 Err(reason) => {
                     ticket.settle(CopyOutcome::Dropped(reason), 0);
@@ -122,7 +135,7 @@ impl Shadows {
                 }
             };
         let (body, writer) =
-            if whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
+            if asked.whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
         let copy = Copy { head, body, ticket, charge, moves: 0 };
         Some((Launch { lane, copy }, writer))
     }
@@ -238,12 +251,10 @@ impl Shadows {
 
     fn backend_budget(&self, service: &Arc<ServicePort>) -> Arc<Budget> {
         let mut backends = self.backends.borrow_mut();
-        if let Some(budget) = backends.get(service) {
-            return Arc::clone(budget);
-        }
-        let budget = self.budgets.backend(service);
-        backends.insert(Arc::clone(service), Arc::clone(&budget));
-        budget
+        let (_, budget) = backends
+            .entry(Arc::as_ptr(service).addr())
+            .or_insert_with(|| (Arc::clone(service), self.budgets.backend(service)));
+        Arc::clone(budget)
     }
 }
 

@@ -22,6 +22,7 @@ pub(in crate::proxy) struct Connection {
     sender: SendRequest<Bytes>,
     pub(in crate::proxy) wire: Rc<WireState>,
     streams: Cell<usize>,
+    /// When it last carried a stream, if it carries none.
     since: Cell<Instant>,
     gone: Rc<Cell<bool>>,
 }
@@ -133,8 +134,11 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.since.set(Instant::now());
+        let left = self.0.streams.get() - 1;
+        self.0.streams.set(left);
+        if left == 0 {
+            self.0.since.set(Instant::now());
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
 };
 
+use crate::proxy::maps::QuickMap;
+
 /// Exchanges under way by endpoint, in this worker.
 #[derive(Debug, Default)]
 pub(super) struct Balancer {
-    loads: RefCell<HashMap<SocketAddr, Rc<Cell<u32>>, foldhash::fast::RandomState>>,
+    loads: RefCell<QuickMap<SocketAddr, Rc<Cell<u32>>>>,
 }
 
 /// One exchange under way; over when dropped.
@@ -74,6 +75,8 @@ fn scale(bits: u64, n: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn endpoints(n: u8) -> Vec<SocketAddr> {

@@ -2,7 +2,12 @@
 //! other client shares it: a stream whose body the primary does not read uses up the connection's
 //! window, which would hold up others that have a connection of their own without us.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use h2::Reason;
 use http::{Request, Response};
@@ -15,17 +20,21 @@ use crate::{
         http2::{Connection, OpenError, Pool, Slot, Stream, answer, is_unseen},
         inbound::Inbound,
         io::WireState,
+        maps::QuickMap,
     },
 };
 
-/// Longest time without a stream; looked at when the client sends a request. The client's own
+/// Longest time without a stream; looked at when the client sends a request, at most once in a sweep
+/// of the worker. The client's own
 /// connection may idle as long as it likes, and a server that closes an idle one says GOAWAY.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The connections to primaries that belong to a connection of a client, by endpoint.
 #[derive(Default)]
 pub(in crate::proxy) struct Shares {
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    pools: RefCell<QuickMap<SocketAddr, Rc<Pool>>>,
+    /// The last sweep of the worker that idle ones were looked for after.
+    swept: Cell<u64>,
     /// Tells that the client's connection lives.
     owner: Rc<()>,
 }
@@ -86,7 +95,9 @@ impl Shares {
         let (ctx, client, endpoint) = (attempt.errand.ctx, attempt.errand.client, attempt.endpoint);
         let pool = {
             let mut pools = self.pools.borrow_mut();
-            pools.retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
+            if self.swept.replace(ctx.sweeps()) != ctx.sweeps() {
+                pools.retain(|_, pool| pool.sweep(IDLE) || Rc::strong_count(pool) > 1);
+            }
             Rc::clone(pools.entry(endpoint).or_default())
         };
         let patience = ctx.options.connect_timeout;

@@ -5,12 +5,12 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use super::Single;
+use crate::proxy::maps::QuickMap;
 
 /// Longest time between two requests on a connection.
 const IDLE: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ type Key = (u64, SocketAddr);
 
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>>,
+    idle: RefCell<QuickMap<Key, Vec<Idle>>>,
 }
 
 struct Idle {

@@ -41,6 +41,11 @@ impl Backoff {
         *self = Self::new(self.tolerance);
     }
 
+    /// Whether it failed lately: else no clock need be asked.
+    pub(super) fn has_failed(&self) -> bool {
+        self.until.is_some()
+    }
+
     pub(super) fn is_resting(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }

@@ -259,8 +259,8 @@ impl Lane {
 
     /// Whether the endpoint failed lately and is left alone.
     pub(super) fn is_resting(&self) -> bool {
-        let now = Instant::now();
-        self.reach.get().is_resting(now) || self.answers.get().is_resting(now)
+        let rests = |backoff: Backoff| backoff.has_failed() && backoff.is_resting(Instant::now());
+        rests(self.reach.get()) || rests(self.answers.get())
     }
 
     /// Whether a connection could be made.

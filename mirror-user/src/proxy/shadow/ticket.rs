@@ -18,9 +18,10 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new(ctx: &Rc<Context>, shadow: &Arc<ServicePort>) -> Self {
+    /// `started`: when the request was there, which is when its copies are selected.
+    pub(super) fn new(ctx: &Rc<Context>, shadow: &Arc<ServicePort>, started: Instant) -> Self {
         ctx.recorder.copy_selected(shadow);
-        Self { open: Some((Rc::clone(ctx), Arc::clone(shadow))), started: Instant::now() }
+        Self { open: Some((Rc::clone(ctx), Arc::clone(shadow))), started }
     }
 
     /// The worker's, until the copy is settled.
