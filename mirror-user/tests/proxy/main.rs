@@ -18,6 +18,7 @@ mod leaving;
 mod limits;
 mod mirroring;
 mod opaque;
+mod pipelining;
 mod routes;
 mod server;
 mod streams;
