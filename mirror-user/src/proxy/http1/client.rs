@@ -42,6 +42,8 @@ pub(super) struct Inner<B> {
     pub(super) wire: Wire,
     /// What is left of the request's content.
     sending: Option<Sending<B>>,
+    /// How long the head is, while nothing of it has left.
+    head: usize,
     /// The request's content broke: the message must not end as if it were whole.
     body_broke: bool,
     /// The kernel refused bytes.
@@ -76,6 +78,7 @@ where
         let inner = Inner {
             wire: Wire::new(stream, BytesMut::new()),
             sending: None,
+            head: 0,
             body_broke: false,
             write_broken: false,
             method: Method::GET,
@@ -211,6 +214,7 @@ where
     fn begin(&mut self, head: &mut request::Parts, body: B) -> Option<B> {
         let encoder = print::frame_request(head, &body);
         print::request(self.wire.out.buffer(), head);
+        self.head = self.wire.out.len();
         self.method = head.method.clone();
         self.seen = 0;
         match encoder {
@@ -224,6 +228,7 @@ where
 
     fn begin_printed(&mut self, printed: &Printed, body: B) -> Option<B> {
         self.wire.out.buffer().extend_from_slice(&printed.head);
+        self.head = self.wire.out.len();
         self.method = printed.method.clone();
         self.seen = 0;
         match printed.framing {
@@ -330,6 +335,11 @@ where
             Err(error) => {
                 self.body_broke = true;
                 self.sending = None;
+                // A malformed request is not to be passed on (RFC 9113, section 8.1.1), where
+                // nothing of it has been yet.
+                if self.wire.out.len() == self.head {
+                    self.wire.out.clear();
+                }
                 return Err(error);
             }
         }
