@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     harness::{Setup, eventually, gate},
     server::{OK, Server},
-    wire::End,
+    wire::{End, text},
 };
 
 const EXPECTING: &str =
@@ -111,7 +111,7 @@ fn a_client_of_http_1_0_gets_no_interim_answer() {
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    let answer = String::from_utf8(client.rest().0).unwrap();
+    let answer = text(client.rest().0);
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     assert_eq!(rig.report().interim_dropped, 1);
 }

@@ -14,7 +14,7 @@ use mirror_user::outcome::{
 use super::{
     harness::{Rig, Setup},
     server::{OK, Server, Visit},
-    wire::Wire,
+    wire::{Wire, text},
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -35,7 +35,7 @@ fn gathering(end: impl Fn(usize) -> (Vec<u8>, bool) + Send + Sync + 'static) -> 
             visit.wire.send(OK);
         }
         while let Some(held) = gather(&mut visit) {
-            seen.lock().unwrap().push(held);
+            seen.lock().expect("no panic").push(held);
             let (answer, goes_on) = end(held);
             visit.wire.send(answer);
             if !goes_on {
@@ -57,7 +57,7 @@ fn gather(visit: &mut Visit) -> Option<usize> {
 }
 
 fn deepest(depths: &Depths) -> usize {
-    depths.lock().unwrap().iter().copied().max().unwrap_or(0)
+    depths.lock().expect("no panic").iter().copied().max().unwrap_or(0)
 }
 
 /// One after the other, so that a connection has proven itself; then all of `requests` at once.
@@ -98,7 +98,7 @@ fn a_connection_carries_a_hundred_and_the_last_says_so() {
         at_once(&rig, &[GET; 10]);
     }
     rig.all_ended("shadow", 400, Delivered);
-    let carried = (0..shadow.connections()).map(|n| String::from_utf8(shadow.bytes(n)).unwrap());
+    let carried = (0..shadow.connections()).map(|n| text(shadow.bytes(n)));
     let mut full = 0;
     for carried in carried {
         let count = carried.matches("GET / ").count();
@@ -126,7 +126,7 @@ fn what_lay_behind_a_close_goes_again_by_itself() {
     // From then on nothing is sent behind another.
     at_once(&rig, &[GET; 8]);
     rig.all_ended("shadow", 18, Delivered);
-    let together = depths.lock().unwrap().iter().filter(|depth| **depth > 1).count();
+    let together = depths.lock().expect("no panic").iter().filter(|depth| **depth > 1).count();
     assert_eq!(together, 1, "{depths:?}");
     assert_eq!(shadow.requests().len(), 18 + first - 1);
 }
@@ -141,11 +141,11 @@ fn what_lay_behind_a_close_without_a_word_is_unknown() {
     rig.settled("shadow", 10);
     at_once(&rig, &[GET; 8]);
     let copies = rig.settled("shadow", 18);
-    let lost = u64::try_from(deepest(&depths)).unwrap();
+    let lost = deepest(&depths) as u64;
     assert!(lost > 1, "{depths:?}");
     assert_eq!(copies.ended[Unknown(UnknownReason::Closed).index()], lost, "{depths:?}");
     assert_eq!(copies.ended[Delivered.index()], 18 - lost, "{depths:?}");
-    let together = depths.lock().unwrap().iter().filter(|depth| **depth > 1).count();
+    let together = depths.lock().expect("no panic").iter().filter(|depth| **depth > 1).count();
     assert_eq!(together, 1, "{depths:?}");
 }
 

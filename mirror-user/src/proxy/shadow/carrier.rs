@@ -6,7 +6,7 @@ use std::{future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
 use http::Response;
 use hyper::body::Body as _;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     copy::{Copy, CopyBody, Watch},
@@ -20,6 +20,10 @@ use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
     proxy::http1::{AnswerContent, Connection, Unanswered},
 };
+
+/// How long a new connection is left alone before a copy that waits is taken up: a server that closes
+/// after each answer without having said so does it now.
+const SETTLING: Duration = Duration::from_millis(5);
 
 /// A connection to a shadow.
 pub(super) type Wired = Connection<CopyBody>;
@@ -74,6 +78,9 @@ async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
 /// What an idle connection is to do: a copy that waits goes before one that comes.
 async fn next(lane: &Lane, post: &Rc<Post>) -> Order {
     if lane.is_awaited() {
+        if !post.is_proven() {
+            sleep(SETTLING).await;
+        }
         if !post.connection.is_quiet() {
             return Order::Close;
         }

@@ -92,10 +92,15 @@ impl Post {
     pub(super) fn takes_more(&self, now: Instant) -> bool {
         !self.closed.get()
             && !self.alone.get()
-            && self.answered.get() >= PROOF
+            && self.is_proven()
             && self.open.get() < DEPTH
             && self.taken.get() < LIFE
             && now.saturating_duration_since(self.since.get()) < SLOW
+    }
+
+    /// The server has shown that it does not close after each answer.
+    pub(super) fn is_proven(&self) -> bool {
+        self.answered.get() >= PROOF
     }
 
     /// The copy at this place, counted from 1, is the last that the connection carries.
