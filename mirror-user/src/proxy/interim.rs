@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderMap, Response, StatusCode, Version, header::EXPECT, request};
+use http::{Extensions, HeaderMap, Response, StatusCode, Version};
 use tokio::time::{Sleep, sleep};
 
 use super::http1::Served;
@@ -56,16 +56,11 @@ struct State {
 
 impl Interim {
     /// For a client of HTTP/1.
-    pub(super) fn http1(
-        head: &request::Parts,
-        client: &Rc<Served>,
-        dropped: &Rc<Cell<u64>>,
-    ) -> Self {
-        if head.version != Version::HTTP_11 {
+    pub(super) fn http1(version: Version, client: &Rc<Served>, dropped: &Rc<Cell<u64>>) -> Self {
+        if version != Version::HTTP_11 {
             return Self::Count(Rc::clone(dropped));
         }
-        let expected = head.headers.get(EXPECT);
-        let waits = expected.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let waits = client.expects();
         let client = Rc::clone(client);
         if waits { Self::Continue(Rc::default(), client) } else { Self::Single(client) }
     }

@@ -306,3 +306,27 @@ fn a_client_that_resets_while_it_waits_frees_the_primary() {
     client.reset();
     eventually("the primary sees an end", || primary.ended(0).is_some());
 }
+
+/// The primary has answered and reads no more of the upload, which stands still; the client then
+/// goes away, and nobody else would notice.
+#[test]
+fn a_client_that_resets_within_an_upload_that_is_answered_is_let_go() {
+    let (release, wait) = gate();
+    let primary = Server::start(move |mut visit| {
+        visit.wire.narrow();
+        visit.wire.head();
+        visit.wire.send(OK);
+        wait();
+    });
+    let mut setup = Setup::to(&primary);
+    setup.send_buffer = Some(4096);
+    let rig = setup.start();
+    let mut client = rig.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+    client.send(vec![b'x'; 300_000]);
+    assert_eq!(client.message().body, b"ok");
+    eventually("the connection is served", || rig.worker.left() == 1);
+    client.reset();
+    eventually("the connection is let go", || rig.worker.left() == 0);
+    drop(release);
+}

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Error,
-    decode::{Decoder, Step},
+    decode::Decoder,
     parse,
     print::{self, Printed},
     sending::{Filled, Sending},
@@ -360,19 +360,7 @@ where
         if self.body_broke {
             return Poll::Ready(Some(Err(Error::Body)));
         }
-        loop {
-            match self.content.decode(&mut self.wire.input)? {
-                Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Step::Trailers(trailers) => {
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Step::End => return Poll::Ready(None),
-                Step::More => {}
-            }
-            if !ready!(self.wire.poll_read(cx))? {
-                self.content.close()?;
-            }
-        }
+        self.content.poll_frame(&mut self.wire, cx)
     }
 }
 

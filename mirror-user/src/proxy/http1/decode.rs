@@ -1,9 +1,12 @@
 //! The content of a message, decoded as it comes (RFC 9112, section 6).
 
-use bytes::{Buf, BytesMut};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::body::Frame;
 
 pub(super) use super::chunked::Step;
-use super::{Error, chunked::Chunked};
+use super::{Error, chunked::Chunked, wire::Wire};
 
 /// How a message's content is framed, and how much of it is left.
 #[derive(Debug)]
@@ -69,6 +72,27 @@ impl Decoder {
                 Ok(Step::Data(input.split_to(taken).freeze()))
             }
             Self::UntilClose => Ok(Step::Data(input.split().freeze())),
+        }
+    }
+
+    /// The next frame, read from the connection where nothing of it is there yet.
+    pub(super) fn poll_frame(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            match self.decode(&mut wire.input)? {
+                Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Step::Trailers(trailers) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Step::End => return Poll::Ready(None),
+                Step::More => {}
+            }
+            if !ready!(wire.poll_read(cx))? {
+                self.close()?;
+            }
         }
     }
 

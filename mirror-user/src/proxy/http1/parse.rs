@@ -74,6 +74,7 @@ pub(super) struct Answering {
 /// Parses a request's head off the front of `input`; None while it is not whole. `seen` remembers
 /// how much was looked at in vain.
 pub(super) fn request(input: &mut BytesMut, seen: &mut usize) -> Result<Option<Asking>, HeadError> {
+    skip_empty_lines(input, seen);
     if !worth_a_try(input, seen) {
         return too_large(input);
     }
@@ -158,6 +159,15 @@ fn skim_with<const N: usize>(
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     let (content, persists) = answer_content(&told, status, version, to)?;
     Ok(Some((len, Skimmed { interim, content, persists })))
+}
+
+/// RFC 9112, section 2.2. Left to the parser, a client that sends nothing else would have all of
+/// them looked at again with each.
+fn skip_empty_lines(input: &mut BytesMut, seen: &mut usize) {
+    while let [b'\r', b'\n', ..] | [b'\n', ..] = input[..] {
+        input.advance(if input[0] == b'\r' { 2 } else { 1 });
+        *seen = 0;
+    }
 }
 
 /// A head that comes byte by byte is parsed at its beginning, where most of what is malformed

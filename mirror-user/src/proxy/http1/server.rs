@@ -7,12 +7,13 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderMap, Method, Response, StatusCode, Version, header, request};
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Error, HeadError,
@@ -25,6 +26,9 @@ use super::{
 };
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How often a client is looked at whose request is answered and not read to its end.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Of a request's unread content, so much is read and dropped to keep the connection, in bytes.
 const DRAINED: u64 = 64 * 1024;
@@ -193,10 +197,25 @@ impl Served {
     }
 
     /// Waits until nobody reads the last request's body any more, then reads what is left of it if
-    /// it is there. False: more may come, and what comes next cannot be told from it.
+    /// it is there. False: the client is gone, or more may come, and what comes next cannot be told
+    /// from it.
     pub(in crate::proxy) async fn finish_request(&self) -> bool {
-        poll_fn(|cx| self.0.borrow_mut().poll_over(cx)).await;
+        let over = || poll_fn(|cx| self.0.borrow_mut().poll_over(cx));
+        if !self.0.borrow().is_over() {
+            // A primary that has answered may read no more of the request: bytes lie unread, so that
+            // the runtime has told all that it tells of this socket.
+            while timeout(LOOK, over()).await.is_err() {
+                if self.0.borrow().has_failed() {
+                    return false;
+                }
+            }
+        }
         poll_fn(|cx| Poll::Ready(self.0.borrow_mut().drain(cx))).await
+    }
+
+    /// The client waits for 100 before it sends its content.
+    pub(in crate::proxy) fn expects(&self) -> bool {
+        self.0.borrow().expects
     }
 
     /// Says why there is no answer, and that the connection ends.
@@ -268,8 +287,17 @@ impl Inner {
         Poll::Pending
     }
 
+    fn is_over(&self) -> bool {
+        !self.held || self.content.is_done()
+    }
+
+    /// Whether the client has reset the connection, as the kernel knows.
+    fn has_failed(&self) -> bool {
+        self.wire.stream().is_none_or(|stream| !matches!(stream.take_error(), Ok(None)))
+    }
+
     fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.held || self.content.is_done() {
+        if self.is_over() {
             return Poll::Ready(());
         }
         self.watch(cx);
@@ -316,19 +344,7 @@ impl Inner {
                 return Poll::Ready(Some(Err(error.into())));
             }
         }
-        loop {
-            match self.content.decode(&mut self.wire.input)? {
-                Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Step::Trailers(trailers) => {
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Step::End => return Poll::Ready(None),
-                Step::More => {}
-            }
-            if !ready!(self.wire.poll_read(cx))? {
-                self.content.close()?;
-            }
-        }
+        self.content.poll_frame(&mut self.wire, cx)
     }
 
     fn watch(&mut self, cx: &Context<'_>) {

@@ -172,7 +172,7 @@ impl<'a> Driver<'a> {
         head: request::Parts,
         content: RequestContent,
     ) -> Option<Response<AnswerBody>> {
-        let interim = Interim::http1(&head, self.served, &self.ctx.interim_dropped);
+        let interim = Interim::http1(head.version, self.served, &self.ctx.interim_dropped);
         let side = Side { interim, progress: Rc::new(Progress::default()) };
         let (ctx, client) = (Rc::clone(self.ctx), Rc::clone(self.client));
         let mut exchange = pin!(exchange(ctx, client, head, Inbound::Request(content), side));

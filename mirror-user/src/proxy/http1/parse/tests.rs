@@ -43,6 +43,18 @@ fn a_head_in_pieces_is_whole_with_its_last_byte() {
 }
 
 #[test]
+fn empty_lines_before_a_request_are_dropped_as_they_come() {
+    let (mut input, mut seen) = (BytesMut::new(), 0);
+    for _ in 0..100_000 {
+        input.extend_from_slice(b"\r\n\n");
+        assert!(request(&mut input, &mut seen).unwrap().is_none());
+        assert!(input.is_empty());
+    }
+    input.extend_from_slice(b"\r\nGET / HTTP/1.1\r\n\r\n");
+    assert!(request(&mut input, &mut seen).unwrap().is_some());
+}
+
+#[test]
 fn whether_the_connection_persists() {
     let persists = |head: &str| asked(head).persists;
     assert!(persists("GET / HTTP/1.1\r\n\r\n"));
