@@ -153,8 +153,8 @@ pub struct ShadowArgs {
     #[arg(long = "shadow-from", env = "MIRROR_SHADOW_FROM", value_enum, default_value = "node")]
     pub from: ShadowFrom,
 
-    /// Connections per shadow endpoint and worker; as many copies may wait for one for a second,
-    /// those beyond are dropped. 1 to 4096.
+    /// Connections per shadow endpoint and worker; as many copies may wait for one for a second, 16
+    /// times as many without content; those beyond are dropped. 1 to 4096.
     #[arg(long = "shadow-connections", env = "MIRROR_SHADOW_CONNECTIONS", value_name = "N",
           default_value_t = 64, value_parser = value_parser!(u32).range(1..=4096))]
     pub connections: u32,

@@ -69,8 +69,8 @@ pub struct ShadowOptions {
     pub host_suffix: String,
     /// Where its sockets are made.
     pub place: ShadowPlace,
-    /// Connections per endpoint and worker, at most; as many copies may wait for one for a second,
-    /// further ones are dropped.
+    /// Connections per endpoint and worker, at most. As many copies may wait for one for a second, 16
+    /// times as many without content; further ones are dropped.
     pub connections: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -152,7 +152,7 @@ impl Shadows {
     ) -> Result<Prepared, DropReason> {
         let lane = self.lane(ctx, client, backend)?;
         let speaks = ctx.protocols.of(backend.protocol, head.version, lane.endpoint);
-        if lane.is_full(speaks) {
+        if lane.is_full(speaks, whole) {
             return Err(DropReason::Connections);
         }
         let purse = self.budgets.purse(self.backend_budget(&backend.service));

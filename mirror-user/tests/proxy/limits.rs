@@ -9,7 +9,8 @@ use mirror_user::outcome::{
 
 use super::{
     faults::unharmed,
-    harness::{Setup, ended, told},
+    harness::{Setup, ended, eventually, told},
+    pipelining::GET,
     server::{OK, Server},
     wire::Wire,
 };
@@ -27,6 +28,24 @@ fn connections_to_a_shadow_are_limited() {
     assert_eq!(ended(&copies, Dropped(DropReason::Connections)), 16, "{}", told(&copies));
     assert_eq!(ended(&copies, Unknown(UnknownReason::Timeout)), 4, "{}", told(&copies));
     assert_eq!(shadow.connections(), 4);
+}
+
+#[test]
+fn sixteen_without_content_wait_for_each_connection() {
+    let (primary, shadow) = (Server::ok(), Server::silent());
+    let mut setup = Setup::mirrored(&primary, shadow.address);
+    setup.options.shadow.connections = 1;
+    setup.options.shadow.response_timeout = Duration::from_secs(3);
+    let rig = setup.start();
+    let mut client = rig.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask(GET).body, b"ok");
+    }
+    let dropped = || ended(&rig.copies("shadow"), Dropped(DropReason::Connections));
+    eventually("some are dropped", || dropped() > 0);
+    assert_eq!(dropped(), 3);
+    let copies = rig.settled("shadow", 20);
+    assert_eq!(ended(&copies, Dropped(DropReason::Connections)), 19, "{}", told(&copies));
 }
 
 #[test]

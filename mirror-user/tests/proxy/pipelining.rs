@@ -17,7 +17,7 @@ use super::{
     wire::{Wire, text},
 };
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// How many copies lay before the shadow at a time, each time that it answered.
 type Depths = Arc<Mutex<Vec<usize>>>;
@@ -88,6 +88,19 @@ fn many_are_on_their_way_together_but_no_more_than_32() {
     burst(&rig, &[GET; 60]);
     rig.all_ended("shadow", 62, Delivered);
     assert!((2..=32).contains(&deepest(&depths)), "{depths:?}");
+}
+
+#[test]
+fn those_that_wait_for_a_connection_follow_each_other_on_it() {
+    let primary = Server::ok();
+    let (shadow, depths) = gathering(|held| (OK.repeat(held), true));
+    let mut setup = Setup::mirrored(&primary, shadow.address);
+    setup.options.shadow.connections = 1;
+    let rig = setup.start();
+    at_once(&rig, &[GET; 17]);
+    rig.all_ended("shadow", 17, Delivered);
+    // Two by themselves, which prove it fit.
+    assert_eq!((deepest(&depths), shadow.connections()), (15, 1), "{depths:?}");
 }
 
 #[test]

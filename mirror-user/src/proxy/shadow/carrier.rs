@@ -47,7 +47,7 @@ async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
     };
     lane.reached(true);
     let post = lane.enter(Post::new(connection));
-    post.enter(&first);
+    post.enter(&first, first.ticket.started());
     let (mut copy, mut taken) = (first, 0);
     loop {
         let fate = if copy.head.printed.is_whole() {
@@ -85,7 +85,7 @@ async fn next(lane: &Lane, post: &Rc<Post>) -> Order {
             return Order::Close;
         }
         if let Some(copy) = lane.next() {
-            post.enter(&copy);
+            post.enter(&copy, std::time::Instant::now());
             return Order::Carry(copy);
         }
     }

@@ -1,7 +1,6 @@
 //! A lane: the connections of this worker to one shadow endpoint. In: copies. Each goes to an idle
 //! connection or a free stream, or to a new one; where there is none, it waits for a moment, or is
-//! dropped. As many may wait as there are connections: what a burst needs, and a slow shadow cannot
-//! make longer.
+//! dropped. How many may wait is what a burst needs, and a slow shadow cannot make it more.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,6 +40,13 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long a copy may wait for a connection of HTTP/1.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Copies without content that may wait for each connection of HTTP/1 that there may be: half of what
+/// they carry once they have proven themselves. Of those with content one: they hold more.
+const WAITING: usize = 16;
+
+/// Copies that may wait for a stream of HTTP/2: as many as there may be streams.
+const WAITING_STREAMS: usize = streams::CONNECTIONS * UPSTREAM_STREAMS;
+
 /// Connections in a row that may break before an answer's end: each costs a new one, and a
 /// shadow that breaks them all would cost one per request.
 const BROKEN: u32 = 16;
@@ -69,6 +75,8 @@ pub(super) struct Lane {
     one_by_one: Cell<Option<Instant>>,
     /// Copies that wait for one of the connections of HTTP/1, and since when.
     queue: RefCell<VecDeque<(Instant, Copy<SingleHead>)>>,
+    /// Those of them that have content.
+    queued_content: Cell<usize>,
     /// Connections of HTTP/2.
     shared: Pool,
     /// Copies that wait for one of them to open.
@@ -103,6 +111,7 @@ impl Lane {
             current: RefCell::default(),
             one_by_one: Cell::default(),
             queue: RefCell::default(),
+            queued_content: Cell::new(0),
             shared: Pool::default(),
             waiting: Cell::new(0),
             fleet: Fleet::new(Instant::now()),
@@ -131,12 +140,12 @@ impl Lane {
             && self.takes_more(now)
             && let Some(post) = &*self.current.borrow()
         {
-            return post.hand(copy);
+            return post.hand(copy, now);
         }
         loop {
             let Some(post) = self.idle.borrow_mut().pop() else { break };
             if post.connection.is_quiet() {
-                post.hand(copy);
+                post.hand(copy, now);
                 *self.current.borrow_mut() = Some(post);
                 return;
             }
@@ -144,7 +153,8 @@ impl Lane {
         }
         if self.open.get() < self.options.connections {
             self.open(copy);
-        } else if self.queue.borrow().len() < self.options.connections {
+        } else if self.may_wait(copy.head.printed.is_whole()) {
+            self.count_content(&copy, 1);
             self.queue.borrow_mut().push_back((now, copy));
         } else {
             copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
@@ -153,8 +163,25 @@ impl Lane {
 
     /// Whether a copy may be sent behind others on the current connection.
     fn takes_more(&self, now: Instant) -> bool {
-        self.one_by_one.get().is_none_or(|until| now >= until)
+        self.pipelines(now)
             && self.current.borrow().as_ref().is_some_and(|post| post.takes_more(now))
+    }
+
+    fn pipelines(&self, now: Instant) -> bool {
+        self.one_by_one.get().is_none_or(|until| now >= until)
+    }
+
+    /// Whether one more may wait for a connection. `whole`: it has no content.
+    fn may_wait(&self, whole: bool) -> bool {
+        let most = self.options.connections;
+        let waiting = self.queue.borrow().len();
+        if whole { waiting < most * WAITING } else { self.queued_content.get() < most }
+    }
+
+    fn count_content(&self, copy: &Copy<SingleHead>, change: isize) {
+        if !copy.head.printed.is_whole() {
+            self.queued_content.set(self.queued_content.get().wrapping_add_signed(change));
+        }
     }
 
     /// The endpoint closed while more than one copy was on its way.
@@ -181,7 +208,15 @@ impl Lane {
 
     /// The next copy that waits.
     pub(super) fn next(&self) -> Option<Copy<SingleHead>> {
-        self.queue.borrow_mut().pop_front().map(|(_, copy)| copy)
+        let (_, copy) = self.queue.borrow_mut().pop_front()?;
+        self.count_content(&copy, -1);
+        Some(copy)
+    }
+
+    /// The same if it may be sent behind those that are on their way on this connection.
+    pub(super) fn next_behind(&self, post: &Post, now: Instant) -> Option<Copy<SingleHead>> {
+        let fit = self.queue.borrow().front().is_some_and(|(_, copy)| copy.head.pipelined);
+        if fit && self.pipelines(now) && post.takes_more(now) { self.next() } else { None }
     }
 
     /// Opens connections for those that wait, as far as there is room.
@@ -210,7 +245,7 @@ impl Lane {
     pub(super) fn take_stream(self: &Rc<Self>, copy: Copy<request::Parts>) {
         self.used.set(copy.ticket.started());
         let slot = self.shared.find();
-        if slot.is_none() && self.is_full(Speaks::Http2) {
+        if slot.is_none() && self.is_full(Speaks::Http2, true) {
             return copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
         if self.fleet.add(streams::run(Rc::clone(self), slot, copy)) {
@@ -230,17 +265,17 @@ impl Lane {
     }
 
     /// Whether a copy would find no connection, none more is allowed, and no more may wait.
-    pub(super) fn is_full(&self, speaks: Speaks) -> bool {
+    pub(super) fn is_full(&self, speaks: Speaks, whole: bool) -> bool {
         match speaks {
             Speaks::Http1 => {
                 self.idle.borrow().is_empty()
                     && self.open.get() >= self.options.connections
-                    && self.queue.borrow().len() >= self.options.connections
+                    && !self.may_wait(whole)
                     && !self.takes_more(Instant::now())
             }
             Speaks::Http2 => {
                 let may_wait = self.shared.len() < self.most_shared() || self.shared.is_opening();
-                let full = !may_wait || self.waiting.get() >= UPSTREAM_STREAMS;
+                let full = !may_wait || self.waiting.get() >= WAITING_STREAMS;
                 full && self.shared.find().is_none()
             }
         }
@@ -310,6 +345,7 @@ impl Lane {
     pub(super) fn close(&self) {
         let waiting = std::mem::take(&mut *self.queue.borrow_mut());
         drop(waiting);
+        self.queued_content.set(0);
         self.shared.close();
         self.carriers.borrow_mut().abort_all();
     }

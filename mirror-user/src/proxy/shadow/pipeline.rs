@@ -33,8 +33,9 @@ pub(super) struct Pipeline<'a> {
     sent: VecDeque<Sent>,
     /// Taken from the letter box so far.
     taken: u32,
-    /// A copy that waits for room.
+    /// The first copy.
     waiting: Option<Copy<SingleHead>>,
+    began: Instant,
 }
 
 struct Sent {
@@ -51,7 +52,7 @@ impl<'a> Pipeline<'a> {
         first: Copy<SingleHead>,
         taken: u32,
     ) -> Self {
-        Self { lane, post, sent: VecDeque::new(), taken, waiting: Some(first) }
+        Self { lane, post, sent: VecDeque::new(), taken, waiting: Some(first), began: post.since() }
     }
 
     /// Sends what there is and reads what comes, until nothing is on its way.
@@ -99,13 +100,32 @@ impl<'a> Pipeline<'a> {
 
     fn queue(&mut self) {
         while self.post.connection.has_room() {
-            let Some(copy) = self.waiting.take().or_else(|| self.post.next()) else { return };
+            let Some((copy, at)) = self.next() else { return };
             // One that bears no company was handed over only while the connection was idle.
             self.taken += 1;
             let last = self.post.is_last(self.taken);
             let span = self.post.connection.queue(&copy.head.printed, last);
-            self.sent.push_back(Sent { at: copy.ticket.started(), copy, span });
+            self.sent.push_back(Sent { at, copy, span });
         }
+    }
+
+    /// The next copy, and since when this connection has it: those that the lane handed over, then
+    /// those that wait for any connection.
+    fn next(&mut self) -> Option<(Copy<SingleHead>, Instant)> {
+        if let Some(copy) = self.waiting.take() {
+            return Some((copy, self.began));
+        }
+        if let Some(copy) = self.post.next() {
+            let at = copy.ticket.started();
+            return Some((copy, at));
+        }
+        if !self.lane.is_awaited() {
+            return None;
+        }
+        let now = Instant::now();
+        let copy = self.lane.next_behind(self.post, now)?;
+        self.post.enter(&copy, now);
+        Some((copy, now))
     }
 
     /// The oldest is answered.

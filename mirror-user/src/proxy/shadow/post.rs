@@ -39,7 +39,7 @@ pub(super) struct Post {
     alone: Cell<bool>,
     /// Some were pipelined.
     pipelined: Cell<bool>,
-    /// When the oldest that is not answered was sent; when idle, since when.
+    /// See [`Post::since`].
     since: Cell<Instant>,
     closed: Cell<bool>,
     late: Cell<bool>,
@@ -70,16 +70,16 @@ impl Post {
     }
 
     /// Hands over a copy.
-    pub(super) fn hand(&self, copy: Copy<SingleHead>) {
-        self.enter(&copy);
+    pub(super) fn hand(&self, copy: Copy<SingleHead>, now: Instant) {
+        self.enter(&copy, now);
         self.inbox.borrow_mut().push_back(copy);
         self.wake();
     }
 
     /// Counts a copy that the carrier has in hand already.
-    pub(super) fn enter(&self, copy: &Copy<SingleHead>) {
+    pub(super) fn enter(&self, copy: &Copy<SingleHead>, now: Instant) {
         if self.open.get() == 0 {
-            self.since.set(copy.ticket.started());
+            self.since.set(now);
         } else {
             self.pipelined.set(true);
         }
@@ -118,6 +118,11 @@ impl Post {
 
     pub(super) fn is_idle(&self) -> bool {
         self.open.get() == 0
+    }
+
+    /// When the oldest copy that is not answered was handed over; when idle, since when.
+    pub(super) fn since(&self) -> Instant {
+        self.since.get()
     }
 
     /// For how long the oldest copy waits, or nothing was carried.
