@@ -179,8 +179,9 @@ async fn carry(
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
     let limits = Limits { started: record.started, timeouts };
+    let unread = request.version() == Version::HTTP_11 && !filters_answer(&record);
     let (to, shares) = (&to, &client.shares);
-    let errand = Errand { ctx, client: workload, shares, to, interim, limits, progress };
+    let errand = Errand { ctx, client: workload, shares, to, interim, unread, limits, progress };
     let mut sending = pin!(ctx.primary.send(errand, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
@@ -222,16 +223,26 @@ pub(super) fn answer(
 ) -> Response<AnswerBody> {
     let (mut head, body) = response.into_parts();
     prepare_answer(&mut head);
-    if let Some(rule) = &record.rule {
-        if let Some(entry) = record.entry.and_then(|at| rule.backends.refs().get(at)) {
-            apply_response_headers(&entry.filters, &mut head);
-        }
-        apply_response_headers(&rule.filters, &mut head);
+    for filters in filters(&record) {
+        apply_response_headers(filters, &mut head);
     }
     record.answered(Answer::Primary, head.status);
     record.endpoint = Some(upstream.endpoint);
     let client = Rc::clone(&record.client);
     Response::from_parts(head, AnswerBody::primary(body, upstream, record, Rc::clone(&client.ends)))
+}
+
+/// Those that apply to the answer, in this order.
+fn filters(record: &Record) -> impl Iterator<Item = &[Filter]> {
+    let rule = record.rule.as_deref();
+    let entry = rule.and_then(|rule| rule.backends.refs().get(record.entry?));
+    let entry = entry.map(|entry| &entry.filters[..]);
+    entry.into_iter().chain(rule.map(|rule| &rule.filters[..]))
+}
+
+fn filters_answer(record: &Record) -> bool {
+    let mut all = filters(record).flatten();
+    all.any(|filter| matches!(filter, Filter::ResponseHeaders(_)))
 }
 
 fn apply_request_headers(filters: &[Filter], head: &mut request::Parts) {

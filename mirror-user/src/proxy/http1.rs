@@ -13,6 +13,7 @@ mod fields;
 mod line;
 mod out;
 mod parse;
+mod passing;
 mod pipeline;
 mod print;
 mod sending;

@@ -201,6 +201,8 @@ pub(super) struct Errand<'a> {
     pub(super) shares: &'a Shares,
     pub(super) to: &'a Destination,
     pub(super) interim: &'a Interim,
+    /// The answer goes to a client of HTTP/1.1, and nobody here wants its fields.
+    pub(super) unread: bool,
     pub(super) limits: Limits,
     pub(super) progress: &'a Rc<Progress>,
 }

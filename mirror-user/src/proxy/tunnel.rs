@@ -81,7 +81,7 @@ async fn ask(
     let connect = request.method() == Method::CONNECT;
     let mut single = Single::new(stream, workload);
     let (mut head, body) = request.into_parts();
-    let asked = single.ask(&mut head, body, &Interim::Ignore).await;
+    let asked = single.ask(&mut head, body, false, &Interim::Ignore).await;
     let response =
         asked.map_err(|(unanswered, _)| Failure::Lost(endpoint, unanswered.error.into()))?;
     let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS

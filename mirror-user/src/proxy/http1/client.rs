@@ -92,7 +92,8 @@ where
     }
 
     /// Sends a request, its content as far as it is there, and waits for the answer's head; `told`
-    /// hears of interim answers (1xx) before it. A body of which nothing was asked for is handed
+    /// hears of interim answers (1xx) before it. `unread`: the answer goes to a client of HTTP/1.1
+    /// and nobody wants its fields, so that the head may come without them. A body of which nothing was asked for is handed
     /// back in an error; the head stays with its owner.
     ///
     /// # Errors
@@ -101,10 +102,11 @@ where
         self: &Rc<Self>,
         head: &mut request::Parts,
         body: B,
+        unread: bool,
         told: impl FnMut(&response::Parts),
     ) -> Result<Response<AnswerContent<B>>, (Unanswered, Option<B>)> {
         let untouched = self.inner.borrow_mut().begin(head, body);
-        self.answer(told).await.map_err(|unanswered| (unanswered, untouched))
+        self.answer(unread, told).await.map_err(|unanswered| (unanswered, untouched))
     }
 
     /// The same for a head that is printed already.
@@ -117,15 +119,17 @@ where
         body: B,
     ) -> Result<Response<AnswerContent<B>>, (Unanswered, Option<B>)> {
         let untouched = self.inner.borrow_mut().begin_printed(printed, body);
-        self.answer(|_| {}).await.map_err(|unanswered| (unanswered, untouched))
+        self.answer(false, |_| {}).await.map_err(|unanswered| (unanswered, untouched))
     }
 
     async fn answer(
         self: &Rc<Self>,
+        unread: bool,
         mut told: impl FnMut(&response::Parts),
     ) -> Result<Response<AnswerContent<B>>, Unanswered> {
         let (written, read) = (self.written(), self.read());
-        let answered = poll_fn(|cx| self.inner.borrow_mut().poll_answer(cx, &mut told)).await;
+        let answered =
+            poll_fn(|cx| self.inner.borrow_mut().poll_answer(cx, unread, &mut told)).await;
         match answered {
             Ok(head) => Ok(Response::from_parts(head, AnswerContent(Rc::clone(self)))),
             Err(error) => {
@@ -243,13 +247,14 @@ where
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
+        unread: bool,
         told: &mut impl FnMut(&response::Parts),
     ) -> Poll<Result<response::Parts, Error>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
         loop {
-            let answer = parse::answer(&mut self.wire.input, &mut self.seen, &self.method)?;
+            let answer = parse::answer(&mut self.wire.input, &mut self.seen, &self.method, unread)?;
             if let Some(answer) = answer {
                 self.seen = 0;
                 let status = answer.head.status;

@@ -11,6 +11,7 @@ use super::{
     decode::Decoder,
     fields::{self, Field, Raw},
     line::{RequestLine, StatusLine, locate_answer, locate_request, parse_answer, status, version},
+    passing::Passable,
     told::{Framing, Told, answer_content},
 };
 
@@ -93,11 +94,13 @@ pub(super) fn request(input: &mut BytesMut, seen: &mut usize) -> Result<Option<A
 }
 
 /// Parses an answer's head off the front of `input`, as [`request`] does. `to`: the request's
-/// method, which an answer's framing depends on.
+/// method, which an answer's framing depends on. `unread`: nobody wants its fields, so that it may
+/// pass as it came (see [`Passing`](super::passing::Passing)).
 pub(super) fn answer(
     input: &mut BytesMut,
     seen: &mut usize,
     to: &Method,
+    unread: bool,
 ) -> Result<Option<Answering>, HeadError> {
     if !worth_a_try(input, seen) {
         return too_large(input);
@@ -111,7 +114,14 @@ pub(super) fn answer(
         located => (located, &mut few),
     };
     match located? {
-        Some(line) => answering(input, &line, places, to).map(Some),
+        Some(line) => {
+            let fields = &mut places[..line.fields];
+            let passable = if unread { Passable::find(input, &line, fields, to)? } else { None };
+            match passable {
+                Some(passable) => Ok(Some(passing(input, &line, passable))),
+                None => answering(input, &line, fields, to).map(Some),
+            }
+        }
         None => too_large(input),
     }
 }
@@ -205,6 +215,14 @@ fn asking(input: &mut BytesMut, line: RequestLine, places: &[Field]) -> Result<A
     Ok(Asking { head, content, persists })
 }
 
+fn passing(input: &mut BytesMut, line: &StatusLine, passable: Passable) -> Answering {
+    let raw = input.split_to(line.len).freeze();
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = line.status;
+    head.extensions.insert(passable.pass(raw));
+    Answering { head, content: passable.content, persists: passable.persists }
+}
+
 fn answering(
     input: &mut BytesMut,
     line: &StatusLine,
@@ -212,7 +230,6 @@ fn answering(
     to: &Method,
 ) -> Result<Answering, HeadError> {
     let mut raw = input.split_to(line.len);
-    let places = &mut places[..line.fields];
     places.iter_mut().for_each(|place| unfold(&mut raw, place));
     let raw = raw.freeze();
     let (mut head, ()) = http::Response::new(()).into_parts();

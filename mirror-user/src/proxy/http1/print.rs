@@ -9,6 +9,7 @@ use super::{
     encode::Encoder,
     fields::{self, Raw},
     parse::Reason,
+    passing::Passing,
     told::ends_chunked,
 };
 
@@ -66,7 +67,8 @@ pub(super) fn frame_answer<B: Body>(
         .iter()
         .any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     let mut persists = to.persists && !close;
-    let encoder = frame_content(head, body, to);
+    let passing = head.extensions.get::<Passing>().map(Passing::encoder);
+    let encoder = passing.or_else(|| frame_content(head, body, to));
     if matches!(encoder, Some(Encoder::UntilClose)) {
         persists = false;
     }
@@ -236,8 +238,14 @@ fn request_line(to: &mut Vec<u8>, head: &request::Parts) {
 /// An answer's head, to a client that speaks `version`.
 pub(super) fn answer(to: &mut Vec<u8>, head: &response::Parts, version: Version) {
     to.reserve(HEAD);
-    status_line(to, head.status, &head.extensions, version);
-    fields::write(to, &head.headers, Raw::of(&head.extensions));
+    let raw = match head.extensions.get::<Passing>() {
+        Some(passing) => passing.write(to),
+        None => {
+            status_line(to, head.status, &head.extensions, version);
+            Raw::of(&head.extensions)
+        }
+    };
+    fields::write(to, &head.headers, raw);
     to.extend_from_slice(b"\r\n");
 }
 

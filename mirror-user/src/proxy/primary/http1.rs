@@ -46,12 +46,13 @@ impl Single {
         &mut self,
         head: &mut request::Parts,
         body: PrimaryBody,
+        unread: bool,
         interim: &Interim,
     ) -> Result<Response<Inbound>, (Unanswered, Option<PrimaryBody>)> {
         let told = |told: &response::Parts| {
             interim.tell(told.status, &told.headers, &told.extensions);
         };
-        let sent = self.connection.send(head, body, told);
+        let sent = self.connection.send(head, body, unread, told);
         let response = sent.await?;
         if self.connection.is_sending() {
             // The answer is passed on at its client's pace, the request at the primary's.
@@ -99,7 +100,8 @@ pub(super) async fn attempt(
     };
     let (mut head, body) = request.into_parts();
     dress::for_http1(&mut head, body.is_end_stream());
-    let (unanswered, body) = match single.ask(&mut head, body, errand.interim).await {
+    let (unanswered, body) = match single.ask(&mut head, body, errand.unread, errand.interim).await
+    {
         Ok(response) => return Ok((response, single)),
         Err(failed) => failed,
     };

@@ -13,7 +13,7 @@ fn asked(head: &str) -> Asking {
 }
 
 fn answered(head: &[u8], to: &Method) -> Answering {
-    answer(&mut BytesMut::from(head), &mut 0, to).unwrap().unwrap()
+    answer(&mut BytesMut::from(head), &mut 0, to, false).unwrap().unwrap()
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn an_answer_is_framed_by_its_status_its_request_and_its_fields() {
 fn an_answer_that_two_recipients_read_in_two_ways_is_refused() {
     let refused = |fields: &str| {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-        answer(&mut BytesMut::from(head.as_str()), &mut 0, &Method::GET).map(drop)
+        answer(&mut BytesMut::from(head.as_str()), &mut 0, &Method::GET, false).map(drop)
     };
     let both = "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n";
     assert_eq!(refused(both), Err(HeadError::Both));
