@@ -12,8 +12,8 @@ mod reason;
 
 pub use codec::{FrontendId, is_loopback_v6, mapped_v4, words};
 pub use decide::{
-    Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, Pulse, STALE_NS, consider, is_loopback,
-    pulse, socket_index,
+    Caller, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, Pulse, STALE_NS, consider,
+    is_loopback, pulse, socket_index,
 };
 pub use maps::{
     FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags,

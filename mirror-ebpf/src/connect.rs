@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
-    Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider, is_loopback,
+    Caller, Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider, is_loopback,
 };
 
 use crate::{
@@ -61,12 +61,11 @@ pub(crate) fn captured_v4(
     address: u32,
     port: u16,
 ) -> Result<(FrontendId, PodEntry), Reason> {
-    let pod = consider(&facts(ctx, Family::V4, is_loopback(address)), || pod(ctx))?;
     let key = FrontendKey { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
-    let Some(id) = (unsafe { FRONTENDS.get(&key) }).copied() else {
-        return Err(Reason::NotAFrontend);
-    };
+    let frontend = || unsafe { FRONTENDS.get(&key) }.copied();
+    let facts = facts(ctx, Family::V4, is_loopback(address));
+    let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
     if !worker_takes(ctx, id, &pod) {
         let reason = why_none();
         debug!(
@@ -91,14 +90,17 @@ pub(crate) fn captured_v4(
 #[inline(always)]
 pub(crate) fn facts(ctx: &SockAddrContext, family: Family, loopback: bool) -> Connect {
     let addr = ctx.sock_addr;
+    // SAFETY: the kernel passes a valid context; the verifier checks every field.
+    unsafe { Connect { kind: (*addr).type_, protocol: (*addr).protocol, family, loopback } }
+}
+
+/// Who connects.
+#[inline(always)]
+pub(crate) fn caller(ctx: &SockAddrContext) -> Caller {
     // SAFETY: the kernel passes a valid context with a socket; the verifier checks every field.
     unsafe {
-        let sk = (*addr).__bindgen_anon_1.sk;
-        Connect {
-            kind: (*addr).type_,
-            protocol: (*addr).protocol,
-            family,
-            loopback,
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        Caller {
             uid: bpf_get_current_uid_gid() as u32,
             bound_dev_if: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
         }

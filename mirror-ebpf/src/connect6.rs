@@ -15,7 +15,7 @@ use mirror_common::{
 };
 
 use crate::{
-    connect::{GO_ON, captured_v4, facts, pod},
+    connect::{GO_ON, caller, captured_v4, facts, pod},
     count::count,
     maps::FRONTENDS6,
     words::{peer_address, read, set_peer_address},
@@ -66,12 +66,11 @@ fn captured_v6(
     address: [u32; 4],
     port: u16,
 ) -> Result<(FrontendId, PodEntry), Reason> {
-    let pod = consider(&facts(ctx, Family::V6, is_loopback_v6(address)), || pod(ctx))?;
     let key = FrontendKeyV6 { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
-    let Some(id) = (unsafe { FRONTENDS6.get(&key) }).copied() else {
-        return Err(Reason::NotAFrontend);
-    };
+    let frontend = || unsafe { FRONTENDS6.get(&key) }.copied();
+    let facts = facts(ctx, Family::V6, is_loopback_v6(address));
+    let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
     if !worker_takes(ctx, id, &pod) {
         let reason = why_none();
         debug!(
