@@ -16,6 +16,7 @@ mod lane;
 mod outcome;
 mod pipeline;
 mod post;
+mod queue;
 mod streams;
 #[cfg(feature = "bench")]
 mod tee;

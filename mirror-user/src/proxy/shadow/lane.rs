@@ -1,10 +1,9 @@
 //! A lane: the connections of this worker to one shadow endpoint. In: copies. Each goes to an idle
 //! connection or a free stream, or to a new one; where there is none, it waits for a moment, or is
-//! dropped. How many may wait is what a burst needs, and a slow shadow cannot make it more.
+//! dropped.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -22,6 +21,7 @@ use super::{
     fleet::Fleet,
     head::{Head, SingleHead},
     post::Post,
+    queue::Queue,
     streams,
 };
 use crate::{
@@ -36,13 +36,6 @@ use crate::{
 
 /// Longest time between two copies on a connection (gunicorn's gthread closes after 2 s).
 const IDLE: Duration = Duration::from_secs(1);
-
-/// How long a copy may wait for a connection of HTTP/1.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Copies without content that may wait for each connection of HTTP/1 that there may be: half of what
-/// they carry once they have proven themselves. Of those with content one: they hold more.
-const WAITING: usize = 16;
 
 /// Copies that may wait for a stream of HTTP/2: as many as there may be streams.
 const WAITING_STREAMS: usize = streams::CONNECTIONS * UPSTREAM_STREAMS;
@@ -73,10 +66,8 @@ pub(super) struct Lane {
     current: RefCell<Option<Rc<Post>>>,
     /// Until when nothing is pipelined, since the endpoint closed with copies on their way.
     one_by_one: Cell<Option<Instant>>,
-    /// Copies that wait for one of the connections of HTTP/1, and since when.
-    queue: RefCell<VecDeque<(Instant, Copy<SingleHead>)>>,
-    /// Those of them that have content.
-    queued_content: Cell<usize>,
+    /// Copies that wait for a connection of HTTP/1.
+    queue: Queue,
     /// Connections of HTTP/2.
     shared: Pool,
     /// Copies that wait for one of them to open.
@@ -102,6 +93,7 @@ impl Lane {
             service: Arc::clone(service),
             endpoint,
             place,
+            queue: Queue::new(options.connections),
             options,
             sockets,
             open: Cell::new(0),
@@ -110,8 +102,6 @@ impl Lane {
             idle: RefCell::default(),
             current: RefCell::default(),
             one_by_one: Cell::default(),
-            queue: RefCell::default(),
-            queued_content: Cell::new(0),
             shared: Pool::default(),
             waiting: Cell::new(0),
             fleet: Fleet::new(Instant::now()),
@@ -153,9 +143,8 @@ impl Lane {
         }
         if self.open.get() < self.options.connections {
             self.open(copy);
-        } else if self.may_wait(copy.head.printed.is_whole()) {
-            self.count_content(&copy, 1);
-            self.queue.borrow_mut().push_back((now, copy));
+        } else if self.queue.has_room(copy.head.printed.is_whole()) {
+            self.queue.push(copy, now);
         } else {
             copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
@@ -169,19 +158,6 @@ impl Lane {
 
     fn pipelines(&self, now: Instant) -> bool {
         self.one_by_one.get().is_none_or(|until| now >= until)
-    }
-
-    /// Whether one more may wait for a connection. `whole`: it has no content.
-    fn may_wait(&self, whole: bool) -> bool {
-        let most = self.options.connections;
-        let waiting = self.queue.borrow().len();
-        if whole { waiting < most * WAITING } else { self.queued_content.get() < most }
-    }
-
-    fn count_content(&self, copy: &Copy<SingleHead>, change: isize) {
-        if !copy.head.printed.is_whole() {
-            self.queued_content.set(self.queued_content.get().wrapping_add_signed(change));
-        }
     }
 
     /// The endpoint closed while more than one copy was on its way.
@@ -203,20 +179,18 @@ impl Lane {
 
     /// Whether copies wait for a connection of HTTP/1.
     pub(super) fn is_awaited(&self) -> bool {
-        !self.queue.borrow().is_empty()
+        !self.queue.is_empty()
     }
 
     /// The next copy that waits.
     pub(super) fn next(&self) -> Option<Copy<SingleHead>> {
-        let (_, copy) = self.queue.borrow_mut().pop_front()?;
-        self.count_content(&copy, -1);
-        Some(copy)
+        self.queue.pop()
     }
 
     /// The same if it may be sent behind those that are on their way on this connection.
     pub(super) fn next_behind(&self, post: &Post, now: Instant) -> Option<Copy<SingleHead>> {
-        let fit = self.queue.borrow().front().is_some_and(|(_, copy)| copy.head.pipelined);
-        if fit && self.pipelines(now) && post.takes_more(now) { self.next() } else { None }
+        let takes = self.pipelines(now) && post.takes_more(now);
+        if takes { self.queue.pop_pipelined() } else { None }
     }
 
     /// Opens connections for those that wait, as far as there is room.
@@ -232,16 +206,13 @@ impl Lane {
     }
 
     /// Drops those that have waited too long.
-    fn expire(&self) {
-        let late = |(since, _): &(Instant, Copy<SingleHead>)| since.elapsed() > PATIENCE;
-        while self.queue.borrow().front().is_some_and(late) {
-            if let Some(copy) = self.next() {
-                copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
-            }
+    fn expire(&self, now: Instant) {
+        while let Some(copy) = self.queue.pop_expired(now) {
+            copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
     }
 
-    /// The same for one that goes by HTTP/2.
+    /// Sends a copy that goes by HTTP/2 on its way, or drops it.
     pub(super) fn take_stream(self: &Rc<Self>, copy: Copy<request::Parts>) {
         self.used.set(copy.ticket.started());
         let slot = self.shared.find();
@@ -270,7 +241,7 @@ impl Lane {
             Speaks::Http1 => {
                 self.idle.borrow().is_empty()
                     && self.open.get() >= self.options.connections
-                    && !self.may_wait(whole)
+                    && !self.queue.has_room(whole)
                     && !self.takes_more(Instant::now())
             }
             Speaks::Http2 => {
@@ -289,7 +260,7 @@ impl Lane {
     /// Copies that wait, and connections and streams that carry one or are being made.
     pub(super) fn busy(&self) -> usize {
         let single = self.open.get() - self.idle.borrow().len().min(self.open.get());
-        single + self.queue.borrow().len() + self.shared.streams() + self.waiting.get()
+        single + self.queue.len() + self.shared.streams() + self.waiting.get()
     }
 
     /// Whether the endpoint failed lately and is left alone.
@@ -322,7 +293,7 @@ impl Lane {
     /// Closes what has idled too long; whether the lane is still of use.
     pub(super) fn sweep(self: &Rc<Self>, now: Instant) -> bool {
         self.fleet.sweep(now);
-        self.expire();
+        self.expire(now);
         self.relieve();
         while self.carriers.borrow_mut().try_join_next().is_some() {}
         self.idle.borrow_mut().retain(|post| {
@@ -343,9 +314,7 @@ impl Lane {
 
     /// Closes all connections, whatever they carry, and drops what waits.
     pub(super) fn close(&self) {
-        let waiting = std::mem::take(&mut *self.queue.borrow_mut());
-        drop(waiting);
-        self.queued_content.set(0);
+        while self.queue.pop().is_some() {}
         self.shared.close();
         self.carriers.borrow_mut().abort_all();
     }
