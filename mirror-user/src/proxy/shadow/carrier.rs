@@ -2,11 +2,18 @@
 //! each other before the first is answered (see [`Pipeline`]); any other has the connection for
 //! itself, and the next is carried only when its answer was framed to its end without a close.
 
-use std::{future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use http::Response;
 use hyper::body::Body as _;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::{
     copy::{Copy, CopyBody, Watch},
@@ -60,7 +67,7 @@ async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
             }
         } else {
             taken += 1;
-            carry(&post, copy, lane.options.response_timeout).await
+            carry(&post, copy).await
         };
         match fate {
             Fate::Next => lane.answered(true),
@@ -85,7 +92,7 @@ async fn next(lane: &Lane, post: &Rc<Post>) -> Order {
             return Order::Close;
         }
         if let Some(copy) = lane.next() {
-            post.enter(&copy, std::time::Instant::now());
+            post.enter(&copy, Instant::now());
             return Order::Carry(copy);
         }
     }
@@ -131,16 +138,16 @@ enum Fate {
 }
 
 /// Carries a copy with content.
-async fn carry(post: &Post, copy: Copy<SingleHead>, response_timeout: Duration) -> Fate {
+async fn carry(post: &Post, copy: Copy<SingleHead>) -> Fate {
     let connection = &post.connection;
     let Copy { head, body, ticket, charge, .. } = copy;
-    let deadline = Instant::now() + response_timeout;
     let watch = body.watch();
     let before = connection.written();
     let asked = connection.send_printed(&head.printed, body);
     let asked = tokio::select! {
         biased;
-        asked = timeout_at(deadline, asked) => asked,
+        asked = asked => Some(asked),
+        () = late(post) => None,
         reason = watch.cut() => {
             ticket.settle(CopyOutcome::Dropped(reason), watch.taken());
             connection.abort();
@@ -148,10 +155,10 @@ async fn carry(post: &Post, copy: Copy<SingleHead>, response_timeout: Duration) 
         }
     };
     let (outcome, fate) = match asked {
-        Ok(Ok(response)) => {
+        Some(Ok(response)) => {
             drop(charge);
             let open = ticket.settle_if_whole(&watch);
-            let fate = finish(connection, response, &watch, deadline).await;
+            let fate = finish(post, response, &watch).await;
             post.answered(None);
             if let Some(ticket) = open {
                 ticket.settle(answered(&watch, fate.is_some()), watch.taken());
@@ -161,8 +168,8 @@ async fn carry(post: &Post, copy: Copy<SingleHead>, response_timeout: Duration) 
                 Fate::Ended
             });
         }
-        Ok(Err((unanswered, _))) => lost(connection, &watch, before, &unanswered),
-        Err(_) => {
+        Some(Err((unanswered, _))) => lost(connection, &watch, before, &unanswered),
+        None => {
             connection.abort();
             (timed_out(&watch), Fate::Ended)
         }
@@ -188,11 +195,11 @@ fn lost(
 /// Reads the answer to its end and drops it, and sends the rest of the copy. None when it was cut,
 /// or time ran out.
 async fn finish(
-    connection: &Rc<Wired>,
+    post: &Post,
     response: Response<AnswerContent<CopyBody>>,
     watch: &Watch,
-    deadline: Instant,
 ) -> Option<Fate> {
+    let connection = &post.connection;
     let mut body = response.into_body();
     if body.is_end_stream() && !connection.is_sending() {
         return Some(fate(connection));
@@ -203,9 +210,23 @@ async fn finish(
     };
     tokio::select! {
         biased;
-        fate = timeout_at(deadline, rest) => fate.ok(),
+        fate = rest => Some(fate),
+        () = late(post) => None,
         _ = watch.cut() => None,
     }
+}
+
+/// Waits until the lane's sweep finds that the copy has taken too long: no copy has a timer of its
+/// own.
+async fn late(post: &Post) {
+    poll_fn(|cx| {
+        if post.is_late() {
+            return Poll::Ready(());
+        }
+        post.listen(cx.waker());
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Of a connection that has carried a copy and its answer.
