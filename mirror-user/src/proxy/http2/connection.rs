@@ -22,6 +22,8 @@ pub(in crate::proxy) struct Connection {
     sender: SendRequest<Bytes>,
     pub(in crate::proxy) wire: Rc<WireState>,
     streams: Cell<usize>,
+    /// Streams so far.
+    entered: Cell<u64>,
     /// When it last carried a stream, if it carries none.
     since: Cell<Instant>,
     gone: Rc<Cell<bool>>,
@@ -56,8 +58,8 @@ impl Connection {
             ended.set(true);
         });
         wire.drive(driver.abort_handle());
-        let (streams, since) = (Cell::new(0), Cell::new(Instant::now()));
-        let opened = Self { sender, wire, streams, since, gone };
+        let (streams, entered, since) = (Cell::new(0), Cell::new(0), Cell::new(Instant::now()));
+        let opened = Self { sender, wire, streams, entered, since, gone };
         match timeout(patience, opened.wire.greeting()).await {
             Ok(Greeting::Http1) => Err(OpenError::Http1),
             Ok(Greeting::Other) => Ok(Rc::new(opened)),
@@ -78,7 +80,18 @@ impl Connection {
     /// Takes room for a stream.
     pub(in crate::proxy) fn enter(self: &Rc<Self>) -> Slot {
         self.streams.set(self.streams.get() + 1);
+        self.entered.set(self.entered.get() + 1);
         Slot(Rc::clone(self))
+    }
+
+    /// Streams so far.
+    pub(in crate::proxy) fn entered(&self) -> u64 {
+        self.entered.get()
+    }
+
+    /// Whether it takes no more streams.
+    pub(in crate::proxy) fn is_gone(&self) -> bool {
+        self.gone.get()
     }
 
     /// Streams under way.
@@ -91,7 +104,7 @@ impl Connection {
         self.gone.get() || (self.streams.get() == 0 && self.since.get().elapsed() > limit)
     }
 
-    /// No more streams: the upstream is going away.
+    /// No more streams: the upstream is going away, or it has carried enough.
     pub(in crate::proxy) fn retire(&self) {
         self.gone.set(true);
     }

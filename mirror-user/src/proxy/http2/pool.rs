@@ -18,6 +18,8 @@ use super::{Connection, OpenError, Slot};
 pub(in crate::proxy) struct Pool {
     open: RefCell<Vec<Rc<Connection>>>,
     opening: RefCell<Option<Rc<Opening>>>,
+    /// Streams that a connection carries in its life; any number.
+    life: Option<u64>,
 }
 
 /// A connection being opened, for those who wait for it.
@@ -35,6 +37,11 @@ enum Failed {
 }
 
 impl Pool {
+    /// Whose connections carry so many streams and are then replaced.
+    pub(in crate::proxy) fn with_life(life: u64) -> Self {
+        Self { life: Some(life), ..Self::default() }
+    }
+
     /// Room for one stream. `open` makes a connection, if there are fewer than `most`.
     ///
     /// # Errors
@@ -66,7 +73,12 @@ impl Pool {
     /// Room on a connection that is open.
     pub(in crate::proxy) fn find(&self) -> Option<Slot> {
         let open = self.open.borrow();
-        open.iter().find(|connection| connection.has_room()).map(Connection::enter)
+        let slot = open.iter().find(|connection| connection.has_room()).map(Connection::enter)?;
+        let connection = slot.connection();
+        if self.life.is_some_and(|life| connection.entered() >= life) {
+            connection.retire();
+        }
+        Some(slot)
     }
 
     /// Whether a connection is being opened.
@@ -74,9 +86,10 @@ impl Pool {
         self.opening.borrow().is_some()
     }
 
-    /// Connections that are open or being opened.
+    /// Connections that take streams, or are being opened.
     pub(in crate::proxy) fn len(&self) -> usize {
-        self.open.borrow().len() + usize::from(self.opening.borrow().is_some())
+        let open = self.open.borrow().iter().filter(|connection| !connection.is_gone()).count();
+        open + usize::from(self.opening.borrow().is_some())
     }
 
     /// Streams under way.

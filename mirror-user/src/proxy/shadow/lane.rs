@@ -102,7 +102,7 @@ impl Lane {
             idle: RefCell::default(),
             current: RefCell::default(),
             one_by_one: Cell::default(),
-            shared: Pool::default(),
+            shared: Pool::with_life(streams::LIFE),
             waiting: Cell::new(0),
             fleet: Fleet::new(Instant::now()),
             reach: Cell::new(Backoff::new(0)),

@@ -33,6 +33,10 @@ use crate::{
 /// Connections to an endpoint; a copy beyond their streams is dropped.
 pub(super) const CONNECTIONS: usize = 4;
 
+/// Copies that a connection carries: nginx says GOAWAY after 1,000 requests, and a copy with content
+/// that it then has not looked at cannot be sent again.
+pub(super) const LIFE: u64 = 900;
+
 /// How often a copy may move that the shadow has not looked at.
 const MOVES: u8 = 3;
 
