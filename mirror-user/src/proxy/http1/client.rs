@@ -93,8 +93,8 @@ where
 
     /// Sends a request, its content as far as it is there, and waits for the answer's head; `told`
     /// hears of interim answers (1xx) before it. `unread`: the answer goes to a client of HTTP/1.1
-    /// and nobody wants its fields, so that the head may come without them. A body of which nothing was asked for is handed
-    /// back in an error; the head stays with its owner.
+    /// and nobody wants its fields, so that the head may come without them. A body of which nothing
+    /// was asked for is handed back in an error; the head stays with its owner.
     ///
     /// # Errors
     /// [`Unanswered`], and the body where it is untouched.

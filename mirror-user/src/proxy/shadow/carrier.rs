@@ -54,7 +54,7 @@ async fn carry_all(opened: Opened, first: Copy<SingleHead>) {
     };
     lane.reached(true);
     let post = lane.enter(Post::new(connection));
-    post.enter(&first, first.ticket.started());
+    post.enter(&first, Instant::now());
     let (mut copy, mut taken) = (first, 0);
     loop {
         let fate = if copy.head.printed.is_whole() {
