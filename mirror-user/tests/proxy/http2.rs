@@ -150,29 +150,6 @@ fn copies_reach_a_shadow_of_http2_with_the_same_bodies() {
     });
 }
 
-// nginx says GOAWAY after 1,000 requests, and looks at nothing that was sent before it is read.
-#[test]
-fn a_connection_to_a_shadow_carries_900_copies_and_is_replaced() {
-    run(async {
-        let (primary, shadow) = (Upstream::echo().await, Upstream::echo().await);
-        let rig = mirrored(primary.address, shadow.address);
-        let mut client = Client::connect(rig.address()).await;
-        for n in 1..=901_u64 {
-            let (response, mut body) = client.send(post("/"), false).await;
-            body.send_data(vec![7; 10].into(), true).unwrap();
-            assert_eq!(Answer::of(response).await.unwrap().body.len(), 10);
-            if n == 900 {
-                until("all are out", || shadow.got().len() == 900).await;
-                assert_eq!(shadow.connections(), 1);
-            }
-        }
-        until("all copies ended", || rig.copies("shadow").in_flight() == 0).await;
-        rig.all_ended("shadow", 901, CopyOutcome::Delivered);
-        assert_eq!(shadow.connections(), 2);
-        assert_eq!(primary.connections(), 1);
-    });
-}
-
 #[test]
 fn a_shadow_that_never_reads_a_stream_slows_nobody() {
     run(async {

@@ -11,6 +11,7 @@ mod framing;
 mod harness;
 mod http1;
 mod http2;
+mod http2_copies;
 mod http2_ends;
 mod http2_mixed;
 mod interim;

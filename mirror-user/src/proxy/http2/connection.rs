@@ -99,9 +99,9 @@ impl Connection {
         self.streams.get()
     }
 
-    /// Whether it has ended, or carried nothing for longer than `limit`.
+    /// Whether it carries nothing, and takes nothing more or has idled for longer than `limit`.
     pub(in crate::proxy) fn is_over(&self, limit: Duration) -> bool {
-        self.gone.get() || (self.streams.get() == 0 && self.since.get().elapsed() > limit)
+        self.streams.get() == 0 && (self.gone.get() || self.since.get().elapsed() > limit)
     }
 
     /// No more streams: the upstream is going away, or it has carried enough.

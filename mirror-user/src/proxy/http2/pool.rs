@@ -14,12 +14,20 @@ use tokio::sync::Notify;
 use super::{Connection, OpenError, Slot};
 
 /// Connections to one endpoint.
-#[derive(Default)]
 pub(in crate::proxy) struct Pool {
     open: RefCell<Vec<Rc<Connection>>>,
     opening: RefCell<Option<Rc<Opening>>>,
-    /// Streams that a connection carries in its life; any number.
-    life: Option<u64>,
+    /// Connections that take streams, at most; as many more may have some left to carry.
+    most: usize,
+    /// Streams that a connection carries before it is replaced.
+    life: u64,
+}
+
+impl Default for Pool {
+    /// Without limits.
+    fn default() -> Self {
+        Self::limited(usize::MAX, u64::MAX)
+    }
 }
 
 /// A connection being opened, for those who wait for it.
@@ -37,18 +45,17 @@ enum Failed {
 }
 
 impl Pool {
-    /// Whose connections carry so many streams and are then replaced.
-    pub(in crate::proxy) fn with_life(life: u64) -> Self {
-        Self { life: Some(life), ..Self::default() }
+    /// With `most` connections, which carry `life` streams each and are then replaced.
+    pub(in crate::proxy) fn limited(most: usize, life: u64) -> Self {
+        Self { open: RefCell::default(), opening: RefCell::default(), most, life }
     }
 
-    /// Room for one stream. `open` makes a connection, if there are fewer than `most`.
+    /// Room for one stream. `open` makes a connection, if one more is allowed.
     ///
     /// # Errors
-    /// What `open` says, to all who wait for that connection; or there are `most`.
+    /// What `open` says, to all who wait for that connection; or none more is allowed.
     pub(in crate::proxy) async fn slot(
         &self,
-        most: usize,
         open: impl AsyncFn() -> Result<Rc<Connection>, OpenError>,
     ) -> Result<Slot, OpenError> {
         loop {
@@ -58,7 +65,7 @@ impl Pool {
             let waiting = self.opening.borrow().clone();
             let Some(opening) = waiting else {
                 self.sweep(Duration::MAX);
-                return if self.len() < most { self.add(open).await } else { Err(OpenError::Full) };
+                return if self.may_open() { self.add(open).await } else { Err(OpenError::Full) };
             };
             opening.over.notified().await;
             match opening.failed.get() {
@@ -74,11 +81,26 @@ impl Pool {
     pub(in crate::proxy) fn find(&self) -> Option<Slot> {
         let open = self.open.borrow();
         let slot = open.iter().find(|connection| connection.has_room()).map(Connection::enter)?;
+        // While too many have yet to end, one more than its life is better than none.
         let connection = slot.connection();
-        if self.life.is_some_and(|life| connection.entered() >= life) {
+        if connection.entered() >= self.life && leaving(&open) < self.most {
             connection.retire();
         }
         Some(slot)
+    }
+
+    /// Whether [`Pool::find`] would find some.
+    pub(in crate::proxy) fn has_room(&self) -> bool {
+        self.open.borrow().iter().any(|connection| connection.has_room())
+    }
+
+    /// Whether one more connection is allowed. Those that take no more streams count while they carry
+    /// some: an endpoint that says GOAWAY and does not answer is not to get one for each request.
+    pub(in crate::proxy) fn may_open(&self) -> bool {
+        let open = self.open.borrow();
+        let taking = open.iter().filter(|connection| !connection.is_gone()).count();
+        let opening = usize::from(self.is_opening());
+        taking + opening < self.most && leaving(&open) <= self.most
     }
 
     /// Whether a connection is being opened.
@@ -86,10 +108,9 @@ impl Pool {
         self.opening.borrow().is_some()
     }
 
-    /// Connections that take streams, or are being opened.
+    /// Connections that are open or being opened.
     pub(in crate::proxy) fn len(&self) -> usize {
-        let open = self.open.borrow().iter().filter(|connection| !connection.is_gone()).count();
-        open + usize::from(self.opening.borrow().is_some())
+        self.open.borrow().len() + usize::from(self.opening.borrow().is_some())
     }
 
     /// Streams under way.
@@ -131,6 +152,11 @@ impl Pool {
             }
         }
     }
+}
+
+/// How many take no more streams and have some left to carry.
+fn leaving(open: &[Rc<Connection>]) -> usize {
+    open.iter().filter(|connection| connection.is_gone() && connection.streams() > 0).count()
 }
 
 /// Ends the opening for those who wait, also when its maker goes away.

@@ -110,7 +110,7 @@ impl Shares {
             ctx.primary.roll.enter(client.key, &self.owner, &opened.wire);
             Ok(opened)
         };
-        pool.slot(usize::MAX, open).await
+        pool.slot(open).await
     }
 }
 

@@ -89,6 +89,8 @@ impl Lane {
         options: Rc<ShadowOptions>,
         sockets: Arc<dyn SocketFactory>,
     ) -> Rc<Self> {
+        let most = streams::CONNECTIONS.min(options.connections);
+        let shared = Pool::limited(most, streams::LIFE);
         Rc::new(Self {
             service: Arc::clone(service),
             endpoint,
@@ -102,7 +104,7 @@ impl Lane {
             idle: RefCell::default(),
             current: RefCell::default(),
             one_by_one: Cell::default(),
-            shared: Pool::with_life(streams::LIFE),
+            shared,
             waiting: Cell::new(0),
             fleet: Fleet::new(Instant::now()),
             reach: Cell::new(Backoff::new(0)),
@@ -228,11 +230,7 @@ impl Lane {
     /// Waits for room on a connection of HTTP/2.
     pub(super) async fn room(&self) -> Result<Slot, OpenError> {
         let _waiting = Waiting::new(&self.waiting);
-        self.shared.slot(self.most_shared(), async || Box::pin(streams::open(self)).await).await
-    }
-
-    fn most_shared(&self) -> usize {
-        streams::CONNECTIONS.min(self.options.connections)
+        self.shared.slot(async || Box::pin(streams::open(self)).await).await
     }
 
     /// Whether a copy would find no connection, none more is allowed, and no more may wait.
@@ -245,9 +243,9 @@ impl Lane {
                     && !self.takes_more(Instant::now())
             }
             Speaks::Http2 => {
-                let may_wait = self.shared.len() < self.most_shared() || self.shared.is_opening();
+                let may_wait = self.shared.may_open() || self.shared.is_opening();
                 let full = !may_wait || self.waiting.get() >= WAITING_STREAMS;
-                full && self.shared.find().is_none()
+                full && !self.shared.has_room()
             }
         }
     }
