@@ -103,7 +103,7 @@ pub const fn is_loopback(address: u32) -> bool {
 
 /// The state of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pulse {
+pub enum WorkerState {
     /// Takes connections.
     Fresh,
     /// Alive, with an accept queue over half full.
@@ -112,17 +112,17 @@ pub enum Pulse {
     Stale,
 }
 
-/// Judges a heartbeat at the time `now` (CLOCK_MONOTONIC, ns). All arithmetic is unsigned and
+/// What a heartbeat says at the time `now` (CLOCK_MONOTONIC, ns). All arithmetic is unsigned and
 /// wraps: a beat slightly ahead of `now` is fresh, one far ahead is stale.
 #[inline(always)]
 #[must_use]
-pub const fn pulse(beat: &Heartbeat, now: u64) -> Pulse {
+pub const fn worker_state(beat: &Heartbeat, now: u64) -> WorkerState {
     let alive =
         beat.ns != 0 && now.wrapping_sub(beat.ns).wrapping_add(FUTURE_NS) < STALE_NS + FUTURE_NS;
     match (alive, beat.full != 0) {
-        (false, _) => Pulse::Stale,
-        (true, true) => Pulse::Full,
-        (true, false) => Pulse::Fresh,
+        (false, _) => WorkerState::Stale,
+        (true, true) => WorkerState::Full,
+        (true, false) => WorkerState::Fresh,
     }
 }
 
@@ -169,13 +169,16 @@ mod tests {
     }
 
     /// To a frontend, from an ordinary process.
-    fn asked(connect: &Connect, pod: Option<PodEntry>) -> Result<(FrontendId, PodEntry), Reason> {
+    fn considered(
+        connect: &Connect,
+        pod: Option<PodEntry>,
+    ) -> Result<(FrontendId, PodEntry), Reason> {
         consider(connect, || Some(FRONTEND), || pod, someone)
     }
 
     #[test]
     fn an_ordinary_connection_is_looked_at() {
-        assert_eq!(asked(&tcp([10, 96, 0, 1]), Some(ON)), Ok((FRONTEND, ON)));
+        assert_eq!(considered(&tcp([10, 96, 0, 1]), Some(ON)), Ok((FRONTEND, ON)));
     }
 
     #[test]
@@ -190,7 +193,7 @@ mod tests {
             (to, None, Reason::PodUnknown),
             (to, Some(off), Reason::PodOff),
         ] {
-            assert_eq!(asked(&connect, pod), Err(reason));
+            assert_eq!(considered(&connect, pod), Err(reason));
         }
         let by = |caller| consider(&to, || Some(FRONTEND), || Some(ON), || caller);
         for uid in MESH_UIDS {
@@ -204,10 +207,10 @@ mod tests {
         let to = |family| Connect { family, ..tcp([10, 96, 0, 1]) };
         let with = |flags| Some(PodEntry { flags, ..ON });
         for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
-            assert!(asked(&to(family), with(family.flag())).is_ok());
-            assert_eq!(asked(&to(family), with(other.flag())), Err(Reason::PodOff));
+            assert!(considered(&to(family), with(family.flag())).is_ok());
+            assert_eq!(considered(&to(family), with(other.flag())), Err(Reason::PodOff));
             let both = family.flag().with(other.flag());
-            assert!(asked(&to(family), with(both)).is_ok());
+            assert!(considered(&to(family), with(both)).is_ok());
         }
     }
 
@@ -225,24 +228,27 @@ mod tests {
 
     #[test]
     fn a_worker_that_never_beat_is_stale_even_just_after_boot() {
-        assert_eq!(pulse(&Heartbeat::default(), 5), Pulse::Stale);
+        assert_eq!(worker_state(&Heartbeat::default(), 5), WorkerState::Stale);
     }
 
     #[test]
     fn the_age_decides_to_the_nanosecond() {
         let beat = Heartbeat { ns: 10 * STALE_NS, full: 0, zero: 0 };
-        assert_eq!(pulse(&beat, beat.ns + STALE_NS - 1), Pulse::Fresh);
-        assert_eq!(pulse(&beat, beat.ns + STALE_NS), Pulse::Stale);
-        assert_eq!(pulse(&beat, beat.ns - FUTURE_NS), Pulse::Fresh);
-        assert_eq!(pulse(&beat, beat.ns - FUTURE_NS - 1), Pulse::Stale);
-        assert_eq!(pulse(&Heartbeat { full: 1, ..beat }, beat.ns), Pulse::Full);
-        assert_eq!(pulse(&Heartbeat { full: 1, ..beat }, beat.ns + STALE_NS), Pulse::Stale);
+        assert_eq!(worker_state(&beat, beat.ns + STALE_NS - 1), WorkerState::Fresh);
+        assert_eq!(worker_state(&beat, beat.ns + STALE_NS), WorkerState::Stale);
+        assert_eq!(worker_state(&beat, beat.ns - FUTURE_NS), WorkerState::Fresh);
+        assert_eq!(worker_state(&beat, beat.ns - FUTURE_NS - 1), WorkerState::Stale);
+        assert_eq!(worker_state(&Heartbeat { full: 1, ..beat }, beat.ns), WorkerState::Full);
+        assert_eq!(
+            worker_state(&Heartbeat { full: 1, ..beat }, beat.ns + STALE_NS),
+            WorkerState::Stale
+        );
     }
 
     proptest! {
         #[test]
         fn alive_means_within_the_window(ns in 1..=u64::MAX, now: u64) {
-            let alive = pulse(&Heartbeat { ns, full: 0, zero: 0 }, now) == Pulse::Fresh;
+            let alive = worker_state(&Heartbeat { ns, full: 0, zero: 0 }, now) == WorkerState::Fresh;
             // The window as signed distance, wide enough not to wrap.
             let age = i128::from(now.wrapping_sub(ns).cast_signed());
             let inside = -i128::from(FUTURE_NS) <= age && age < i128::from(STALE_NS);

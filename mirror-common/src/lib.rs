@@ -7,13 +7,14 @@
 
 mod codec;
 mod decide;
+#[allow(unsafe_code, reason = "aya reads these types from maps as they are: unsafe impl Pod")]
 mod maps;
 mod reason;
 
 pub use codec::{FrontendId, is_loopback_v6, mapped_v4, words};
 pub use decide::{
-    Caller, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, Pulse, STALE_NS, consider,
-    is_loopback, pulse, socket_index,
+    Caller, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, STALE_NS, WorkerState, consider,
+    is_loopback, socket_index, worker_state,
 };
 pub use maps::{
     FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags,

@@ -20,7 +20,7 @@ use mirror_common::{
 use crate::{
     count::count,
     maps::{FRONTENDS, PODS},
-    workers::why_none,
+    workers::no_worker_reason,
 };
 
 /// Lets the call go on; 0 would make it fail with EPERM.
@@ -67,7 +67,7 @@ pub(crate) fn captured_v4(
     let facts = facts(ctx, Family::V4, is_loopback(address));
     let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
     if !worker_takes(ctx, id, &pod) {
-        let reason = why_none();
+        let reason = no_worker_reason();
         debug!(
             ctx,
             "connect to {:i}:{} goes direct: no worker",

@@ -19,7 +19,7 @@ use crate::{
     count::count,
     maps::FRONTENDS6,
     words::{peer_address, read, set_peer_address},
-    workers::why_none,
+    workers::no_worker_reason,
 };
 
 /// Length of the IPv6 part of a `bpf_sock_tuple`.
@@ -72,7 +72,7 @@ fn captured_v6(
     let facts = facts(ctx, Family::V6, is_loopback_v6(address));
     let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
     if !worker_takes(ctx, id, &pod) {
-        let reason = why_none();
+        let reason = no_worker_reason();
         debug!(
             ctx,
             "connect to [{:i}]:{} goes direct: no worker",

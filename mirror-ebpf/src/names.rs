@@ -19,11 +19,11 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
         return GO_ON;
     }
     // SAFETY: the value is copied at once; entries are inserted and deleted, never changed.
-    if let Some(asked) = (unsafe { ADDRESSES.get(&id) }).copied() {
+    if let Some(frontend) = (unsafe { ADDRESSES.get(&id) }).copied() {
         // SAFETY: both fields are writable in this hook.
         unsafe {
-            (*ctx.sock_addr).user_ip4 = asked.address;
-            (*ctx.sock_addr).user_port = u32::from(asked.port);
+            (*ctx.sock_addr).user_ip4 = frontend.address;
+            (*ctx.sock_addr).user_port = u32::from(frontend.port);
         }
     }
     GO_ON

@@ -29,13 +29,13 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     // fields are writable in this hook.
     unsafe {
         if mapped.is_some() {
-            if let Some(asked) = ADDRESSES.get(&id).copied() {
-                (*ctx.sock_addr).user_ip6[3] = asked.address;
-                (*ctx.sock_addr).user_port = u32::from(asked.port);
+            if let Some(frontend) = ADDRESSES.get(&id).copied() {
+                (*ctx.sock_addr).user_ip6[3] = frontend.address;
+                (*ctx.sock_addr).user_port = u32::from(frontend.port);
             }
-        } else if let Some(asked) = ADDRESSES6.get(&id).copied() {
-            set_peer_address(&ctx, asked.address);
-            (*ctx.sock_addr).user_port = u32::from(asked.port);
+        } else if let Some(frontend) = ADDRESSES6.get(&id).copied() {
+            set_peer_address(&ctx, frontend.address);
+            (*ctx.sock_addr).user_port = u32::from(frontend.port);
         }
     }
     GO_ON

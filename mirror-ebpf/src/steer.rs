@@ -8,7 +8,7 @@
 
 use aya_ebpf::{helpers::bpf_get_prandom_u32, macros::sk_lookup, programs::SkLookupContext};
 use aya_log_ebpf::debug;
-use mirror_common::{Family, FrontendId, MAX_PODS, Pulse, socket_index};
+use mirror_common::{Family, FrontendId, MAX_PODS, WorkerState, socket_index};
 
 use crate::{
     maps::{POD_PORT, POD_SLOT, SOCKETS},
@@ -33,22 +33,22 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     if protocol != IPPROTO_TCP || port != POD_PORT.load() {
         return SK_PASS;
     }
-    let asked = match family {
-        AF_INET => asked_v4(&ctx),
-        AF_INET6 => asked_v6(&ctx),
+    let origin = match family {
+        AF_INET => origin_v4(&ctx),
+        AF_INET6 => origin_v6(&ctx),
         _ => None,
     };
-    let Some((family, asked)) = asked else { return SK_PASS };
+    let Some((family, origin)) = origin else { return SK_PASS };
     let slot = POD_SLOT.load();
     if slot >= MAX_PODS {
         return SK_PASS;
     }
-    if assign(&ctx, family, slot, Pulse::Fresh) {
+    if assign(&ctx, family, slot, WorkerState::Fresh) {
         return SK_PASS;
     }
     // A real SYN has passed the hook already, so that a full queue (the SYN is sent again) is
     // better than a reset.
-    if asked == Asked::BySyn && assign(&ctx, family, slot, Pulse::Full) {
+    if origin == LookupOrigin::Syn && assign(&ctx, family, slot, WorkerState::Full) {
         return SK_PASS;
     }
     debug!(&ctx, "no worker on port {}", port);
@@ -56,38 +56,38 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     SK_DROP
 }
 
-/// Who asks for a listener.
+/// Who looks a listener up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// A connect hook: its question has no source address.
-    ByHook,
+enum LookupOrigin {
+    /// A connect hook: its lookup has no source address.
+    ConnectHook,
     /// A SYN, which has one.
-    BySyn,
+    Syn,
 }
 
 /// Of an IPv4 packet to one of our addresses.
 #[inline(always)]
-fn asked_v4(ctx: &SkLookupContext) -> Option<(Family, Asked)> {
+fn origin_v4(ctx: &SkLookupContext) -> Option<(Family, LookupOrigin)> {
     // SAFETY: the kernel passes a valid context.
     let (local, remote) = unsafe { ((*ctx.lookup).local_ip4, (*ctx.lookup).remote_ip4) };
     FrontendId::from_net(local)?;
-    Some((Family::V4, if remote == 0 { Asked::ByHook } else { Asked::BySyn }))
+    Some((Family::V4, if remote == 0 { LookupOrigin::ConnectHook } else { LookupOrigin::Syn }))
 }
 
 /// Of an IPv6 packet to one of our addresses.
 #[inline(always)]
-fn asked_v6(ctx: &SkLookupContext) -> Option<(Family, Asked)> {
+fn origin_v6(ctx: &SkLookupContext) -> Option<(Family, LookupOrigin)> {
     // SAFETY: the kernel passes a valid context.
     let (local, remote) = unsafe {
         (read(&raw const (*ctx.lookup).local_ip6), read(&raw const (*ctx.lookup).remote_ip6))
     };
     FrontendId::from_net_v6(local)?;
-    Some((Family::V6, if remote == [0; 4] { Asked::ByHook } else { Asked::BySyn }))
+    Some((Family::V6, if remote == [0; 4] { LookupOrigin::ConnectHook } else { LookupOrigin::Syn }))
 }
 
 /// Assigns the socket of a worker in the wanted state, from a random one onward.
 #[inline(always)]
-fn assign(ctx: &SkLookupContext, family: Family, slot: u32, wanted: Pulse) -> bool {
+fn assign(ctx: &SkLookupContext, family: Family, slot: u32, wanted: WorkerState) -> bool {
     let workers = workers();
     let now = now();
     // SAFETY: takes no argument.

@@ -1,7 +1,7 @@
 //! Looks for live workers in their heartbeats.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use mirror_common::{MAX_WORKERS, Pulse, Reason, pulse};
+use mirror_common::{MAX_WORKERS, Reason, WorkerState, worker_state};
 
 use crate::maps::{HEARTBEATS, WORKERS};
 
@@ -21,17 +21,17 @@ pub(crate) fn workers() -> u32 {
 
 /// The state of one worker.
 #[inline(always)]
-pub(crate) fn state(worker: u32, now: u64) -> Pulse {
-    HEARTBEATS.get(worker).map_or(Pulse::Stale, |beat| pulse(beat, now))
+pub(crate) fn state(worker: u32, now: u64) -> WorkerState {
+    HEARTBEATS.get(worker).map_or(WorkerState::Stale, |beat| worker_state(beat, now))
 }
 
 /// Why the lookup found no worker. Off the fast path: nothing is captured then.
 #[inline(never)]
-pub(crate) fn why_none() -> Reason {
+pub(crate) fn no_worker_reason() -> Reason {
     let now = now();
     let mut reason = Reason::NoLiveWorker;
     for worker in 0..workers() {
-        if state(worker, now) == Pulse::Full {
+        if state(worker, now) == WorkerState::Full {
             reason = Reason::QueueFull;
         }
     }

@@ -14,7 +14,7 @@ use mirror_user::{
     bench::{Tee, prepare_request, shadow_host},
     route::{
         Backends, HeaderMatch, Matcher, PathMatch, RouteName, RouteTable, Rule, RuleEntry,
-        Timeouts, ValueMatch,
+        ServicePort, Timeouts, ValueMatch,
     },
 };
 
@@ -46,10 +46,11 @@ fn heads(criterion: &mut Criterion) {
     group.bench_function("parse", |bencher| bencher.iter(|| parse(black_box(HEAD))));
     let head = head();
     group.bench_function("clone", |bencher| bencher.iter(|| black_box(&head).clone()));
+    let service = ServicePort { namespace: "default".into(), name: "shop".into(), port: 8000 };
     group.bench_function("clone and prepare", |bencher| {
         bencher.iter(|| {
             let mut head = black_box(&head).clone();
-            assert!(prepare_request(&mut head));
+            assert!(prepare_request(&mut head, &service));
             head
         });
     });
@@ -85,9 +86,9 @@ fn tee(criterion: &mut Criterion) {
         ("64 frames of 16 KiB", 16 << 10, 64),
     ] {
         let frames = vec![Bytes::from(vec![b'x'; size]); count];
-        assert_eq!(tee.carry(&frames), size * count, "every byte arrives");
+        assert_eq!(tee.run(&frames), size * count, "every byte arrives");
         group.throughput(Throughput::Bytes((size * count) as u64));
-        group.bench_function(name, |bencher| bencher.iter(|| tee.carry(black_box(&frames))));
+        group.bench_function(name, |bencher| bencher.iter(|| tee.run(black_box(&frames))));
     }
 }
 

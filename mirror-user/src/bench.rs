@@ -3,11 +3,15 @@
 
 use http::{HeaderValue, request::Parts};
 
+use crate::{proxy::Connected, route::ServicePort};
+
 pub use crate::proxy::Tee;
 
 /// Whether a request's head may be sent on, made fit for it.
-pub fn prepare_request(head: &mut Parts) -> bool {
-    crate::proxy::prepare_request(head).is_ok()
+pub fn prepare_request(head: &mut Parts, service: &ServicePort) -> bool {
+    let address = ([10, 96, 0, 10], service.port).into();
+    let to = Connected { service, address, namespace: &service.namespace };
+    crate::proxy::prepare_request(head, to).is_ok()
 }
 
 /// The Host of a copy.

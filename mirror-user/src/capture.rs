@@ -1,24 +1,26 @@
 //! Capture: takes the connections of workloads to the workers. In: cgroups to capture, and the
-//! programs. Out: listeners inside the workloads' network namespaces ([`Command`]s to the
+//! programs. Out: listeners inside the workloads' network namespaces ([`WorkerCommand`]s to the
 //! workers), and a state for each workload. It never touches a byte of a connection.
 //!
-//! One thread of its own does all of it: it enters namespaces, and it must go on when workers or
+//! A separate thread does all of it, because it enters namespaces, and must go on if workers or
 //! the control path are busy.
+
+#![forbid(unsafe_code)]
 
 mod attach;
 mod canary;
+mod capture_loop;
 mod cgroup;
 mod check;
 mod config;
 mod counters;
+mod existing_connections;
 mod frontends;
-mod heart;
+mod heartbeat;
 mod pod;
-mod predating;
 mod programs;
 mod status;
 mod trial;
-mod watch;
 
 use std::{
     io,
@@ -30,33 +32,36 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-pub(crate) use cgroup::populated;
+pub use cgroup::own_cgroup;
+pub(crate) use cgroup::{is_gone, is_shortage, populated};
 pub use check::{CheckError, Notice, check};
 pub use config::{Origin, WorkloadConfig};
 pub use counters::Counters;
+pub use existing_connections::Existing;
 pub use frontends::{FrontendMapError, KernelFrontends};
-pub use heart::KernelHeart;
-pub use predating::Existing;
+pub use heartbeat::KernelHeartbeat;
 pub use programs::{Programs, ProgramsError};
 pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
-pub use trial::{TrialConnectArgs, TrialError, trial, trial_connect};
+pub use trial::{TrialError, trial, trial_below, trial_connect};
 
-use crate::{route::Snapshot, sockets::NetnsSockets, worker::Command};
-use watch::{Order, Watch};
+use crate::{memory::AgentUsage, route::Snapshot, sockets::NetnsSockets, workload::WorkerCommand};
+use capture_loop::{CaptureCommand, CaptureLoop};
 
 /// Hands a command to the worker with this number (from 0). Called by the capture thread; must
 /// not block.
-pub type Hand = Box<dyn Fn(u32, Command) + Send>;
+pub type CommandSender = Box<dyn Fn(u32, WorkerCommand) + Send>;
 
 /// What to capture, and of what.
 #[derive(Debug)]
-pub struct Plan {
-    /// Workloads beside the pods that are enrolled.
+pub struct CapturePlan {
+    /// Workloads beside the pods that are selected for capture.
     pub workloads: Vec<WorkloadConfig>,
     /// The frontends in force, for counting the connections that predate capture.
     pub routes: Arc<ArcSwap<Snapshot>>,
     /// What becomes of those.
     pub existing: Existing,
+    /// Where each captured workload's memory is accounted for.
+    pub memory: Arc<AgentUsage>,
 }
 
 /// Why capturing could not start.
@@ -74,27 +79,27 @@ pub enum CaptureError {
 /// workers, nothing left behind.
 #[derive(Debug)]
 pub struct Capture {
-    orders: Sender<Order>,
+    commands: Sender<CaptureCommand>,
     thread: Option<JoinHandle<()>>,
-    status: Shown,
+    status: SharedStatus,
     counters: Counters,
 }
 
 /// What the thread shows; None before its first look.
-type Shown = Arc<Mutex<Option<Vec<WorkloadStatus>>>>;
+type SharedStatus = Arc<Mutex<Option<Vec<WorkloadStatus>>>>;
 
-/// Tells a capture which pods to capture.
+/// Sends the pods to capture to the capture thread.
 #[derive(Clone, Debug)]
-pub struct Enroller(Sender<Order>);
+pub struct PodSender(Sender<CaptureCommand>);
 
-impl Enroller {
-    /// From now on these are the pods to capture, beside what it was started with. One that was
-    /// told of before, all equal, goes on undisturbed. When it returns, [`Capture::status`] names
+impl PodSender {
+    /// From now on these pods are captured, in addition to the configured workloads. A pod that is equal
+    /// to one of the previous list stays captured without interruption. When it returns, [`Capture::status`] names
     /// them.
-    pub fn enrol(&self, pods: Vec<WorkloadConfig>) {
+    pub fn send(&self, pods: Vec<WorkloadConfig>) {
         let (done, wait) = mpsc::channel();
         // An error means that the capture has ended, and everything is let go.
-        if self.0.send(Order::Enrol(pods, done)).is_ok() {
+        if self.0.send(CaptureCommand::Select(pods, done)).is_ok() {
             let _ = wait.recv();
         }
     }
@@ -102,33 +107,34 @@ impl Enroller {
 
 impl Capture {
     /// Captures the plan's workloads as they appear, for as many workers as the programs were loaded for.
-    /// Open [`KernelFrontends`] and one [`KernelHeart`] per worker before this takes the programs.
+    /// Open [`KernelFrontends`] and one [`KernelHeartbeat`] per worker before this takes the programs.
     ///
     /// # Errors
     /// A map that cannot be opened, or no thread. What goes wrong with one workload is in
     /// [`Capture::status`] and in the log.
     pub fn start(
-        plan: Plan,
+        plan: CapturePlan,
         programs: Programs,
         sockets: Arc<NetnsSockets>,
-        hand: Hand,
+        command_sender: CommandSender,
     ) -> Result<Self, CaptureError> {
         let counters = Counters::new(&programs)?;
-        let status = Shown::default();
-        let (orders, inbox) = mpsc::channel();
-        let mut watch = Watch::new(plan, programs, sockets, hand, Arc::clone(&status))?;
+        let status = SharedStatus::default();
+        let (commands, inbox) = mpsc::channel();
+        let mut capture_loop =
+            CaptureLoop::new(plan, programs, sockets, command_sender, Arc::clone(&status))?;
         let thread = thread::Builder::new()
             .name("capture".into())
-            .spawn(move || watch.run(&inbox))
+            .spawn(move || capture_loop.run(&inbox))
             .map_err(CaptureError::Thread)?;
-        Ok(Self { orders, thread: Some(thread), status, counters })
+        Ok(Self { commands, thread: Some(thread), status, counters })
     }
 
     /// Detaches the connect hooks and captures nothing new, and returns when that is done. What is
     /// captured stays served: listeners, sk_lookup and the names of peers remain until the drop.
     pub fn stop_capturing(&self) {
         let (done, wait) = mpsc::channel();
-        if self.orders.send(Order::StopCapturing(done)).is_ok() {
+        if self.commands.send(CaptureCommand::StopCapturing(done)).is_ok() {
             // An error means that the thread has ended, and then nothing is attached.
             let _ = wait.recv();
         }
@@ -143,8 +149,8 @@ impl Capture {
 
     /// Takes the pods to capture. Keeps nothing alive.
     #[must_use]
-    pub fn enroller(&self) -> Enroller {
-        Enroller(self.orders.clone())
+    pub fn pod_sender(&self) -> PodSender {
+        PodSender(self.commands.clone())
     }
 
     /// The counters of the connect hook.
@@ -156,7 +162,7 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let _ = self.orders.send(Order::End);
+        let _ = self.commands.send(CaptureCommand::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -1,49 +1,77 @@
 //! Flags: the command line goes in, checked values come out. Every flag can also be given by the
 //! environment (`MIRROR_` and its name in capitals); the flag wins.
 
+#![forbid(unsafe_code)]
+
+mod addresses;
 mod capture;
 mod log;
+mod memory;
 mod size;
 mod source;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::value_parser;
 
 pub(crate) use self::capture::namespace;
 pub use self::{
-    capture::CaptureError,
-    log::{Log, LogArgs, LogFormat},
-    size::{BudgetError, Budgets, ByteSize, SizeError},
+    addresses::AddressArgs,
+    capture::CaptureArgError,
+    log::{Log, LogArgs, LogFormat, Suppressed},
+    memory::{MemoryArgs, MemoryError},
+    size::{BudgetError, BudgetLimits, ByteSize, SizeError},
     source::{SourceArgs, SourceChoice, SourceError, SourceKind},
 };
 use crate::{
     capture::WorkloadConfig,
-    enrol::{Choice, Policy},
+    control::resolve::AddressPolicy,
     outcome::LineFormat,
+    route::EndpointChoice,
+    selection::{Choice, PodLogs, Policy},
 };
 
 /// Where the shadow leg's sockets are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ShadowFrom {
-    /// In the agent's own network namespace: one pool of connections for the node.
+    /// The agent's network namespace: all clients of the node share one pool of connections.
     Node,
-    /// In the client's, so that the shadow sees the client's address and its egress policy holds.
+    /// The client's network namespace: the shadow sees the client's address, and the client's egress
+    /// policies apply.
     Pod,
+}
+
+/// Who chooses the endpoint of a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EndpointsArg {
+    /// The node's Service load balancer (kube-proxy, Cilium): mirror connects to the address that the
+    /// client connected to, or to the ClusterIP of the backend that the route names.
+    Service,
+    /// mirror itself, for hosts without a Service load balancer.
+    Mirror,
+}
+
+impl From<EndpointsArg> for EndpointChoice {
+    fn from(arg: EndpointsArg) -> Self {
+        match arg {
+            EndpointsArg::Service => Self::Service,
+            EndpointsArg::Mirror => Self::Mirror,
+        }
+    }
 }
 
 /// Flags of `mirror agent`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AgentArgs {
     /// Where routes come from.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Source of routes")]
     pub source: SourceArgs,
 
-    /// Workload to capture: its cgroup (v2) as a path, and the Namespace and name that it counts
-    /// as; the Namespace is "default" when left out. Repeatable; a comma parts several in the
-    /// environment.
+    /// Workload to capture: the path of its cgroup (v2), and the namespace and name to report it
+    /// under. The namespace defaults to "default". Repeatable; comma-separated in the environment.
     #[arg(
         long,
+        help_heading = "Capture",
         env = "MIRROR_CAPTURE",
         value_name = "[NAMESPACE/]NAME=CGROUP",
         value_delimiter = ','
@@ -51,68 +79,104 @@ pub struct AgentArgs {
     pub capture: Vec<WorkloadConfig>,
 
     /// Which pods are captured.
-    #[command(flatten)]
-    pub enrol: EnrolArgs,
+    #[command(flatten, next_help_heading = "Capture")]
+    pub selection: SelectionArgs,
 
-    /// Reset connections to a Service that were opened before it had a route, or before the pod was
-    /// captured, once each; else they stay direct until the application reconnects.
-    #[arg(long, env = "MIRROR_RESET_EXISTING")]
+    /// Reset connections that were opened before their Service had a route, or before their pod was
+    /// captured, once each. Without this flag they stay direct until the application reconnects.
+    #[arg(long, help_heading = "Capture", env = "MIRROR_RESET_EXISTING")]
     pub reset_existing: bool,
 
-    /// Threads that carry traffic, 1 to 64 [default: one per core].
+    /// Number of worker threads, 1 to 64 [default: one per core].
     #[arg(long, env = "MIRROR_WORKERS", value_name = "N", hide_default_value = true,
           default_value_t = cores(), value_parser = value_parser!(u32).range(1..=64))]
     pub workers: u32,
 
-    /// Address of /healthz, /readyz, /metrics and /config.
-    #[arg(long, env = "MIRROR_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15920")]
+    /// Address of the admin server: /healthz, /readyz, /metrics, /config and /status.
+    #[arg(
+        long,
+        help_heading = "Admin server",
+        env = "MIRROR_ADMIN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15920"
+    )]
     pub admin: SocketAddr,
 
-    /// Allow an --admin address that is not loopback: whoever reaches it reads the configuration.
-    #[arg(long, env = "MIRROR_ADMIN_REMOTE")]
+    /// Allow an --admin address that is not loopback. Everybody who can reach that address can read the
+    /// configuration.
+    #[arg(long, help_heading = "Admin server", env = "MIRROR_ADMIN_REMOTE")]
     pub admin_remote: bool,
 
+    /// Host name that the admin server accepts in addition to IP addresses and localhost. Requests with
+    /// any other Host get 421, because a web page can make its own name resolve to a loopback address.
+    /// Repeatable; comma-separated in the environment.
+    #[arg(
+        long,
+        help_heading = "Admin server",
+        env = "MIRROR_ADMIN_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub admin_host: Vec<String>,
+
+    /// Who chooses the endpoint of a request [default: service with --source kube, mirror with --source
+    /// files]. For a headless backend mirror always chooses, once per client connection.
+    #[arg(long, env = "MIRROR_ENDPOINTS", value_enum)]
+    pub endpoints: Option<EndpointsArg>,
+
+    /// Which addresses are used.
+    #[command(flatten, next_help_heading = "Limits on what authors of routes may use")]
+    pub addresses: AddressArgs,
+
     /// Flags of the shadow leg.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Copies")]
     pub shadow: ShadowArgs,
 
     /// Bounds on memory held for shadows.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Memory for copies")]
     pub budgets: BudgetArgs,
 
-    /// How long a client may stay silent before the server is given the chance to speak first;
-    /// 10ms to 60s.
+    /// Bounds on memory held for connections.
+    #[command(flatten, next_help_heading = "Memory for connections")]
+    pub memory: MemoryArgs,
+
+    /// How long a new connection may stay silent before mirror connects to the original destination, so
+    /// that a server that speaks first can do so. 10ms to 60s.
     #[arg(long, env = "MIRROR_SNIFF_TIMEOUT", value_name = "DURATION", default_value = "200ms",
           value_parser = |s: &str| duration(s, 10, 60_000))]
     pub sniff_timeout: Duration,
 
-    /// How long a request's head may take from its first byte; 100ms to 10m.
+    /// Timeout of a request head, from its first byte. 100ms to 10m.
     #[arg(long, env = "MIRROR_HEAD_TIMEOUT", value_name = "DURATION", default_value = "30s",
           value_parser = |s: &str| duration(s, 100, 600_000))]
     pub head_timeout: Duration,
 
-    /// How long connections may take to end after SIGTERM; 0s to 1h.
+    /// How long connections may take to finish after SIGTERM. 0s to 1h.
     #[arg(long, env = "MIRROR_GRACE", value_name = "DURATION", default_value = "30s",
           value_parser = |s: &str| duration(s, 0, 3_600_000))]
     pub grace: Duration,
 
-    /// Write one line per request to stdout, in this format [default: none]. Text is: TIME CLIENT
-    /// FRONTEND ROUTE#RULE BACKEND ENDPOINT "METHOD TARGET PROTOCOL" "HOST" STATUS ANSWER ENDING
-    /// FIRST_BYTE_MS DURATION_MS REQUEST_BYTES RESPONSE_BYTES COPIES "REASON"; absent fields are
-    /// '-'. JSON has the same fields by name.
-    #[arg(long, env = "MIRROR_ACCESS_LOG", value_name = "FORMAT", value_enum)]
+    /// Write one line per request to stdout, in this format [default: no access log]. deploy/README.md
+    /// lists the fields of both formats.
+    #[arg(
+        long,
+        help_heading = "Logs",
+        env = "MIRROR_ACCESS_LOG",
+        value_name = "FORMAT",
+        value_enum
+    )]
     pub access_log: Option<LineFormat>,
 
     /// The agent's own log.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }
 
-/// Flags of the enrolment of pods.
+/// Flags of the selection of pods.
 #[derive(Clone, Debug, clap::Args)]
-pub struct EnrolArgs {
-    /// Whether pods are captured when neither they nor their Namespace have the label
-    /// mirror.dev/capture, which says enabled or disabled.
+pub struct SelectionArgs {
+    /// Whether to capture pods if neither the Pod nor its Namespace has the label mirror.dev/capture
+    /// (enabled or disabled).
     #[arg(
         long = "capture-default",
         env = "MIRROR_CAPTURE_DEFAULT",
@@ -121,8 +185,9 @@ pub struct EnrolArgs {
     )]
     pub default: Choice,
 
-    /// Runtime class whose pods have a network stack of their own, as those of Kata and gVisor
-    /// have: they are not captured. Repeatable; a comma parts several in the environment.
+    /// Runtime class whose pods run in a sandbox with a separate network stack, in addition to those of
+    /// Kata, gVisor, Firecracker and Quark, which are known by name. Such pods are not captured.
+    /// Repeatable; comma-separated in the environment.
     #[arg(
         long = "sandboxed-runtime-class",
         env = "MIRROR_SANDBOXED_RUNTIME_CLASS",
@@ -130,9 +195,41 @@ pub struct EnrolArgs {
         value_delimiter = ','
     )]
     pub sandboxed: Vec<String>,
+
+    /// Folder in which kubelet keeps the logs of the node's pods (podLogsDir of its configuration). A
+    /// static pod is captured only if its folder NAMESPACE_NAME_HASH exists there, because nothing in a
+    /// Pod object proves that it is a static pod. The agent reads names of folders, never logs.
+    #[arg(
+        long = "pod-logs",
+        env = "MIRROR_POD_LOGS",
+        value_name = "FOLDER",
+        default_value = PodLogs::DEFAULT
+    )]
+    pub pod_logs: PathBuf,
 }
 
-impl EnrolArgs {
+impl AgentArgs {
+    /// What may be captured, and where copies may go: who writes the objects decides.
+    #[must_use]
+    pub fn policy(&self, source: &SourceChoice) -> AddressPolicy {
+        match source {
+            SourceChoice::Kube { .. } => self.addresses.of_cluster(),
+            SourceChoice::Files(_) => self.addresses.of_files(),
+        }
+    }
+
+    /// Who chooses endpoints: a cluster balances its Services, a plain host does not.
+    #[must_use]
+    pub fn endpoint_choice(&self, source: &SourceChoice) -> EndpointChoice {
+        let default = match source {
+            SourceChoice::Kube { .. } => EndpointsArg::Service,
+            SourceChoice::Files(_) => EndpointsArg::Mirror,
+        };
+        self.endpoints.unwrap_or(default).into()
+    }
+}
+
+impl SelectionArgs {
     /// The same as a policy.
     #[must_use]
     pub fn policy(&self) -> Policy {
@@ -143,58 +240,68 @@ impl EnrolArgs {
 /// Flags of the shadow leg.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShadowArgs {
-    /// Appended to the host part of a copy's Host; empty leaves it as it is. Letters, digits,
-    /// '-' and '.', at most 63 of them.
+    /// Suffix appended to the host name in the Host of each copy; an empty suffix leaves Host unchanged.
+    /// At most 63 characters: letters, digits, '-' and '.'.
     #[arg(long = "shadow-host-suffix", env = "MIRROR_SHADOW_HOST_SUFFIX", value_name = "SUFFIX",
           default_value = "-shadow", allow_hyphen_values = true, value_parser = suffix)]
     pub host_suffix: String,
 
-    /// Which network namespace copies leave from.
+    /// Network namespace that copies are sent from.
     #[arg(long = "shadow-from", env = "MIRROR_SHADOW_FROM", value_enum, default_value = "node")]
     pub from: ShadowFrom,
 
-    /// Connections per shadow endpoint and worker; as many copies may wait for one for a second, 16
-    /// times as many without content; those beyond are dropped. 1 to 4096.
+    /// Maximum number of connections per shadow endpoint and worker. For each of them, 16 copies with
+    /// content and 16 without may wait for a connection, for at most a second; further copies are
+    /// dropped. 1 to 4096.
     #[arg(long = "shadow-connections", env = "MIRROR_SHADOW_CONNECTIONS", value_name = "N",
           default_value_t = 64, value_parser = value_parser!(u32).range(1..=4096))]
     pub connections: u32,
 
-    /// How long connecting to a shadow may take; 1ms to 1m.
+    /// Timeout of connecting to a shadow. 1ms to 1m.
     #[arg(long = "shadow-connect-timeout", env = "MIRROR_SHADOW_CONNECT_TIMEOUT",
           value_name = "DURATION", default_value = "1s",
           value_parser = |s: &str| duration(s, 1, 60_000))]
     pub connect_timeout: Duration,
 
-    /// How long a shadow may take for its whole answer; 1ms to 1h.
+    /// Timeout of a shadow's whole response. The time that the client takes to send its content does not
+    /// count while the shadow keeps up. 1ms to 1h.
     #[arg(long = "shadow-response-timeout", env = "MIRROR_SHADOW_RESPONSE_TIMEOUT",
           value_name = "DURATION", default_value = "15s",
           value_parser = |s: &str| duration(s, 1, 3_600_000))]
     pub response_timeout: Duration,
+
+    /// Most bytes that are read of one response of a shadow. If a response is longer, its connection is
+    /// closed, or its stream reset with HTTP/2; the copy still counts as delivered. A number with B, KiB,
+    /// MiB or GiB; at least 64KiB.
+    #[arg(long = "shadow-response-limit", env = "MIRROR_SHADOW_RESPONSE_LIMIT",
+          value_name = "SIZE", default_value = "64MiB", value_parser = response_limit)]
+    pub response_limit: ByteSize,
+}
+
+impl ShadowArgs {
+    /// The bound on a response in bytes.
+    #[must_use]
+    pub fn response_limit(&self) -> usize {
+        size::bytes(self.response_limit)
+    }
 }
 
 /// Bounds on what is held in memory for shadows. [`BudgetArgs::checked`] compares them.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct BudgetArgs {
-    /// Bytes held for one request's copies; a slower shadow is cut. B, KiB, MiB or GiB; at least
-    /// 64KiB, and not more than --budget-backend.
-    #[arg(
-        long = "budget-request",
-        env = "MIRROR_BUDGET_REQUEST",
-        value_name = "SIZE",
-        default_value = "1MiB"
-    )]
-    pub request: ByteSize,
+    /// Most bytes that one copy may hold [default: what its shadow backend may still hold]. A copy to a
+    /// shadow that falls further behind is cut. A number with B, KiB, MiB or GiB; at least 64KiB, at most
+    /// --budget-backend.
+    #[arg(long = "budget-request", env = "MIRROR_BUDGET_REQUEST", value_name = "SIZE")]
+    pub request: Option<ByteSize>,
 
-    /// Bytes held for one shadow backend; not more than --budget-agent.
-    #[arg(
-        long = "budget-backend",
-        env = "MIRROR_BUDGET_BACKEND",
-        value_name = "SIZE",
-        default_value = "8MiB"
-    )]
-    pub backend: ByteSize,
+    /// Most bytes held for one shadow backend [default: twice what the agent may still hold]. At least
+    /// 64KiB, at most --budget-agent.
+    #[arg(long = "budget-backend", env = "MIRROR_BUDGET_BACKEND", value_name = "SIZE")]
+    pub backend: Option<ByteSize>,
 
-    /// Bytes held for all shadows.
+    /// Most bytes held for all shadows. One copy may take at most half of what is free, the copies for
+    /// one shadow backend at most two thirds. At least 256KiB.
     #[arg(
         long = "budget-agent",
         env = "MIRROR_BUDGET_AGENT",
@@ -208,10 +315,17 @@ impl BudgetArgs {
     /// The three bounds in bytes.
     ///
     /// # Errors
-    /// When a smaller circle has the greater budget, or one is below 64 KiB.
-    pub fn checked(self) -> Result<Budgets, BudgetError> {
-        Budgets::new(self.request, self.backend, self.agent)
+    /// When a smaller circle has the greater budget, or one is too small.
+    pub fn checked(self) -> Result<BudgetLimits, BudgetError> {
+        BudgetLimits::new(self.request, self.backend, self.agent)
     }
+}
+
+/// A bound on a shadow's response; shorter ones would cut what is read at once anyway.
+fn response_limit(text: &str) -> Result<ByteSize, String> {
+    const LEAST: ByteSize = ByteSize(64 << 10);
+    let size: ByteSize = text.parse().map_err(|error: SizeError| error.to_string())?;
+    if size < LEAST { Err(format!("{size} is less than {LEAST}")) } else { Ok(size) }
 }
 
 /// One worker per core, as far as affinity and cgroup quota allow, at most 64.
@@ -227,7 +341,7 @@ fn duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
     if value < least || value > most {
         let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
-        return Err(format!("not within {least} to {most}"));
+        return Err(format!("must be between {least} and {most}"));
     }
     Ok(value)
 }
@@ -239,7 +353,7 @@ pub(crate) fn suffix(text: &str) -> Result<String, String> {
         return Err(format!("{wrong:?} cannot be part of a host name"));
     }
     if text.len() > 63 {
-        return Err(format!("{} characters, at most 63 are allowed", text.len()));
+        return Err(format!("{} characters long, but at most 63 are allowed", text.len()));
     }
     Ok(text.to_owned())
 }

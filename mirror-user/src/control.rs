@@ -4,24 +4,28 @@
 //! model ([`objects`]); [`resolve`] makes routes, frontends and conditions of it, purely;
 //! [`publish`] puts them in force, make before break; [`config_dump`] shows what is in force.
 
+#![forbid(unsafe_code)]
+
 use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 
 use self::{
-    config_dump::Report,
+    config_dump::ControlReport,
     objects::{Changes, Objects},
     publish::{FrontendMap, Publisher},
-    resolve::{FrontendChanges, Resolver},
+    resolve::{AddressPolicy, FrontendChanges, Resolver},
 };
 use crate::route::Snapshot;
 
 pub mod config_dump;
 pub mod decode;
+pub mod expressions;
 pub mod files;
 pub mod kube;
 pub mod objects;
 pub mod publish;
+pub mod quota;
 pub mod resolve;
 pub mod source;
 #[cfg(test)]
@@ -29,7 +33,7 @@ mod tests;
 
 /// What a source has to say beside its objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remarks {
+pub struct Diagnostics {
     /// What was refused, one line each, with what to do about it.
     pub problems: Vec<String>,
     /// What to know, though nothing was refused.
@@ -40,17 +44,30 @@ pub struct Remarks {
 #[derive(Debug)]
 pub struct Control<M> {
     resolver: Resolver,
+    policy: AddressPolicy,
     publisher: Publisher<M>,
-    report: Arc<ArcSwap<Report>>,
+    report: Arc<ArcSwap<ControlReport>>,
     /// The kernel refused something of the last state.
     incomplete: bool,
 }
 
 impl<M: FrontendMap> Control<M> {
-    /// Publishes to `snapshot`, `map` (which must be empty) and `report`.
-    pub fn new(map: M, snapshot: Arc<ArcSwap<Snapshot>>, report: Arc<ArcSwap<Report>>) -> Self {
+    /// Publishes to `snapshot`, `map` (which must be empty) and `report`; what it resolves by the
+    /// policy of files, unless [`Control::by`] says otherwise.
+    pub fn new(
+        map: M,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        report: Arc<ArcSwap<ControlReport>>,
+    ) -> Self {
         let publisher = Publisher::new(map, snapshot);
-        Self { resolver: Resolver::default(), publisher, report, incomplete: false }
+        let policy = AddressPolicy::default();
+        Self { resolver: Resolver::default(), policy, publisher, report, incomplete: false }
+    }
+
+    /// The same by another policy. Nothing may be in force yet.
+    #[must_use]
+    pub fn by(self, policy: AddressPolicy) -> Self {
+        Self { resolver: Resolver::new(policy.clone()), policy, ..self }
     }
 
     /// Whether the kernel refused a part of the last state: then [`Control::retry`].
@@ -60,39 +77,52 @@ impl<M: FrontendMap> Control<M> {
     }
 
     /// Puts these objects in force and no others. When it returns, new connections follow them.
-    /// The log tells what stands in their way.
-    pub fn replace(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
-        self.resolver = Resolver::default();
+    /// Problems with them are logged.
+    pub fn replace(&mut self, objects: &Objects, diagnostics: Diagnostics, now: Instant) {
+        self.resolver = Resolver::new(self.policy.clone());
         let frontends = self.resolver.update(objects, &Changes::all(objects));
         let errors = self.publisher.replace(frontends, now);
-        self.tell(objects, remarks, &errors);
+        self.publish_report(objects, diagnostics, &errors);
     }
 
     /// Puts what changed in force: `objects` are those of the last call but for `changes`.
     /// Otherwise as [`Control::replace`].
-    pub fn update(&mut self, objects: &Objects, changes: &Changes, remarks: Remarks, now: Instant) {
+    pub fn update(
+        &mut self,
+        objects: &Objects,
+        changes: &Changes,
+        diagnostics: Diagnostics,
+        now: Instant,
+    ) {
         let frontends = self.resolver.update(objects, changes);
         let errors = self.publisher.change(frontends, now);
-        self.tell(objects, remarks, &errors);
+        self.publish_report(objects, diagnostics, &errors);
+    }
+
+    /// Whether nothing of what is in force depends on the changes.
+    #[must_use]
+    pub fn ignores(&self, objects: &Objects, changes: &Changes) -> bool {
+        self.resolver.ignores(objects, changes)
     }
 
     /// Tries again what the kernel refused.
-    pub fn retry(&mut self, objects: &Objects, remarks: Remarks, now: Instant) {
+    pub fn retry(&mut self, objects: &Objects, diagnostics: Diagnostics, now: Instant) {
         let errors = self.publisher.change(FrontendChanges::new(), now);
-        self.tell(objects, remarks, &errors);
+        self.publish_report(objects, diagnostics, &errors);
     }
 
-    fn tell(
+    fn publish_report(
         &mut self,
         objects: &Objects,
-        remarks: Remarks,
+        diagnostics: Diagnostics,
         errors: &[publish::PublishError<M::Error>],
     ) {
         self.incomplete = !errors.is_empty();
         let unpublished = errors.iter().map(ToString::to_string).collect();
         let conditions = self.resolver.conditions(objects);
         let warnings = self.resolver.warnings(objects);
-        let report = Report::new(remarks, &conditions, &warnings, unpublished);
+        let report = ControlReport::new(diagnostics, &conditions, &warnings, unpublished)
+            .with_refusals(self.resolver.refusals());
         report.log_news(&self.report.load());
         let frontends = self.publisher.live_count();
         tracing::info!(frontends, problems = report.problems.len(), "routes in force");

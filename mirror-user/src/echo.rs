@@ -1,13 +1,15 @@
-//! `mirror echo`: a server of HTTP/1.1 and HTTP/2 (prior knowledge) whose answers have httpbin's form, for demos and tests.
+//! `mirror echo`: a server of HTTP/1.1 and HTTP/2 (prior knowledge) whose responses have httpbin's form, for demos and tests.
 //!
-//! In: flags. Out: answers, one access log line for each request as gunicorn writes it, and on
+//! In: flags. Out: responses, one access log line for each request as gunicorn writes it, and on
 //! request a JSON line that says exactly what arrived. It never buffers an upload, and a
 //! [`Fault`] makes it the bad server that a shadow may be.
 
-mod answer;
+#![forbid(unsafe_code)]
+
 mod body;
 mod fault;
 mod log;
+mod response;
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -25,25 +27,25 @@ use tokio::{
 
 use fault::SlowReader;
 pub use fault::{Fault, InvalidFault};
-use log::Log;
+use log::EchoLog;
 
 /// Flags of `mirror echo`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct EchoArgs {
-    /// Address to listen on, IP:PORT; may be given several times
+    /// Address to listen on. Repeatable.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     listen: Vec<SocketAddr>,
-    /// What the server calls itself in its JSON log
+    /// Name of the server in its JSON log.
     #[arg(long, default_value = "echo")]
     name: String,
-    /// Write a JSON line for each request here; `-` is stdout, in place of the access log
+    /// Write a JSON line for each request to this file; - is stdout, in place of the access log.
     #[arg(long, value_name = "FILE|-")]
     log_json: Option<PathBuf>,
-    /// Write no access log
+    /// Write no access log.
     #[arg(long)]
     quiet: bool,
-    /// Misbehave: refuse, accept-never-read, answer-never, delay=1s, slow-read=1024 (bytes per
-    /// second), close-mid-answer, early-answer
+    /// Fault to simulate: refuse, accept-never-read, answer-never, delay=1s, slow-read=1024 (bytes per
+    /// second), close-mid-answer or early-answer.
     #[arg(long)]
     fault: Option<Fault>,
 }
@@ -52,7 +54,7 @@ pub struct EchoArgs {
 #[derive(Debug)]
 struct Server {
     fault: Option<Fault>,
-    log: Log,
+    log: EchoLog,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -60,7 +62,7 @@ struct Server {
 /// # Errors
 /// An address cannot be bound, or the log cannot be opened.
 pub async fn run(args: EchoArgs) -> anyhow::Result<()> {
-    let log = Log::open(args.name, args.log_json.as_deref(), args.quiet)?;
+    let log = EchoLog::open(args.name, args.log_json.as_deref(), args.quiet)?;
     let server = Arc::new(Server { fault: args.fault, log });
     if server.fault != Some(Fault::Refuse) {
         for address in args.listen {
@@ -69,8 +71,8 @@ pub async fn run(args: EchoArgs) -> anyhow::Result<()> {
             tokio::spawn(accept(listener, server.clone()));
         }
     }
-    let mut term = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+    let mut term = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -120,7 +122,7 @@ where
 {
     let service = service_fn(|request: Request<Incoming>| {
         let server = server.clone();
-        async move { Ok::<_, Infallible>(answer::answer(request, peer, &server).await) }
+        async move { Ok::<_, Infallible>(response::respond(request, peer, &server).await) }
     });
     // How a connection ends is the client's affair; what arrived is in the log.
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -5,6 +5,8 @@
 //! The stages are the agent's own (source, decoding, resolving, framing, matching), so that the
 //! explanation cannot drift from what it explains. It opens no socket and needs no privilege.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod find;
 mod inspect;
@@ -14,39 +16,38 @@ mod rule;
 mod tests;
 mod text;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use anyhow::Context as _;
 
-pub use self::args::{ExplainArgs, Target};
-pub(crate) use self::text::Plain;
+pub use self::args::{ExplainArgs, UrlTarget};
 use self::{inspect::inspect, report::Explanation};
-use crate::control::{files, resolve};
+use crate::{
+    control::{
+        files,
+        resolve::{self, AddressPolicy},
+    },
+    plain, stdout,
+};
 
 /// Explains the request on stdout. The exit code says what becomes of it: 0, a rule matches; 3,
-/// mirror answers it itself with 404 or 400; 4, its connection is not captured, or passes through
+/// mirror itself responds with 404 or 400; 4, its connection is not captured, or passes through
 /// unparsed. (1 and 2 are those of errors: the folder, the command line.)
 ///
 /// # Errors
 /// The folder cannot be read, or stdout not be written.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let state = files::read(&args.routes)?;
-    let resolved = resolve::resolve(&state.objects);
+    let resolved = resolve::resolve(&AddressPolicy::default(), &state.objects);
     let explanation = inspect(args, &state, &resolved);
     write(&explanation, args.json).context("writing to stdout")?;
     Ok(ExitCode::from(explanation.verdict.exit_code()))
 }
 
 fn write(explanation: &Explanation, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, explanation)?;
-        writeln!(out)?;
+        stdout::print(&plain::json(serde_json::to_string_pretty(explanation)? + "\n"))
     } else {
-        write!(out, "{explanation}")?;
+        stdout::print(&plain::page(&explanation.to_string()))
     }
-    out.flush()
 }

@@ -3,18 +3,20 @@
 //! what happens to API servers: restarts, compactions, lists cut in the middle, servers that do
 //! not stream lists. It decodes no object: that is the reader's, one object at a time.
 
+#![forbid(unsafe_code)]
+
 pub use self::{
     backoff::Backoff,
-    client::{ClientError, Where, connect},
+    client::{ClientError, ConfigSource, connect},
     health::Health,
+    relist::RelistTracker,
     resource::Resource,
-    roll_call::RollCall,
     watch::{Event, Watch, WatchError},
 };
 
 mod backoff;
 mod client;
 mod health;
+mod relist;
 mod resource;
-mod roll_call;
 mod watch;

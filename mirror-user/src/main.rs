@@ -1,22 +1,30 @@
 //! The `mirror` program: parses the command line and hands over to the library.
 
-use std::process::ExitCode;
+#[cfg(test)]
+mod flag_reference;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use mirror_user::{
     agent::{self, watchdog},
-    capture::{TrialConnectArgs, trial_connect},
+    capture::trial_connect,
     check::{self, CheckArgs},
     cli::AgentArgs,
     controller::{self, ControllerArgs, UninstallArgs},
     echo::{self, EchoArgs},
+    error_chain::WithCauses,
     explain::{self, ExplainArgs},
+    plain,
     status::{self, StatusArgs},
 };
 use tokio::runtime;
 
-/// Transparent traffic shadowing: takes connections by eBPF, proxies HTTP to the primary, and
-/// copies the requests that HTTPRoutes select to a shadow.
+/// Transparent traffic shadowing: captures connections with eBPF, proxies their HTTP requests to the
+/// primary, and sends copies of the requests that HTTPRoutes select to a shadow.
 #[derive(Parser)]
 #[command(name = "mirror", version)]
 struct Cli {
@@ -26,31 +34,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Captures workloads, proxies their requests and shadows those that routes select.
+    /// Run the agent of a node, which captures workloads, proxies their requests and mirrors those that
+    /// routes select.
     Agent(Box<AgentArgs>),
-    /// Writes the status of HTTPRoutes: what the agents make of them. One of several replicas,
-    /// elected by a Lease.
+    /// Run the controller, which writes the status of HTTPRoutes. Of several replicas, the one that holds
+    /// the Lease writes.
     Controller(ControllerArgs),
-    /// Removes mirror's entries from the status of HTTPRoutes, and its Lease.
+    /// Remove mirror's entries from the status of HTTPRoutes, and its Lease.
     Uninstall(UninstallArgs),
-    /// A server that answers with what it was asked, in the form of httpbin.
+    /// Run a test server that returns each request in its response, in the format of httpbin.
     Echo(EchoArgs),
-    /// Says what is wrong with files of routes, without a cluster; the exit code is 1 if anything
-    /// is.
+    /// Check files of routes without a cluster, and report every problem.
     Check(CheckArgs),
-    /// Says what an agent would do with a request: which rule matches and why, and which copies
-    /// it makes.
+    /// Explain what an agent would do with a request: which rule matches and why, and which copies it
+    /// would send.
     Explain(Box<ExplainArgs>),
-    /// Shows what the agent of this node does: captured pods and why others are not, frontends,
-    /// routes, copies. The exit code is 3 when the agent is not ready.
+    /// Show the status of this node's agent: captured pods, pods that are not captured and why,
+    /// frontends, routes and copies. The exit code is 3 if the agent is not ready.
     Status(StatusArgs),
-    /// Watches an agent from outside; the agent starts it.
+    /// Watch an agent from outside. The agent starts this.
     #[command(hide = true)]
     Watchdog(watchdog::WatchdogArgs),
-    /// Connects from a cgroup of its own; the agent starts it to try its hooks.
+    /// Connect from a separate cgroup. The agent starts this to try its hooks.
     #[command(hide = true)]
-    TrialConnect(TrialConnectArgs),
-    /// Shows on this machine what the watchdog does to a hung agent.
+    TrialConnect,
+    /// Show on this machine what the watchdog does to a hung agent.
     #[command(hide = true)]
     WatchdogTrial(watchdog::TrialArgs),
 }
@@ -59,19 +67,12 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mirror: {}", describe(&error));
+            let text = WithCauses(error.as_ref()).to_string();
+            // A closed stderr must not end the program with a panic.
+            let _ = writeln!(io::stderr(), "mirror: {}", plain::message(&text));
             ExitCode::FAILURE
         }
     }
-}
-
-/// The error and its causes in one line; a cause that an error has quoted is not said twice.
-fn describe(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
-        said if said.is_empty() => cause,
-        said if said.contains(&cause) => said,
-        said => format!("{said}: {cause}"),
-    })
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -95,7 +96,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             args.log.start();
             watchdog::run(&args)?;
         }
-        Command::TrialConnect(args) => trial_connect(&args)?,
+        Command::TrialConnect => trial_connect()?,
         Command::WatchdogTrial(args) => {
             args.log.start();
             watchdog::run_trial(&args)?;

@@ -3,6 +3,8 @@
 //! no lock and no atomic on the data path. [`Reports`], on the admin side, keeps what each worker
 //! last said, and [`encode`] writes it as metrics.
 
+#![forbid(unsafe_code)]
+
 mod access;
 mod histogram;
 mod labels;
@@ -10,11 +12,11 @@ mod metrics;
 mod recorder;
 mod report;
 
-pub use access::{AccessLog, LineFormat, LogWriter, Notes};
+pub use access::{AccessLog, LineFormat, LogFields, LogWriter};
 pub use histogram::Histogram;
-pub use metrics::{CONTENT_TYPE, Facts, WatchFacts, encode};
+pub use metrics::{AgentMetrics, CONTENT_TYPE, WatchMetrics, encode};
 pub use recorder::Recorder;
-pub use report::{Copies, Exchanges, Pair, Report, Reports};
+pub use report::{Copies, Exchanges, FrontendBackend, Report, Reports};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -41,11 +43,13 @@ pub enum ConnectionKind {
     UnknownId,
     /// Ended before it said anything.
     Silent,
+    /// One more than its pod may have, or than there is memory for: reset.
+    Refused,
 }
 
-/// Who made the answer that the client got.
+/// Who made the response that the client got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Answer {
+pub enum ResponseSource {
     /// The primary backend.
     Primary,
     /// mirror itself: no rule matches (404).
@@ -56,16 +60,30 @@ pub enum Answer {
     NoEndpoint,
     /// mirror itself: the request is malformed (400).
     BadRequest,
-    /// mirror itself: the rule's timeout passed before the primary answered (504).
+    /// mirror itself: the rule's timeout passed before the primary responded (504).
     Timeout,
-    /// Nobody: the connection was closed or reset, as the primary did.
+    /// mirror itself: the primary's address refused the connection (503).
+    ConnectRefused,
+    /// mirror itself: the primary's address took too long to accept the connection (503).
+    ConnectTimeout,
+    /// mirror itself: no route leads to the primary's address (503).
+    Unreachable,
+    /// mirror itself: connecting failed for a reason that is not the primary's (503).
+    ConnectFailed,
+    /// mirror itself: what the primary sent is no response (502).
+    BadResponse,
+    /// The primary, with bytes that are no response and were passed on unread.
+    Unread,
+    /// mirror itself: the primary switched to a protocol that was not asked for (502).
+    UnrequestedUpgrade,
+    /// No response: the connection was closed or reset, as the primary did.
     None,
 }
 
 /// How a request's exchange with the primary ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ending {
-    /// Request and answer whole.
+    /// Request and response whole.
     Complete,
     /// The client went away first.
     ClientGone,
@@ -75,7 +93,7 @@ pub enum Ending {
     Tunnel,
 }
 
-/// One request on the primary leg, told once, at its end.
+/// One request on the primary leg, reported once, at its end.
 #[derive(Debug)]
 pub struct RequestEvent<'a> {
     /// The client, as `namespace/name`.
@@ -86,7 +104,7 @@ pub struct RequestEvent<'a> {
     pub rule: Option<(&'a RouteName, usize)>,
     /// The backend chosen.
     pub backend: Option<&'a Arc<ServicePort>>,
-    /// The endpoint that the request was last sent to.
+    /// The address that the request was last sent to.
     pub endpoint: Option<SocketAddr>,
     /// Method of the request.
     pub method: &'a http::Method,
@@ -95,29 +113,129 @@ pub struct RequestEvent<'a> {
     /// Status that the client got; None when it got none.
     pub status: Option<u16>,
     /// Who made it.
-    pub answer: Answer,
+    pub source: ResponseSource,
     /// How it ended.
     pub ending: Ending,
-    /// From the end of the request's head to the end of the answer.
+    /// From the end of the request's head to the end of the response.
     pub duration: Duration,
     /// Bytes of the request's body.
     pub request_bytes: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub response_bytes: u64,
     /// How many mirrors selected it.
     pub copies: u32,
+    /// Why mirror refused it, or ended it on its own account.
+    pub refusal: Option<RefusalReason>,
     /// What the access log alone needs.
-    pub notes: &'a Notes,
+    pub log_fields: &'a LogFields,
+}
+
+/// What mirror refused before there was a request.
+#[derive(Debug)]
+pub struct RefusalEvent<'a> {
+    /// The client, as `namespace/name`.
+    pub client: &'a str,
+    /// Where the client connected to, where that is known.
+    pub frontend: Option<&'a Frontend>,
+    /// Why.
+    pub refusal: RefusalReason,
+    /// Status of the response; None if there was no response.
+    pub status: Option<u16>,
+    /// Method, target and protocol, as far as they can be distinguished.
+    pub first_line: [Option<&'a str>; 3],
+    /// Why, as text.
+    pub reason: &'a str,
+}
+
+impl RefusalEvent<'_> {
+    fn source(&self) -> ResponseSource {
+        if self.status.is_some() { ResponseSource::BadRequest } else { ResponseSource::None }
+    }
+}
+
+/// Why mirror refused a request, or ended a connection or a stream on its own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RefusalReason {
+    /// A head that is no head of HTTP/1 (400).
+    MalformedHead,
+    /// A head beyond 256 KiB (431).
+    HeadTooLarge,
+    /// A head with more than 1,000 fields (431).
+    TooManyFields,
+    /// A target beyond 65,534 bytes (414).
+    TargetTooLong,
+    /// An invalid target (400).
+    InvalidTarget,
+    /// No Host, more than one, or an invalid one (400).
+    InvalidHost,
+    /// A field with an invalid name or value (400).
+    InvalidField,
+    /// Content-Length fields that differ, or are no numbers (400).
+    InvalidLength,
+    /// A Transfer-Encoding that does not end with `chunked` (400).
+    InvalidEncoding,
+    /// CONNECT with content (400).
+    ConnectContent,
+    /// No rule matches (404).
+    NoMatch,
+    /// The chosen backend is invalid (500).
+    InvalidBackend,
+    /// No endpoint is ready (503, or a reset).
+    NoEndpoint,
+    /// The route's timeout passed (504, or a reset within the response).
+    Timeout,
+    /// The primary switched to a protocol that was not asked for (502).
+    UnrequestedUpgrade,
+    /// A head did not come to its end in time: closed.
+    HeadTimeout,
+    /// The client closed its side within a head: reset.
+    IncompleteHead,
+    /// The content of a request is malformed: reset.
+    MalformedBody,
+    /// A response is malformed (502, or a reset).
+    MalformedResponse,
+    /// The primary's address, or the original destination, refuses the connection (503, or a reset).
+    ConnectRefused,
+    /// It took too long to accept the connection (503, or a reset).
+    ConnectTimeout,
+    /// No route leads to it (503, or a reset).
+    Unreachable,
+    /// Connecting failed for a reason that is not its own (503, or a reset).
+    ConnectFailed,
+    /// HTTP/2, which the primary speaks, cannot carry the request: reset.
+    Unfit,
+    /// The primary takes no CONNECT with a protocol (RFC 8441): reset.
+    NoConnectProtocol,
+    /// A request that is malformed in HTTP/2: its stream is reset.
+    MalformedStream,
+    /// A client's stream of HTTP/2 beyond the limit: it is refused.
+    StreamLimit,
+    /// Frames of a client that are invalid in HTTP/2: GOAWAY.
+    MalformedHttp2,
+    /// Too much of what costs a server and carries nothing (HTTP/2): GOAWAY.
+    Http2Flood,
+    /// A connection to an id that was never issued: reset.
+    UnknownId,
+    /// A connection from outside of the pod: reset.
+    Outside,
+    /// A connection would hold more memory than it may (431, REFUSED_STREAM, GOAWAY, 502 or a reset).
+    ConnectionMemory,
+    /// Its pod's connections would hold more than they may (the same).
+    PodMemory,
+    /// All connections would hold more than they may (the same).
+    AgentMemory,
+    /// A connection beyond those that a pod may have: reset.
+    PodConnections,
 }
 
 /// How a selected copy ended: delivered + dropped(reason) + unknown = selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CopyOutcome {
-    /// The shadow answered.
+    /// The shadow responded.
     Delivered,
     /// Never sent, or cut before its end.
     Dropped(DropReason),
-    /// Sent, and no answer came.
+    /// Sent, and no response came.
     Unknown(UnknownReason),
 }
 
@@ -138,6 +256,8 @@ pub enum DropReason {
     RequestBudget,
     /// The budget of the shadow backend was used up.
     BackendBudget,
+    /// The budget of the shadow backend's namespace was used up.
+    NamespaceBudget,
     /// The budget of the agent was used up.
     AgentBudget,
     /// The primary ended the exchange before the body was over.
@@ -157,12 +277,36 @@ pub enum DropReason {
 /// Why nothing is known of a copy that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UnknownReason {
-    /// No answer within the response timeout.
+    /// No response within the response timeout.
     Timeout,
-    /// The shadow closed the connection without an answer.
+    /// The shadow closed the connection without a response.
     Closed,
-    /// The answer could not be parsed.
+    /// The response could not be parsed.
     Malformed,
+    /// mirror closed the connection, since the shadow sent too much that is no response.
+    Flood,
+}
+
+/// Why mirror closed a connection to a shadow for what the shadow sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ShadowClosed {
+    /// A response beyond what is read of one.
+    LongResponse,
+    /// Too much that carries no content: interim responses, small chunks, frames of HTTP/2.
+    Flood,
+}
+
+/// Why no copy was made of a request that a mirror selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Uncopied {
+    /// It asks for a WebSocket.
+    WebSocket,
+    /// CONNECT: it asks for a tunnel.
+    Connect,
+    /// The mirror's backend is invalid; the route's conditions say why.
+    InvalidBackend,
+    /// None of the shadow's endpoints may get copies; the route's conditions say why.
+    RefusedShadow,
 }
 
 /// Why a request was sent to the primary once more.
@@ -172,8 +316,8 @@ pub enum RetryReason {
     Connect,
     /// A reused connection had closed before any byte of the request was sent.
     Unsent,
-    /// A reused connection failed before any byte of the answer, and the request may be repeated.
-    Unanswered,
+    /// A reused connection failed before any byte of the response, and the request may be repeated.
+    NoResponse,
     /// An upstream of HTTP/2 said that it has not looked at the request (GOAWAY, REFUSED_STREAM).
     Refused,
 }

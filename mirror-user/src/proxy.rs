@@ -6,32 +6,49 @@
 //! takes no lock. The shadow leg is offered frames by `primary`'s request body and answers
 //! nothing: no type of the primary leg can carry a shadow's failure.
 
+#![forbid(unsafe_code)]
+
 mod accept;
+mod authority;
+mod body;
+mod client;
+mod client_socket;
+mod close;
 mod connection;
 mod context;
-mod crew;
-mod dress;
-mod ending;
+mod draw;
 mod exchange;
-mod framing;
+#[cfg(test)]
+mod fairness;
 mod http1;
 mod http2;
-mod inbound;
 mod interim;
 mod io;
-mod local;
-mod maps;
+mod keepalive;
+mod log_limiter;
+mod normalize;
 mod opaque;
 mod primary;
+mod protocol;
+mod read_limit;
+mod refusal;
 mod serve;
 mod shadow;
 mod sniff;
+mod task_set;
+mod tee;
+mod time_slices;
 mod tunnel;
+mod unread;
+mod upgrade;
+mod validate;
 
 pub(crate) use accept::accept;
+pub(crate) use authority::Connected;
 pub use context::{Context, Options, SharedContext};
-pub(crate) use framing::{Carriage, prepare_request};
-#[cfg(feature = "bench")]
-pub use shadow::Tee;
 pub(crate) use shadow::shadow_host;
-pub use shadow::{Budget, Budgets, ShadowOptions, ShadowPlace};
+pub use shadow::{ShadowNetns, ShadowOptions};
+#[cfg(feature = "bench")]
+pub use tee::Tee;
+pub use tee::{Budget, Budgets};
+pub(crate) use validate::{RequestKind, prepare_request, without_upgrade};

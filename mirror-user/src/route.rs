@@ -3,18 +3,25 @@
 //! In: the resolved HTTPRoutes of one moment. Out: a [`Snapshot`], immutable, loaded once per
 //! request. Nothing here knows of tokio, sockets or a Kubernetes client.
 
+#![forbid(unsafe_code)]
+
 mod backend;
+mod choice;
 mod filter;
 mod matcher;
 mod snapshot;
 mod table;
+pub(crate) mod target;
 mod timeouts;
 
 pub use backend::{AppProtocol, Backend, BackendRef, Backends, InvalidBackend, ServicePort};
-pub use filter::{Filter, HeaderModifier, Mirror, Share, retain};
+pub use choice::EndpointChoice;
+pub use filter::{Filter, Fraction, HeaderModifier, Mirror, retain};
 pub use matcher::{
-    HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, QueryMatch, ValueMatch,
+    HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
+    Values,
 };
-pub use snapshot::{Frontend, FrontendId, Lookup, Snapshot, Token};
-pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry};
+pub use snapshot::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
+pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry, Search};
+pub use target::{Target, Verbatim};
 pub use timeouts::Timeouts;

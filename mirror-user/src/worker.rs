@@ -1,6 +1,8 @@
 //! Workers: single-threaded runtimes that own listeners and everything behind them. In:
-//! [`Command`]s from the capture and the agent. Out: heartbeats, reports, and how much is left to
+//! [`WorkerCommand`]s from the capture and the agent. Out: heartbeats, reports, and how much is left to
 //! drain.
+
+#![forbid(unsafe_code)]
 
 use std::{
     collections::HashMap,
@@ -25,53 +27,13 @@ use tokio::{
 };
 
 use crate::{
-    admin::Ask,
+    admin::ReportRequest,
+    heartbeat::{BEAT, HeartbeatSink},
     outcome::{AccessLog, Recorder},
     proxy::{self, Context, SharedContext},
-    sockets::{self, Place},
+    sockets,
+    workload::{WorkerCommand, Workload},
 };
-
-/// Time between two heartbeats.
-pub const BEAT: Duration = Duration::from_millis(100);
-
-/// A captured workload, as the data path knows it.
-#[derive(Debug)]
-pub struct Workload {
-    /// `namespace/name`, for logs.
-    pub name: String,
-    /// Namespace that it counts as: decides which consumer routes hold.
-    pub namespace: String,
-    /// Where its upstream sockets are made.
-    pub place: Place,
-    /// Distinguishes captures; from 1 upward, never reused within one agent.
-    pub key: u64,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Accept from this listener on behalf of the workload, beside those that it has.
-    Serve {
-        /// The workload whose namespace the listener is in.
-        workload: Arc<Workload>,
-        /// Bound and listening, non-blocking.
-        listener: StdListener,
-    },
-    /// Drop the listeners, all connections and idle upstreams of the workload with this key, so
-    /// that nothing keeps its namespace alive.
-    Leave(u64),
-    /// Close each connection after the answer that is under way; go on accepting.
-    Drain,
-    /// End, with whatever is still open.
-    End,
-}
-
-/// Tells the kernel, and the watchdog, that a worker's loop is alive.
-pub trait Heart: Send {
-    /// Called by the worker's own loop every 100 ms. `full`: a listener's accept queue is over
-    /// half full.
-    fn beat(&mut self, worker: u32, full: bool);
-}
 
 /// What a worker is made of.
 pub struct WorkerParts {
@@ -82,22 +44,22 @@ pub struct WorkerParts {
     /// Where its requests are logged.
     pub access: AccessLog,
     /// Its heartbeat.
-    pub heart: Box<dyn Heart>,
+    pub heartbeat: Box<dyn HeartbeatSink>,
 }
 
 /// A running worker. Dropping it ends the worker and waits for its thread.
 #[derive(Debug)]
 pub struct Worker {
     // Commands come from the control path, a few per change of a workload: nothing to bound.
-    commands: mpsc::UnboundedSender<Command>,
-    questions: mpsc::Sender<Ask>,
-    vitals: Arc<Vitals>,
+    commands: mpsc::UnboundedSender<WorkerCommand>,
+    report_requests: mpsc::Sender<ReportRequest>,
+    stats: Arc<WorkerStats>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the rest of the agent sees of a worker without asking it.
 #[derive(Debug)]
-pub struct Vitals {
+pub struct WorkerStats {
     started: Instant,
     /// Milliseconds from the start to the last beat.
     beat: AtomicU64,
@@ -112,55 +74,56 @@ impl Worker {
     /// When the thread or its runtime cannot be made.
     pub fn start(parts: WorkerParts) -> io::Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (questions, asked) = mpsc::channel(4);
-        let vitals = Arc::new(Vitals {
+        let (report_requests, received_requests) = mpsc::channel(4);
+        let stats = Arc::new(WorkerStats {
             started: Instant::now(),
             beat: AtomicU64::new(0),
             left: AtomicUsize::new(0),
         });
-        let lines = Lines { inbox, asked, vitals: Arc::clone(&vitals) };
+        let channels =
+            Channels { inbox, report_requests: received_requests, stats: Arc::clone(&stats) };
         let (made, making) = std_mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(format!("worker-{}", parts.index))
-            .spawn(move || serve(parts, lines, &made))?;
-        // Without a word the thread has panicked; joining it tells.
+            .spawn(move || serve(parts, channels, &made))?;
+        // If the channel closed without a message, the thread has panicked; joining it shows that.
         making.recv().unwrap_or(Ok(()))?;
-        Ok(Self { commands, questions, vitals, thread: Some(thread) })
+        Ok(Self { commands, report_requests, stats, thread: Some(thread) })
     }
 
-    /// Tells the worker; a worker that has ended hears nothing.
-    pub fn tell(&self, command: Command) {
+    /// Sends a command to the worker; one that has ended ignores it.
+    pub fn send(&self, command: WorkerCommand) {
         let _ = self.commands.send(command);
     }
 
-    /// A line for [`Command`]s that outlives this handle's borrow.
+    /// A line for [`WorkerCommand`]s that outlives this handle's borrow.
     #[must_use]
-    pub fn commands(&self) -> mpsc::UnboundedSender<Command> {
+    pub fn commands(&self) -> mpsc::UnboundedSender<WorkerCommand> {
         self.commands.clone()
     }
 
     /// A line for questions about what it counted.
     #[must_use]
-    pub fn questions(&self) -> mpsc::Sender<Ask> {
-        self.questions.clone()
+    pub fn report_requests(&self) -> mpsc::Sender<ReportRequest> {
+        self.report_requests.clone()
     }
 
     /// What can be seen of it without asking it.
     #[must_use]
-    pub fn vitals(&self) -> Arc<Vitals> {
-        Arc::clone(&self.vitals)
+    pub fn stats(&self) -> Arc<WorkerStats> {
+        Arc::clone(&self.stats)
     }
 
     /// Connections that are served or wait to be accepted, as of the last heartbeat.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.vitals.left.load(Relaxed)
+        self.stats.left.load(Relaxed)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.tell(Command::End);
+        self.send(WorkerCommand::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -169,57 +132,58 @@ impl Drop for Worker {
     }
 }
 
-struct Lines {
-    inbox: mpsc::UnboundedReceiver<Command>,
-    asked: mpsc::Receiver<Ask>,
-    vitals: Arc<Vitals>,
+struct Channels {
+    inbox: mpsc::UnboundedReceiver<WorkerCommand>,
+    report_requests: mpsc::Receiver<ReportRequest>,
+    stats: Arc<WorkerStats>,
 }
 
 /// The worker's thread. A runtime whose tasks all are of one thread cannot leave it, and so is made
 /// on it; beside one that could, a set of such tasks would be a second queue to each wake-up.
-fn serve(parts: WorkerParts, lines: Lines, made: &std_mpsc::SyncSender<io::Result<()>>) {
+fn serve(parts: WorkerParts, channels: Channels, made: &std_mpsc::SyncSender<io::Result<()>>) {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     match runtime {
         Ok(runtime) => {
             // Whoever starts the worker waits for this.
             let _ = made.send(Ok(()));
-            runtime.block_on(run(parts, lines));
+            runtime.block_on(run(parts, channels));
         }
         Err(error) => drop(made.send(Err(error))),
     }
 }
 
-async fn run(parts: WorkerParts, mut lines: Lines) {
-    let WorkerParts { index, shared, access, mut heart } = parts;
+async fn run(parts: WorkerParts, mut channels: Channels) {
+    let WorkerParts { index, shared, access, mut heartbeat } = parts;
     let ctx = Context::new(&shared, Recorder::new(access));
-    let mut doors = Doors { ctx: Rc::clone(&ctx), open: HashMap::new() };
+    let mut listeners = Listeners { ctx: Rc::clone(&ctx), open: HashMap::new() };
+    spawn_local(ctx.time_slices.renew());
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             _ = ticks.tick() => {
-                let queues = doors.queues();
-                heart.beat(index, queues.full);
-                lines.vitals.beat(ctx.live() + queues.waiting);
+                let queues = listeners.queues();
+                heartbeat.beat(index, queues.full);
+                channels.stats.beat(ctx.live() + queues.waiting);
                 ctx.sweep();
             }
-            Some(ask) = lines.asked.recv() => {
-                // That nobody waits for the answer any more is no error.
-                let _ = ask.send(ctx.report());
+            Some(request) = channels.report_requests.recv() => {
+                // If the receiver no longer waits for the report, that is not an error.
+                let _ = request.send(ctx.report());
             }
-            command = lines.inbox.recv() => match command {
-                Some(Command::Serve { workload, listener }) => doors.open(workload, listener),
-                Some(Command::Leave(key)) => doors.close(key),
-                Some(Command::Drain) => ctx.drain(),
-                Some(Command::End) | None => return ctx.end(),
+            command = channels.inbox.recv() => match command {
+                Some(WorkerCommand::Serve { workload, listener }) => listeners.open(workload, listener),
+                Some(WorkerCommand::Leave(key)) => listeners.close(key),
+                Some(WorkerCommand::Drain) => ctx.drain(),
+                Some(WorkerCommand::End) | None => return ctx.end(),
             },
         }
     }
 }
 
-impl Vitals {
+impl WorkerStats {
     /// Time since the worker's last heartbeat.
     #[must_use]
     pub fn heartbeat_age(&self) -> Duration {
@@ -235,51 +199,52 @@ impl Vitals {
 }
 
 /// The listeners of a worker, by workload.
-struct Doors {
+struct Listeners {
     ctx: Rc<Context>,
     /// One for each family.
-    open: HashMap<u64, Vec<Door>>,
+    open: HashMap<u64, Vec<Listener>>,
 }
 
-struct Door {
-    listener: Rc<TcpListener>,
+struct Listener {
+    socket: Rc<TcpListener>,
     task: AbortHandle,
 }
 
 /// What waits in the accept queues.
 struct Queues {
     waiting: usize,
-    /// One of them is over half full.
+    /// One of them is over half full, or cannot be taken from.
     full: bool,
 }
 
-impl Doors {
+impl Listeners {
     fn open(&mut self, workload: Arc<Workload>, listener: StdListener) {
         let key = workload.key;
         match TcpListener::from_std(listener) {
             Ok(listener) => {
                 let listener = Rc::new(listener);
                 let accepting = proxy::accept(Rc::clone(&self.ctx), workload, Rc::clone(&listener));
-                let task = spawn_local(accepting).abort_handle();
-                self.open.entry(key).or_default().push(Door { listener, task });
+                // Its connections are paid for by the same slice.
+                let task = spawn_local(self.ctx.time_slices.of(key).pay(accepting)).abort_handle();
+                self.open.entry(key).or_default().push(Listener { socket: listener, task });
             }
             Err(error) => {
-                tracing::error!(client = %workload.name, %error, "a listener cannot be served");
+                tracing::error!(client = %workload.name, %error, "cannot serve a listener");
             }
         }
     }
 
     fn close(&mut self, key: u64) {
-        for door in self.open.remove(&key).unwrap_or_default() {
-            door.task.abort();
+        for listener in self.open.remove(&key).unwrap_or_default() {
+            listener.task.abort();
         }
         self.ctx.leave(key);
     }
 
     fn queues(&self) -> Queues {
-        let mut queues = Queues { waiting: 0, full: false };
-        for door in self.open.values().flatten() {
-            if let Ok(queue) = sockets::accept_queue(&*door.listener) {
+        let mut queues = Queues { waiting: 0, full: self.ctx.is_starving() };
+        for listener in self.open.values().flatten() {
+            if let Ok(queue) = sockets::accept_queue(&*listener.socket) {
                 queues.waiting += queue.waiting as usize;
                 queues.full |= queue.waiting > queue.limit / 2;
             }

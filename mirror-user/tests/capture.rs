@@ -15,9 +15,10 @@ use std::{
 
 use fixture::{
     Agent, Beats, Cgroup, ID, OTHER, POD_IP, Pod, Sleeper, VIP, config, eventually, forbid,
+    pod_config,
 };
 use mirror_user::{
-    capture::{Programs, State, TrialError, trial},
+    capture::{Programs, State, TrialError, trial, trial_below},
     control::publish::FrontendMap as _,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -28,7 +29,7 @@ fn greeting(name: &str, agent: &Agent) -> String {
 }
 
 #[test]
-fn a_captured_connection_carries_the_id_and_the_application_sees_what_it_asked_for() {
+fn a_captured_connection_carries_the_id_and_the_application_sees_what_it_requested() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
     agent.wait_for(State::On);
@@ -53,11 +54,11 @@ fn what_must_not_be_captured_goes_direct_and_is_counted() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
     agent.wait_for(State::On);
-    assert!(pod.tell("bound", VIP).is_direct());
+    assert!(pod.send("bound", VIP).is_direct());
     assert_eq!(agent.count("bound_device"), 1);
-    assert!(pod.tell("mesh", VIP).is_direct());
+    assert!(pod.send("mesh", VIP).is_direct());
     assert_eq!(agent.count("mesh_uid"), 1);
-    assert_eq!(pod.tell("udp", VIP).peer, VIP);
+    assert_eq!(pod.send("udp", VIP).peer, VIP);
     assert_eq!(agent.count("not_tcp"), 1);
     // Of loopback, not of an agent: nobody listens there.
     assert_eq!(pod.connect("127.0.0.1:9").peer, "error");
@@ -70,13 +71,13 @@ fn a_removed_frontend_goes_direct_and_its_open_connections_keep_their_names() {
     let mut pod = Pod::new();
     let mut agent = Agent::new(vec![pod.config("default/web")]);
     agent.wait_for(State::On);
-    assert!(!pod.tell("keep", VIP).is_direct());
+    assert!(!pod.send("keep", VIP).is_direct());
     agent.frontends.remove(VIP.parse().unwrap()).unwrap();
     agent.frontends.remove(VIP.parse().unwrap()).expect("twice is no error");
     assert!(pod.connect(VIP).is_direct());
-    assert_eq!(pod.tell("again", VIP).peer, VIP);
+    assert_eq!(pod.send("again", VIP).peer, VIP);
     agent.frontends.forget(ID).unwrap();
-    assert!(pod.tell("again", VIP).peer.starts_with(&ID.address().to_string()));
+    assert!(pod.send("again", VIP).peer.starts_with(&ID.address().to_string()));
 }
 
 #[test]
@@ -157,10 +158,10 @@ fn stopping_lets_new_connections_go_direct_and_keeps_the_open_ones() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
     agent.wait_for(State::On);
-    assert!(!pod.tell("keep", VIP).is_direct());
+    assert!(!pod.send("keep", VIP).is_direct());
     agent.capture.as_ref().unwrap().stop_capturing();
     assert!(pod.connect(VIP).is_direct());
-    assert_eq!(pod.tell("again", VIP).peer, VIP);
+    assert_eq!(pod.send("again", VIP).peer, VIP);
     agent.wait_for(State::Draining);
     assert!(!agent.served.lock().unwrap().is_empty(), "the listeners stay");
 }
@@ -225,6 +226,53 @@ fn two_cgroups_of_one_namespace_share_listeners_but_not_across_namespaces() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn of_two_pods_in_one_namespace_the_older_sandbox_has_it_whoever_came_first() {
+    let mut victim = Pod::new();
+    // With the right to, a process of another pod has entered the victim's.
+    let intruder = Sleeper::beside(&victim);
+    let of_victim = pod_config("shop/victim", &victim.cgroup);
+    let of_intruder = pod_config("other/intruder", &intruder.cgroup);
+    let agent = Agent::new(Vec::new());
+    for first in [&of_intruder, &of_victim] {
+        agent.select(vec![first.clone()]);
+        agent.wait_for_one(&first.full_name(), State::On);
+        for both in [[&of_intruder, &of_victim], [&of_victim, &of_intruder]] {
+            agent.select(both.map(Clone::clone).to_vec());
+            let reason = agent.wait_for_one("other/intruder", State::Refused);
+            assert!(reason.contains("shop/victim"), "{reason}");
+            agent.wait_for_one("shop/victim", State::On);
+            // It stays so when the one that is refused is tried again.
+            thread::sleep(Duration::from_millis(1500));
+            let named = victim.connect(VIP).greeting;
+            assert!(named.starts_with("shop/victim "), "{named}");
+        }
+        agent.select(Vec::new());
+    }
+    // What an operator has said himself stands before either.
+    drop(agent);
+    let agent = Agent::new(vec![config("ops/flag", &victim.cgroup)]);
+    agent.select(vec![of_victim.clone()]);
+    agent.wait_for_one("ops/flag", State::On);
+    agent.wait_for_one("shop/victim", State::Refused);
+}
+
+#[test]
+fn the_namespace_of_a_pod_is_its_sandboxs_and_not_one_that_a_container_has_made() {
+    let mut pod = Pod::new();
+    let sandbox = pod.cgroup.child();
+    // Its container is listed first.
+    pod.join(&sandbox);
+    let container = Sleeper::new();
+    container.join(&pod.cgroup);
+    let agent = Agent::new(Vec::new());
+    agent.select(vec![pod_config("default/web", &pod.cgroup)]);
+    agent.wait_for_one("default/web", State::On);
+    assert_eq!(pod.connect(VIP).greeting, greeting("default/web", &agent));
+    drop((agent, container));
+    pod.end();
 }
 
 #[test]
@@ -308,8 +356,29 @@ fn the_trial_sees_its_own_connections_and_leaves_nothing() {
     let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
     // What a killed agent left.
     fs::create_dir(parent.0.join("mirror-trial-0")).expect("a cgroup can be made");
-    trial(&mut programs, &parent.0, &mirror()).unwrap_or_else(|error| panic!("{error}"));
+    trial_below(&mut programs, &parent.0, &mirror()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(leftovers(&parent.0), 0);
+}
+
+/// With DAC_OVERRIDE dropped and the node's tree read-only, as in the pod that deploy/ makes.
+#[test]
+fn the_trial_needs_nothing_of_the_nodes_tree() {
+    // The rest of this process has no use for what this thread gives up.
+    let apart = thread::spawn(|| {
+        let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
+        unshare(CloneFlags::CLONE_NEWNS).expect("root");
+        let root = fixture::cgroup2();
+        let run = |command: &str| {
+            let status = std::process::Command::new("sh").args(["-c", command]).status();
+            assert!(status.expect("sh").success(), "{command}");
+        };
+        run("mount --make-rprivate /");
+        run(&format!("mount -o remount,bind,ro {}", root.display()));
+        assert!(fs::create_dir(root.join("mirror-trial-x")).is_err(), "it is read-only");
+        trial(&mut programs, &mirror()).unwrap_or_else(|error| panic!("{error}"));
+        trial(&mut programs, &mirror()).unwrap_or_else(|error| panic!("again: {error}"));
+    });
+    apart.join().unwrap();
 }
 
 #[test]
@@ -317,7 +386,8 @@ fn a_trial_that_fails_says_why_and_leaves_nothing() {
     let mut programs = Programs::load(1, false).unwrap_or_else(|error| panic!("{error}"));
     let parent = Cgroup::new();
     let mut fail = |program: &str| {
-        let error = trial(&mut programs, &parent.0, Path::new(program)).expect_err("it fails");
+        let error =
+            trial_below(&mut programs, &parent.0, Path::new(program)).expect_err("it fails");
         assert_eq!(leftovers(&parent.0), 0, "{error}");
         error
     };
@@ -336,6 +406,6 @@ fn a_trial_that_fails_says_why_and_leaves_nothing() {
     forbid(&parent);
     let error = fail(&mirror().to_string_lossy());
     assert!(error.to_string().contains("BPF_F_ALLOW_MULTI"), "{error}");
-    let error = trial(&mut programs, Path::new("/nonexistent"), &mirror());
+    let error = trial_below(&mut programs, Path::new("/nonexistent"), &mirror());
     assert!(matches!(error, Err(TrialError::Cgroup { .. })), "{error:?}");
 }

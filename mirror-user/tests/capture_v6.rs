@@ -36,10 +36,10 @@ fn port(agent: &Agent) -> u16 {
 }
 
 #[test]
-fn a_native_connection_carries_the_id_and_the_application_sees_what_it_asked_for() {
+fn a_native_connection_carries_the_id_and_the_application_sees_what_it_requested() {
     let (mut pod, agent) = captured();
     for (word, count) in [("connect", 1), ("only", 2), ("dual", 3), ("loop", 4)] {
-        let seen = pod.tell(word, VIP6);
+        let seen = pod.send(word, VIP6);
         assert_eq!(
             seen.greeting,
             format!("default/web [{}]:{}", ID6.address_v6(), port(&agent)),
@@ -55,14 +55,14 @@ fn a_native_connection_carries_the_id_and_the_application_sees_what_it_asked_for
 fn an_ipv4_mapped_destination_is_an_ipv4_frontend() {
     let (mut pod, agent) = captured();
     for word in ["connect", "dual"] {
-        let seen = pod.tell(word, MAPPED);
+        let seen = pod.send(word, MAPPED);
         assert_eq!(seen.greeting, format!("default/web {}:{}", ID.address(), port(&agent)));
         assert_eq!(seen.peer, MAPPED);
         assert!(seen.own.starts_with(&format!("[::ffff:{POD_IP}]:")), "{seen:?}");
     }
     assert_eq!(agent.count("captured"), 2);
     // Without us as well: such a socket speaks IPv6 alone.
-    assert_eq!(pod.tell("only", MAPPED).peer, "error");
+    assert_eq!(pod.send("only", MAPPED).peer, "error");
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn what_must_not_be_captured_goes_direct_and_is_counted() {
     let (mut pod, agent) = captured();
     assert!(pod.connect(OTHER6).is_direct());
     assert_eq!(agent.count("not_a_frontend"), 1);
-    assert!(pod.tell("bound", VIP6).is_direct());
+    assert!(pod.send("bound", VIP6).is_direct());
     assert_eq!(agent.count("bound_device"), 1);
-    assert!(pod.tell("mesh", VIP6).is_direct());
+    assert!(pod.send("mesh", VIP6).is_direct());
     assert_eq!(agent.count("mesh_uid"), 1);
-    assert_eq!(pod.tell("udp", VIP6).peer, VIP6);
-    assert_eq!(pod.tell("udp", MAPPED).peer, MAPPED);
+    assert_eq!(pod.send("udp", VIP6).peer, VIP6);
+    assert_eq!(pod.send("udp", MAPPED).peer, MAPPED);
     // A datagram socket's connect passes another hook (BPF_CGROUP_INET6_CONNECT as well).
     assert_eq!(agent.count("not_tcp"), 2);
     for local in ["[::1]:9", "[::ffff:127.0.0.1]:9"] {
@@ -88,14 +88,14 @@ fn what_must_not_be_captured_goes_direct_and_is_counted() {
 #[test]
 fn a_removed_frontend_goes_direct_and_its_open_connections_keep_their_names() {
     let (mut pod, mut agent) = captured();
-    assert!(!pod.tell("keep", VIP6).is_direct());
+    assert!(!pod.send("keep", VIP6).is_direct());
     agent.frontends.remove(VIP6.parse().unwrap()).unwrap();
     agent.frontends.remove(VIP6.parse().unwrap()).expect("twice is no error");
     assert!(pod.connect(VIP6).is_direct());
     assert!(!pod.connect(VIP).is_direct(), "the other family's stays");
-    assert_eq!(pod.tell("again", VIP6).peer, VIP6);
+    assert_eq!(pod.send("again", VIP6).peer, VIP6);
     agent.frontends.forget(ID6).unwrap();
-    assert!(pod.tell("again", VIP6).peer.starts_with(&format!("[{}]", ID6.address_v6())));
+    assert!(pod.send("again", VIP6).peer.starts_with(&format!("[{}]", ID6.address_v6())));
 }
 
 #[test]

@@ -75,3 +75,22 @@ fn json_has_the_same_verdict() {
     assert_eq!(report["findings"][0]["file"], route.as_str());
     assert_eq!(report["findings"][0]["line"], 1);
 }
+
+/// Names and values that make a terminal clear itself, in C0, in C1, and by turning text.
+#[test]
+fn nothing_of_a_file_makes_a_terminal_obey_or_passes_for_a_verdict() {
+    let odd = r"\e[2J\x9b2J\u202e\nerror: forged";
+    let text = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: \"r{odd}\"}}\n\
+         spec:\n  \"field{odd}\": 1\n  parentRefs: [{{group: \"\", kind: Service, name: \"s{odd}\", \
+         port: 80}}]\n"
+    );
+    for flags in [&["-"][..], &["-", "--json"]] {
+        let output = check(flags, &text);
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains("2J"), "{flags:?}: {shown}");
+        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!shown.contains(obeyed), "{flags:?}: {shown:?}");
+        assert!(!shown.lines().any(|line| line.starts_with("error: forged")), "{shown}");
+    }
+}

@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// runEtcd runs a cluster of one member until SIGTERM. It answers clients on the loopback address
+// runEtcd runs a cluster of one member until SIGTERM. It serves clients on the loopback address
 // only, without TLS, and does not wait for the disk: its data ends with the test.
 func runEtcd(args []string) error {
 	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
@@ -56,7 +56,7 @@ func loopback(port int) []url.URL {
 	return []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)}}
 }
 
-// compactEtcd forgets all revisions but the newest, so that a watch from an older one is answered
+// compactEtcd forgets all revisions but the newest, so that a watch from an older one is refused
 // with 410 (Expired) once the API server does not have it in memory either.
 func compactEtcd(args []string) error {
 	flags := flag.NewFlagSet("compact", flag.ExitOnError)

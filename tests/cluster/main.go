@@ -1,5 +1,5 @@
 // Command cluster is the control plane of a Kubernetes cluster on one machine, and kubectl, in one
-// binary: each is a subcommand of its own, run as a process of its own, or called by its own name
+// binary: each is a subcommand, run as a separate process, or called by its name
 // through a link.
 //
 // In: flags (a component's are its own ones). Out: the component, until it is killed. The

@@ -1,8 +1,8 @@
 // Node's own HTTP server, which closes connections at random: closing.js PORT LOG SHARE.
-// Of SHARE percent of the requests, a third each: the answer says Connection: close; the
-// connection is destroyed after the answer was written, without having said so; the connection is
-// destroyed in place of an answer. A line for each request whose body arrived whole, and how it
-// was answered.
+// Of SHARE percent of the requests, a third each: the response says Connection: close; the
+// connection is destroyed after the response was written, without having said so; the connection is
+// destroyed instead of a response. A line for each request whose body arrived whole, and what
+// became of it.
 'use strict';
 const fs = require('fs');
 const http = require('http');

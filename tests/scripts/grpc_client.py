@@ -83,7 +83,7 @@ def calls():
     for count, size in ((0, 0), (1000, 100)):
         call = bidi(iter(parts(count, size)), metadata=meta("bidi"), timeout=30)
         result[f"bidi {count} {size}"] = {"same": list(call) == parts(count, size), **ending(call)}
-    # Each message only after the answer to the one before.
+    # Each message only after the response to the one before.
     turns, got = iter_turns(50)
     result["turns"] = {"same": got == turns}
     return result

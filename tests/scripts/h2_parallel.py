@@ -23,7 +23,7 @@ def ask(number):
 
 
 peer = Peer(host, port)
-# A first answer: the server's settings are here.
+# A first response: the server's settings have arrived.
 peer.get(path.format("first"))
 numbers = [ask(i) for i in range(int(count))]
 peer.wait(*numbers)

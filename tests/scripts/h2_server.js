@@ -1,5 +1,5 @@
 // Node's own HTTP/2 server: h2_server.js PORT LOG. A JSON line for each request when its body is
-// complete, or its stream closed before. CONNECT, plain and extended, is answered with an echo of
+// complete, or its stream closed before. CONNECT, plain and extended, gets an echo of
 // the stream's bytes.
 'use strict';
 const crypto = require('crypto');

@@ -7,8 +7,8 @@ and the number of its connection. The first segment of the path says what to do:
     /echo            what arrived, as JSON
     /bytes/N         N bytes
     /delay/S         an answer after S seconds
-    /hang            no answer
-    /unread          no answer, and the body is not read (the stream's window is not opened)
+    /hang            no response
+    /unread          no response, and the body is not read (the stream's window is not opened)
     /reset/CODE      RST_STREAM instead of an answer
     /cut/CODE        RST_STREAM in the middle of the answer's body
     /trailers        an answer with trailers
@@ -57,7 +57,7 @@ class Request:
         }
         self.hash = hashlib.sha256()
         self.begin = time.monotonic()
-        self.pending = b""  # of the answer's body, until there is a window for it
+        self.pending = b""  # of the response's body, until there is a window for it
         self.trailers = None
         self.answered = False
         self.told = False
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
             self.flush()
             self.transport.close()
             return
-        # Whoever cancels in the same write gets no answer.
+        # A client that cancels in the same write gets no response.
         self.gone = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
         for event in events:
             number = getattr(event, "stream_id", None)
@@ -104,12 +104,12 @@ class Connection(asyncio.Protocol):
 
     def request(self, number, headers):
         if self.goaway and number > self.goaway:
-            return  # The client was told, and sends it elsewhere.
+            return  # The client knows from GOAWAY, and sends it elsewhere.
         self.total += 1
         request = self.requests[number] = Request(headers)
         if self.total == options.last:
             self.goaway = number
-            # By hand: the library would send no answer after it.
+            # By hand: the library would send no response after it.
             self.transport.write(self.h2.data_to_send() + GoAwayFrame(0, number).serialize())
         if request.path.startswith("/early") and number not in self.gone:
             self.answer(number, request, 413, b"early")

@@ -19,7 +19,7 @@ def show(stream):
     return {"status": stream.status, "headers": fields, "body": body, "trailers": stream.trailers, "reset": stream.reset}
 
 
-# The server resets: before an answer, and in the middle of one.
+# The server resets: before a response, and in the middle of one.
 result["reset"] = {code: show(peer.get(f"/reset/{code}?id={tag}-r"))["reset"] for code in CODES[1:]}
 result["cut"] = {code: show(peer.get(f"/cut/{code}?id={tag}-c")) for code in CODES[1:]}
 
@@ -28,14 +28,14 @@ for code in CODES[1:]:
     whole = peer.open("GET", f"/hang?id={tag}-whole-{code}")
     part = peer.open("POST", f"/hang?id={tag}-part-{code}", end=False)
     peer.send(part, b"some")
-    # An answer to a later stream: the others have arrived.
+    # A response to a later stream: the others have arrived.
     peer.get(f"/echo?id={tag}-after")
     peer.reset(whole, code)
     peer.reset(part, code)
     peer.flush()
     peer.get(f"/echo?id={tag}-after")
 
-# The client resets what is under way both ways, and what it only reads.
+# The client resets a stream in progress both ways, and one that it only reads.
 for name, end in (("both", False), ("read", True)):
     number = peer.open("POST", f"/open?id={tag}-{name}", end=end)
     peer.flush()
@@ -55,7 +55,7 @@ for i in range(40):
 peer.flush()
 result["after_burst"] = peer.get(f"/echo?id={tag}-burst").status
 
-# Fields after the body, both ways, and informational answers before it.
+# Fields after the body, both ways, and interim responses before it.
 number = peer.open("POST", f"/trailers?id={tag}-t", [("trailer", "x-hash"), ("te", "trailers")], end=False)
 peer.send(number, b"body")
 peer.h2.send_headers(number, [("x-hash", "abc")], end_stream=True)
@@ -63,7 +63,7 @@ result["trailers"] = show(peer.wait(number))
 stream = peer.get(f"/hints?id={tag}-h")
 result["hints"], result["hinted"] = stream.hints, show(stream)
 
-# An answer while the request is not complete.
+# A response while the request is not complete.
 number = peer.open("POST", f"/early?id={tag}-e", end=False)
 peer.send(number, b"x" * 1000)
 result["early"] = show(peer.wait(number))

@@ -18,7 +18,7 @@ class Stream:
     """What came on one stream."""
 
     def __init__(self):
-        self.hints = []  # statuses of 1xx answers
+        self.hints = []  # statuses of 1xx responses
         self.status = None
         self.headers = []  # in order
         self.body = bytearray()

@@ -51,7 +51,7 @@ async def large():
 async def pings():
     async with open_at("/pings") as ws:
         latency = await asyncio.wait_for(await ws.ping(b"hello"), 5)
-        # The library answers the server's ping while it waits for a message.
+        # The library responds to the server's ping while it waits for a message.
         await ws.send("ping")
         return {"client": latency < 5, "server": await asyncio.wait_for(ws.recv(), 5)}
 

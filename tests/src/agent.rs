@@ -66,7 +66,10 @@ impl<'a> Agent<'a> {
     ) -> Result<Self> {
         let routes = node.routes().path();
         let routes = routes.to_string_lossy();
-        let command = [command, &["agent", "--routes", &*routes]].concat();
+        // As an environment variable, since older builds are measured as well. The node balances its
+        // Services as kube-proxy would.
+        let choice: &[_] = &["env", "MIRROR_ENDPOINTS=service"];
+        let command = [choice, command, &["agent", "--routes", &*routes]].concat();
         let mut agent = Self::launch(node, name, &command, captures, flags)?;
         agent.wait_ready()?;
         Ok(agent)
@@ -149,7 +152,7 @@ impl<'a> Agent<'a> {
     /// GETs a path of its admin endpoint: status and body.
     ///
     /// # Errors
-    /// It does not answer within 5 s.
+    /// It does not respond within 5 s.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         http::get(self.node.netns(), self.admin, path)
     }
@@ -157,7 +160,7 @@ impl<'a> Agent<'a> {
     /// What `/metrics` says now.
     ///
     /// # Errors
-    /// It does not answer, or not in the text format.
+    /// It does not respond, or not in the text format.
     pub fn metrics(&self) -> Result<Metrics> {
         let (status, body) = self.get("/metrics")?;
         if status != 200 {

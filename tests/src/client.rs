@@ -20,14 +20,14 @@ pub fn percentile(sorted: &[u64], share: f64) -> u64 {
     sorted.get(rank.saturating_sub(1)).or(sorted.last()).copied().unwrap_or_default()
 }
 
-/// An answer of HTTP/1.1 with a Content-Length, as it arrives.
+/// A response of HTTP/1.1 with a Content-Length, as it arrives.
 #[derive(Debug, Default)]
-struct Answer {
+struct ResponseReader {
     read: Vec<u8>,
 }
 
-impl Answer {
-    /// Reads what there is: the status once the answer is whole, None while it is not.
+impl ResponseReader {
+    /// Reads what there is: the status once the response is whole, None while it is not.
     fn read(&mut self, stream: &mut TcpStream) -> io::Result<Option<u16>> {
         let mut buffer = [0; 16 << 10];
         match stream.read(&mut buffer) {
@@ -45,7 +45,7 @@ impl Answer {
     }
 }
 
-/// The status of an answer whose head is there, and its length with head and body.
+/// The status of a response whose head is there, and its length with head and body.
 fn whole(read: &[u8]) -> Option<(u16, usize)> {
     let head = read.windows(4).position(|four| four == b"\r\n\r\n")?;
     let text = std::str::from_utf8(&read[..head]).ok()?;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_whole_with_its_body() {
+    fn a_response_is_whole_with_its_body() {
         let text = b"HTTP/1.1 200 OK\r\nServer: a\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(whole(text), Some((200, text.len())));
         assert_eq!(whole(&text[..40]), None);

@@ -1,7 +1,7 @@
 //! A Kubernetes cluster on one machine: the real control plane inside the simulated node.
 //!
-//! In: a [`Node`](crate::Node). Out: an API server that answers inside the node's network
-//! namespace, and by a relay on 127.0.0.1 of the host, with the same kubeconfig. etcd,
+//! In: a [`Node`](crate::Node). Out: an API server that listens inside the node's network
+//! namespace, and through a relay on 127.0.0.1 of the host, with the same kubeconfig. etcd,
 //! kube-apiserver, kube-controller-manager, kube-scheduler and kubectl are those of the release,
 //! built from source (`tests/cluster`, in Go): without Go nothing here works, and nothing is
 //! imitated.
@@ -32,7 +32,7 @@ mod relay;
 
 pub use account::{Account, Request, allowed, requests_of};
 pub use api::Api;
-pub use binaries::Binaries;
+pub use binaries::{Binaries, go, go_folder};
 pub use control_plane::{ControlPlane, Options};
 pub use controller::{Controller, DEPLOY, NAMESPACE};
 pub use gate::Gate;

@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     thread,
 };
 
@@ -26,7 +27,7 @@ pub fn run(argv: &[&str], input: &str) -> Result<String> {
             _ => anyhow::anyhow!("cannot run {program}: {error}"),
         })?;
     let mut stdin = child.stdin.take().context("a piped stdin is there")?;
-    // Beside each other: one that answers while it reads would wait for us as we wait for it.
+    // Concurrently, because a program that writes while it reads would wait for us as we wait for it.
     let output = thread::scope(|scope| {
         scope.spawn(move || {
             // A command that fails early does not read its input; its own message says why.
@@ -51,7 +52,16 @@ fn missing(program: &str) -> String {
     format!("`{program}` is not installed: apt-get install {package}")
 }
 
-/// The release binary of `mirror`, or what `MIRROR_BIN` names.
+/// The profile whose binary this process uses, if it has chosen one.
+static PROFILE: OnceLock<&'static str> = OnceLock::new();
+
+/// From now on [`mirror_binary`] is the one in `target/FOLDER`; the first call counts.
+pub fn use_profile(folder: &'static str) {
+    let _ = PROFILE.set(folder);
+}
+
+/// What `MIRROR_BIN` names, or the binary of `mirror` that this process has chosen ([`use_profile`]), else
+/// the release binary.
 ///
 /// # Errors
 /// It was not built.
@@ -61,7 +71,8 @@ pub fn mirror_binary() -> Result<PathBuf> {
     }
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let path = target.unwrap_or_else(|| workspace.join("target")).join("release/mirror");
+    let target = target.unwrap_or_else(|| workspace.join("target"));
+    let path = target.join(PROFILE.get().unwrap_or(&"release")).join("mirror");
     path.canonicalize().with_context(|| {
         format!("no {}: cargo build --release -p mirror-user --bin mirror", path.display())
     })

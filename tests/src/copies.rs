@@ -12,13 +12,13 @@ const LONG: Duration = Duration::from_secs(25);
 /// What `/metrics` says of the copies for one shadow, or for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copies {
-    /// Copies that a mirror selected.
+    /// Copies that a mirror filter selected.
     pub selected: u64,
-    /// Sent whole and answered.
+    /// Sent whole, and got a response.
     pub delivered: u64,
     /// Not sent, or not whole.
     pub dropped: u64,
-    /// Sent, but without an answer.
+    /// Sent, but without a response.
     pub unknown: u64,
     /// Neither yet.
     pub in_flight: u64,
@@ -28,7 +28,7 @@ impl Copies {
     /// Of all shadows, so far.
     ///
     /// # Errors
-    /// `/metrics` does not answer.
+    /// `/metrics` does not respond.
     pub fn read(agent: &Agent<'_>) -> Result<Self> {
         Ok(Self::of(&agent.metrics()?, None))
     }
@@ -71,7 +71,7 @@ impl Copies {
     /// The lines of `/metrics` that say why copies were lost.
     ///
     /// # Errors
-    /// `/metrics` does not answer.
+    /// `/metrics` does not respond.
     pub fn losses(agent: &Agent<'_>) -> Result<String> {
         let (_, text) = agent.get("/metrics")?;
         let copies = text.lines().filter(|line| line.starts_with("mirror_copies_total"));

@@ -1,19 +1,18 @@
 //! h2load (of nghttp2), the load generator for HTTP/2 with prior knowledge: a duration goes in, its
 //! own count of requests and errors comes out.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::node::{Node, Pod};
+use crate::{
+    generator::Generator,
+    node::{Node, Pod},
+};
 
 /// h2load, ready to run on one node.
 #[derive(Debug)]
-pub struct H2load {
-    folder: PathBuf,
-    /// What starts it: `taskset -c 0`, or nothing.
-    prefix: Vec<String>,
-}
+pub struct H2load(Generator);
 
 /// What its requests are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +26,9 @@ pub enum H2Shape {
 /// What one run of h2load measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct H2Counts {
-    /// Requests that were answered with 2xx or 3xx.
+    /// Requests that got 2xx or 3xx.
     pub requests: u64,
-    /// Requests that failed, timed out, or were answered otherwise.
+    /// Requests that failed, timed out, or got another status.
     pub errors: u64,
     /// Requests per second.
     pub rate: f64,
@@ -39,18 +38,17 @@ impl H2load {
     /// Its files go into the node's folder.
     #[must_use]
     pub fn new(node: &Node) -> Self {
-        Self { folder: node.folder().to_owned(), prefix: Vec::new() }
+        Self(Generator::new(node))
     }
 
     /// The same on one processor alone.
     #[must_use]
     pub fn pinned(self, processor: usize) -> Self {
-        let prefix = ["taskset", "-c", &processor.to_string()].map(str::to_owned).to_vec();
-        Self { prefix, ..self }
+        Self(self.0.pinned(processor))
     }
 
-    /// Sends requests to `url` from the pod on so many `connections` with so many `streams` under
-    /// way on each, for `duration` (whole seconds).
+    /// Sends requests to `url` from the pod on so many `connections` with so many `streams` in
+    /// progress on each, for `duration` (whole seconds).
     ///
     /// # Errors
     /// h2load is not installed, or fails; its report cannot be read.
@@ -64,9 +62,8 @@ impl H2load {
     ) -> Result<H2Counts> {
         let (c, m) = (connections.to_string(), streams.to_string());
         let d = duration.as_secs().to_string();
-        let mut argv: Vec<_> = self.prefix.iter().map(String::as_str).collect();
-        argv.extend(["h2load", "-t1", "-c", &c, "-m", &m, "-D", &d]);
-        let message = self.folder.join("message.grpc");
+        let mut argv = vec!["h2load", "-t1", "-c", &c, "-m", &m, "-D", &d];
+        let message = self.0.folder().join("message.grpc");
         let file = message.to_string_lossy();
         if let H2Shape::Grpc(size) = shape {
             fs::write(&message, framed(size)?).with_context(|| message.display().to_string())?;
@@ -74,10 +71,7 @@ impl H2load {
             argv.extend(["-H", "te: trailers"]);
         }
         argv.push(url);
-        let output = pod.run(&argv, duration + Duration::from_secs(30))?;
-        let missing = "`h2load` is not installed: apt-get install nghttp2-client";
-        ensure!(output.status.code() != Some(127), missing);
-        let text = output.ok()?;
+        let text = self.0.run(pod, &argv, duration, "nghttp2-client")?;
         parse(&text).with_context(|| format!("h2load did not report: {text}"))
     }
 }
@@ -92,7 +86,7 @@ fn framed(size: usize) -> Result<Vec<u8>> {
 }
 
 /// `finished in 2.00s, 45000.50 req/s, ...` and `requests: 90001 total, 90065 started, 90001 done,
-/// 90001 succeeded, 0 failed, 0 errored, 0 timeout`. In a run for a time, those under way at its
+/// 90001 succeeded, 0 failed, 0 errored, 0 timeout`. In a run for a time, those in progress at its
 /// end are started and not done, and no error.
 fn parse(text: &str) -> Option<H2Counts> {
     let rest = |prefix: &str| text.lines().find_map(|line| line.strip_prefix(prefix));

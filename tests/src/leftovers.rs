@@ -27,13 +27,15 @@ pub(crate) fn remove(prefix: &str) -> Result<()> {
     for folder in [cgroup::mount()?, namespace::FOLDER.into(), std::env::temp_dir()] {
         for name in list(&folder).iter().filter(|name| name.starts_with(prefix)) {
             let path = folder.join(name);
-            if folder == Path::new(namespace::FOLDER) {
-                run(&["ip", "netns", "del", name], "")?;
+            let removed = if folder == Path::new(namespace::FOLDER) {
+                run(&["ip", "netns", "del", name], "").map(drop)
             } else if folder == std::env::temp_dir() {
-                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())
             } else {
-                cgroup::remove(&path)?;
-            }
+                cgroup::remove(&path)
+            };
+            // Another test program may have removed it meanwhile.
+            removed.or_else(|error| if path.exists() { Err(error) } else { Ok(()) })?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The simulated node: a Kubernetes node on one machine, made of network namespaces and cgroups.
 //!
-//! In: a test's wishes (pods, Services, processes, routes). Out: real sockets between real
+//! In: what a test asks for (pods, Services, processes, routes). Out: real sockets between real
 //! processes that cannot reach anything outside. It needs root, `ip` and `nft`. Whatever it makes
 //! carries the maker's process id in its name; all of it goes when the [`Node`] is dropped, on
 //! Ctrl-C, or at the latest when the next node is made.
@@ -32,6 +32,8 @@ pub mod cluster;
 mod command;
 mod copies;
 pub mod corpus;
+pub mod flood;
+mod generator;
 mod h2load;
 pub mod http;
 mod leftovers;
@@ -48,7 +50,7 @@ pub mod usage;
 mod wrk;
 
 pub use agent::Agent;
-pub use command::{mirror_binary, run};
+pub use command::{mirror_binary, run, use_profile};
 pub use copies::Copies;
 pub use h2load::{H2Counts, H2Shape, H2load};
 pub use metrics::Metrics;

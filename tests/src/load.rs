@@ -1,4 +1,4 @@
-//! A client under load that tells of every exchange: new connections at a rate, and kept ones.
+//! A client under load that reports every exchange: new connections at a rate, and kept ones.
 //! In: a URL and a time. Out: what became of each, by the clock of [`now`].
 
 use std::{
@@ -19,7 +19,7 @@ use crate::{
 
 /// New connections per second.
 const RATE: usize = 200;
-/// Kept connections, half of which wait for an answer at any time.
+/// Kept connections, half of which wait for a response at any time.
 const KEPT: usize = 50;
 
 /// The client itself, for a pod that a cluster starts: `python3 -c SCRIPT URL SECONDS
@@ -40,15 +40,15 @@ pub struct Events(Vec<Event>);
 /// One exchange.
 #[derive(Debug, Deserialize)]
 pub struct Event {
-    /// `new` (a connection of its own) or `kept`.
+    /// `new` (a separate connection) or `kept`.
     pub kind: String,
     /// When it began; seconds, as [`now`]. A new connection begins with connect().
     pub start: f64,
-    /// When it was answered, or had failed.
+    /// When its response ended, or it failed.
     pub end: f64,
     /// `ok`, a status other than 200, or the name of the error.
     pub outcome: String,
-    /// `agent` when the answer has the field `x-via`, else `direct`; empty without an answer.
+    /// `agent` when the response has the field `x-via`, else `direct`; empty without a response.
     pub via: String,
 }
 
@@ -160,7 +160,7 @@ impl Events {
         format!("{counts:?}")
     }
 
-    /// The longest that an exchange took to be answered or to fail, in seconds.
+    /// The longest that an exchange took to end or to fail, in seconds.
     #[must_use]
     pub fn longest(&self) -> f64 {
         self.0.iter().map(|event| event.end - event.start).fold(0.0, f64::max)

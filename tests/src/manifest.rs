@@ -12,6 +12,10 @@ use anyhow::{Context, Result};
 
 use crate::node::Service;
 
+/// The Namespace `default`, which lets routes at headless Services hold.
+pub const CONSENT: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  \
+                           labels: {mirror.dev/endpoint-frontends: enabled}\n";
+
 /// The folder that `mirror agent --routes` watches.
 #[derive(Debug)]
 pub struct Routes {
@@ -97,8 +101,13 @@ impl Service {
              port: {target}\n  protocol: TCP\n{speaks}"
         );
         text.push_str(if ready.len() == 0 { "endpoints: []\n" } else { "endpoints:\n" });
-        for ip in ready {
-            let _ = writeln!(text, "- addresses: [\"{ip}\"]\n  conditions:\n    ready: true");
+        // As the endpointslice controller writes them: copies go to Pods of the Service's Namespace.
+        for (at, ip) in ready.enumerate() {
+            let _ = writeln!(
+                text,
+                "- addresses: [\"{ip}\"]\n  conditions:\n    ready: true\n  targetRef:\n    kind: \
+                 Pod\n    namespace: {namespace}\n    name: {name}-{at}"
+            );
         }
         text
     }
@@ -230,11 +239,13 @@ fn mirror(service: &str, port: u16) -> String {
     )
 }
 
-/// A Pod as a cluster tells of it.
+/// A Pod as a cluster has it.
 #[derive(Clone, Debug)]
 pub struct PodDocument {
+    namespace: String,
     name: String,
     uid: String,
+    owners: Vec<String>,
     labels: Vec<String>,
     annotations: Vec<String>,
     spec: Vec<String>,
@@ -246,7 +257,29 @@ impl PodDocument {
     pub fn new(name: &str, uid: &str) -> Self {
         let spec = vec!["containers: [{name: app, image: app}]".to_owned()];
         let (labels, annotations) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), uid: uid.to_owned(), labels, annotations, spec }
+        let (namespace, name, uid) = ("default".to_owned(), name.to_owned(), uid.to_owned());
+        Self { namespace, name, uid, owners: Vec::new(), labels, annotations, spec }
+    }
+
+    /// Of another namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// As the mirror that kubelet makes of a static pod, whose name ends in the node's, and whose
+    /// cgroup is named after `hash`.
+    #[must_use]
+    pub fn static_pod(mut self, node: &str, hash: &str) -> Self {
+        let node_owner = format!(
+            "{{apiVersion: v1, kind: Node, name: {node}, uid: \"{hash}\", controller: true}}"
+        );
+        self.owners.push(node_owner);
+        self.spec(&format!("nodeName: {node}"))
+            .annotation("kubernetes.io/config.source", "file")
+            .annotation("kubernetes.io/config.hash", hash)
+            .annotation("kubernetes.io/config.mirror", hash)
     }
 
     /// Adds a label.
@@ -273,10 +306,12 @@ impl PodDocument {
     /// Its YAML.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { name, uid, labels, annotations, spec } = self;
+        let Self { namespace, name, uid, owners, labels, annotations, spec } = self;
         format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  uid: {uid}\n  labels: \
-             {{{}}}\n  annotations: {{{}}}\nspec: {{{}}}\n",
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: {namespace}\n  name: {name}\n  \
+             uid: {uid}\n  ownerReferences: [{}]\n  labels: {{{}}}\n  annotations: \
+             {{{}}}\nspec: {{{}}}\n",
+            owners.join(", "),
             labels.join(", "),
             annotations.join(", "),
             spec.join(", ")
@@ -340,8 +375,10 @@ spec:
         );
         assert!(slice.contains("ports:\n- name: http\n  port: 80\n"));
         assert!(slice.ends_with(
-            "- addresses: [\"10.244.0.3\"]\n  conditions:\n    ready: true\n\
-             - addresses: [\"10.244.0.4\"]\n  conditions:\n    ready: true\n"
+            "- addresses: [\"10.244.0.3\"]\n  conditions:\n    ready: true\n  targetRef:\n    \
+             kind: Pod\n    namespace: default\n    name: httpbin-0\n\
+             - addresses: [\"10.244.0.4\"]\n  conditions:\n    ready: true\n  targetRef:\n    \
+             kind: Pod\n    namespace: default\n    name: httpbin-1\n"
         ));
     }
     #[test]

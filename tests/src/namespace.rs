@@ -60,7 +60,7 @@ impl Netns {
         self.enter(|| run(&["nft", "-f", "-"], script))?
     }
 
-    /// Calls `f` on a thread of its own that is inside: its sockets, its children and its view of
+    /// Calls `f` on a separate thread that is inside: its sockets, its children and its view of
     /// /proc/sys/net belong to this namespace.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // The node's own cleaning up tells of failures.
+        // The node's own cleaning up reports failures.
         let _ = run(&["ip", "netns", "del", &self.name], "");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     leftovers::{self, PREFIX},
     manifest::Routes,
     namespace::Netns,
-    process::{Output, Place, Process},
+    process::{Output, Process, ProcessContext},
 };
 
 /// The node's own address.
@@ -226,7 +226,7 @@ impl Node {
         &self.id
     }
 
-    /// The cgroup that has all of its own.
+    /// The cgroup that contains all of the node's cgroups.
     pub(crate) fn cgroup(&self) -> &Path {
         &self.cgroup
     }
@@ -249,7 +249,7 @@ impl Node {
         &self.folder
     }
 
-    /// Starts a process on the node itself, in a cgroup of its own (as a host's daemon).
+    /// Starts a process on the node itself, in a separate cgroup (as a host's daemon).
     ///
     /// # Errors
     /// It cannot be started.
@@ -274,8 +274,8 @@ impl Node {
         self.place("host")?.run("host-run", argv, timeout)
     }
 
-    fn place(&self, cgroup: &str) -> Result<Place> {
-        let place = Place {
+    fn place(&self, cgroup: &str) -> Result<ProcessContext> {
+        let place = ProcessContext {
             cgroup: self.cgroup.join(cgroup),
             netns: self.netns.path(),
             hosts: self.hosts(),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -89,7 +89,7 @@ impl Pair {
     /// # Errors
     /// As [`Agent::start`].
     pub fn mirroring(&self, flags: &[&str]) -> Result<Agent<'_>> {
-        self.write(&[Rule::to("primary", 80).mirror("shadow", 80)])?;
+        self.write(&[to_primary().mirror("shadow", 80)])?;
         self.agent(flags)
     }
 
@@ -118,6 +118,45 @@ impl Pair {
         Ok(start.elapsed())
     }
 
+    /// Starts `mirror echo` in the primary and in the shadow.
+    ///
+    /// # Errors
+    /// As [`Echo::start`].
+    pub fn echoes(&self) -> Result<[Echo; 2]> {
+        Ok([Echo::start(&self.node, &self.primary)?, Echo::start(&self.node, &self.shadow)?])
+    }
+
+    /// Makes one more pod with a Service of its name on port 80, whose manifest is in the agent's folder.
+    ///
+    /// # Errors
+    /// As [`Node::create`].
+    pub fn another(&self, name: &str) -> Result<(Pod, Service)> {
+        let pod = self.node.pod(name)?;
+        let service = self.node.service(name, 80, 80, &[&pod])?;
+        self.node.routes().write(&format!("{name}.yaml"), &service.manifest())?;
+        Ok((pod, service))
+    }
+
+    /// Sends so many requests to `web` on eight connections, `rate` per second (0: as fast as it goes) and
+    /// `posts` percent of them POSTs.
+    ///
+    /// # Errors
+    /// One of them has another response than 200, or a connection was closed.
+    pub fn load(&self, tag: &str, count: usize, rate: usize, posts: usize) -> Result<()> {
+        let [count_text, rate, posts] = [count, rate, posts].map(|number| number.to_string());
+        let args = ["web", "8000", tag, &count_text, "8", &rate, &posts];
+        let result = self.script("load.py", &args)?;
+        let none = |name: &str| result[name].as_array().is_some_and(Vec::is_empty);
+        let ok = result["ok"].as_array().map_or(0, Vec::len);
+        ensure!(
+            none("errors") && none("closed") && ok == count,
+            "{tag}: {ok} of {count} are OK; errors {}, closed {}",
+            result["errors"],
+            result["closed"]
+        );
+        Ok(())
+    }
+
     /// Runs a command in the client to its end: its stdout.
     ///
     /// # Errors
@@ -138,6 +177,12 @@ impl Pair {
     }
 }
 
+/// A rule that sends all requests to `primary`.
+#[must_use]
+pub fn to_primary() -> Rule {
+    Rule::to("primary", 80)
+}
+
 /// The generation of the snapshot in force.
 ///
 /// # Errors
@@ -149,7 +194,7 @@ pub fn generation(agent: &Agent<'_>) -> Result<u64> {
 /// What `/config` says.
 ///
 /// # Errors
-/// It answers another status than 200, or no JSON.
+/// The status is not 200, or the body is not JSON.
 pub fn config(agent: &Agent<'_>) -> Result<Value> {
     match agent.get("/config")? {
         (200, body) => Ok(serde_json::from_str(&body)?),

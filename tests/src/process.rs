@@ -22,7 +22,7 @@ use crate::namespace::inside;
 
 /// Where a process runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ProcessContext {
     pub(crate) cgroup: PathBuf,
     pub(crate) netns: PathBuf,
     /// Appears as /etc/hosts.
@@ -39,8 +39,8 @@ const ENTER: &str = "\
     }
     echo 0 >\"$0/cgroup.procs\" && exec \"$@\"";
 
-impl Place {
-    /// Starts `argv` here; `name` names its log files, which are begun anew.
+impl ProcessContext {
+    /// Starts `argv` here; `name` names its log files, which are begun again.
     pub(crate) fn spawn(&self, name: &str, argv: &[&str]) -> Result<Process> {
         let file = |kind| self.logs.join(format!("{name}.{kind}"));
         let (stdout, stderr) = (file("out"), file("err"));

@@ -13,7 +13,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { values[middle - 1].midpoint(values[middle]) }
 }
 
-/// `met` or `missed`: a goal is told, not asserted, where the machine has a say in it.
+/// `met` or `missed`: a goal is reported, not asserted, if it depends on the machine.
 #[must_use]
 pub fn verdict(value: f64, goal: f64) -> &'static str {
     if value <= goal { "met" } else { "missed" }

@@ -23,7 +23,7 @@ pub fn peak_rss(pid: i32) -> Result<u64> {
     status(pid, "VmHWM:")
 }
 
-/// Begins the measurement of [`peak_rss`] anew (proc_pid_clear_refs(5), value 5).
+/// Begins the measurement of [`peak_rss`] again (proc_pid_clear_refs(5), value 5).
 ///
 /// # Errors
 /// The process is gone.
@@ -93,7 +93,7 @@ pub fn peak_rss_of_cgroup(pid: i32) -> Result<u64> {
     Ok(cgroup::pids(&cgroup::of(pid)?).into_iter().filter_map(|pid| peak_rss(pid).ok()).sum())
 }
 
-/// Begins the measurement of [`peak_rss_of_cgroup`] anew.
+/// Begins the measurement of [`peak_rss_of_cgroup`] again.
 ///
 /// # Errors
 /// As [`cpu_of_cgroup`].

@@ -1,11 +1,14 @@
 //! wrk (<https://github.com/wg/wrk>), the load generator: a duration goes in, its own count of
 //! requests, latencies and errors comes out.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::node::{Node, Pod};
+use crate::{
+    generator::Generator,
+    node::{Node, Pod},
+};
 
 /// Before each request of a paced run: 20 ms on average, never in step with the others.
 const PACE: &str = "function delay() return math.random(10, 30) end\n";
@@ -24,11 +27,7 @@ end
 
 /// wrk, ready to run on one node.
 #[derive(Debug)]
-pub struct Wrk {
-    folder: PathBuf,
-    /// What starts it: `taskset -c 0`, or nothing.
-    prefix: Vec<String>,
-}
+pub struct Wrk(Generator);
 
 /// What its requests are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub enum Shape {
     Paced,
     /// POST of so many bytes on kept connections, the next at once.
     Post(usize),
-    /// GET with `Connection: close`: every request has a connection of its own.
+    /// GET with `Connection: close`: every request has a separate connection.
     Closing,
 }
 
@@ -62,9 +61,9 @@ impl Shape {
 /// What one run measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Requests that were answered.
+    /// Requests that got a response.
     pub requests: u64,
-    /// Connections refused or broken, answers outside 2xx and 3xx, and answers that took over 2 s.
+    /// Connections refused or broken, responses outside 2xx and 3xx, and responses that took over 2 s.
     pub errors: u64,
     /// Requests per second.
     pub rate: f64,
@@ -78,14 +77,13 @@ impl Wrk {
     /// Its scripts go into the node's folder.
     #[must_use]
     pub fn new(node: &Node) -> Self {
-        Self { folder: node.folder().to_owned(), prefix: Vec::new() }
+        Self(Generator::new(node))
     }
 
     /// The same on one processor alone.
     #[must_use]
     pub fn pinned(self, processor: usize) -> Self {
-        let prefix = ["taskset", "-c", &processor.to_string()].map(str::to_owned).to_vec();
-        Self { prefix, ..self }
+        Self(self.0.pinned(processor))
     }
 
     /// Sends requests to `url` from the pod on so many `connections`, one at a time on each, for
@@ -101,15 +99,12 @@ impl Wrk {
         connections: u32,
         duration: Duration,
     ) -> Result<Load> {
-        let script = self.folder.join(format!("{shape:?}.lua"));
+        let script = self.0.folder().join(format!("{shape:?}.lua"));
         fs::write(&script, shape.script()).with_context(|| script.display().to_string())?;
         let (c, d) = (connections.to_string(), format!("{}s", duration.as_secs()));
         let script = script.to_string_lossy();
         let wrk = ["wrk", "-t1", "-c", &c, "-d", &d, "--timeout", "2s", "-s", &*script, url];
-        let argv: Vec<_> = self.prefix.iter().map(String::as_str).chain(wrk).collect();
-        let output = pod.run(&argv, duration + Duration::from_secs(30))?;
-        ensure!(output.status.code() != Some(127), "`wrk` is not installed: apt-get install wrk");
-        let text = output.ok()?;
+        let text = self.0.run(pod, &wrk, duration, "wrk")?;
         let report = text.lines().rev().find(|line| line.starts_with('{'));
         parse(report.with_context(|| format!("wrk did not report: {text}"))?)
     }

@@ -8,28 +8,10 @@ use std::{
 };
 
 use mirror_tests::{
-    Copies, Echo, Pair,
+    Copies, Pair,
     manifest::{Route, Rule},
-    pair::config,
+    pair::{config, to_primary},
 };
-use serde_json::json;
-
-fn to_primary() -> Rule {
-    Rule::to("primary", 80)
-}
-
-fn echoes(pair: &Pair) -> [Echo; 2] {
-    [&pair.primary, &pair.shadow].map(|pod| Echo::start(&pair.node, pod).unwrap())
-}
-
-fn load(pair: &Pair, tag: &str, count: usize, rate: usize) {
-    let (count_text, rate) = (count.to_string(), rate.to_string());
-    let args = ["web", "8000", tag, &count_text, "8", &rate, "20"];
-    let result = pair.script("load.py", &args).unwrap();
-    assert_eq!(result["errors"], json!([]), "{tag}");
-    assert_eq!(result["closed"], json!([]), "{tag}");
-    assert_eq!(result["ok"].as_array().unwrap().len(), count, "{tag}");
-}
 
 const SET: &str = "type: RequestHeaderModifier\nrequestHeaderModifier:\n  set:\n  \
                    - name: X-Version\n    value: ";
@@ -48,7 +30,7 @@ fn version(number: usize) -> Rule {
     rule
 }
 
-/// Rewrites the route and asks until the new one answers; how long that took.
+/// Rewrites the route and asks until the new one responses; how long that took.
 fn rewrite(pair: &Pair, number: usize) -> Duration {
     let start = Instant::now();
     pair.write(&[version(number)]).unwrap();
@@ -65,14 +47,14 @@ fn rewrite(pair: &Pair, number: usize) -> Duration {
 #[test]
 fn fifty_changes_under_load_lose_nothing() {
     let pair = Pair::create("changes").unwrap();
-    let _echoes = echoes(&pair);
+    let _echoes = pair.echoes().unwrap();
     pair.write(&[version(0)]).unwrap();
     let agent = pair.agent(&[]).unwrap();
     let pair = &pair;
     let (report, times) = thread::scope(|scope| {
         let wrk = ["wrk", "-t1", "-c8", "-d12s", "http://web:8000/get?id=wrk-1"];
         let wrk = scope.spawn(move || pair.run(&wrk).unwrap());
-        let kept = scope.spawn(|| load(pair, "kept", 2200, 200));
+        let kept = scope.spawn(|| pair.load("kept", 2200, 200, 20).unwrap());
         let times: Vec<_> = (1..=50).map(|number| rewrite(pair, number)).collect();
         kept.join().unwrap();
         (wrk.join().unwrap(), times)
@@ -93,14 +75,14 @@ fn fifty_changes_under_load_lose_nothing() {
 #[test]
 fn a_route_comes_and_goes_under_load() {
     let pair = Pair::create("removal").unwrap();
-    let _echoes = echoes(&pair);
+    let _echoes = pair.echoes().unwrap();
     let agent = pair.agent(&[]).unwrap();
     let wait = |live: usize| {
         let frontends = || config(&agent).unwrap()["frontends"].as_object().unwrap().len();
         mirror_tests::eventually("the frontends", Duration::from_secs(1), || frontends() == live)
     };
     thread::scope(|scope| {
-        let kept = scope.spawn(|| load(&pair, "kept", 1200, 200));
+        let kept = scope.spawn(|| pair.load("kept", 1200, 200, 20).unwrap());
         let fresh = scope.spawn(|| {
             let url = "http://web:8000/get";
             let script = format!(
@@ -130,7 +112,7 @@ fn a_route_comes_and_goes_under_load() {
 #[test]
 fn a_broken_file_keeps_the_last_good_state() {
     let pair = Pair::create("broken").unwrap();
-    let [primary, shadow] = echoes(&pair);
+    let [primary, shadow] = pair.echoes().unwrap();
     let agent = pair.mirroring(&[]).unwrap();
     let send = |tag: &str| {
         let url = format!("http://web:8000/get?id={tag}-[1-20]");

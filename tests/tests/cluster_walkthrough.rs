@@ -116,13 +116,13 @@ fn requests(log: &str) -> usize {
     log.lines().filter(|line| line.contains("\"GET /headers HTTP/1.1\" 200")).count()
 }
 
-/// The size of the last answer: the field behind the status.
+/// The size of the last response: the field behind the status.
 fn answer_size(log: &str) -> usize {
     let line = log.lines().rfind(|line| line.contains("\"GET /headers")).unwrap();
     line.split("\" 200 ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Installs mirror as README says.
+/// Installs mirror as `deploy/README.md` says.
 fn install(walk: &Walk<'_>) {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     walk.shell(&format!("kubectl apply -k {}", deploy.canonicalize().unwrap().display()));
@@ -133,9 +133,9 @@ fn install(walk: &Walk<'_>) {
     }
 }
 
-fn headers(answer: &str) {
-    let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
-    assert_eq!(answer["headers"]["Host"], "httpbin:8000");
+fn headers(response: &str) {
+    let response: serde_json::Value = serde_json::from_str(response).unwrap();
+    assert_eq!(response["headers"]["Host"], "httpbin:8000");
 }
 
 #[test]
@@ -217,10 +217,8 @@ fn the_text_has_all_of_its_commands() {
 }
 
 #[test]
-fn readme_has_the_same_commands() {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once("\n## On a cluster\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let lines = section.lines().map(|line| line.strip_prefix("    ").unwrap_or(line));
+fn the_documentation_has_the_same_commands() {
+    let page = include_str!("../../deploy/walkthrough.md");
+    let lines = page.lines().map(|line| line.strip_prefix("    ").unwrap_or(line));
     assert_eq!(commands(lines), commands(TEXT.lines()));
 }

@@ -73,8 +73,8 @@ fn a_killed_server_keeps_what_it_had_and_the_relay_leads_to_it() {
     plane.compact().unwrap();
     plane.start_server().unwrap();
     let percent = "jsonpath={.spec.rules[0].filters[0].requestMirror.percent}";
-    let answer = plane.kubectl(&["get", "httproute", "web", "-o", percent], "").unwrap();
-    assert_eq!(answer, "10", "the schema has the field");
+    let response = plane.kubectl(&["get", "httproute", "web", "-o", percent], "").unwrap();
+    assert_eq!(response, "10", "the schema has the field");
     // From the host, by the same kubeconfig.
     let kubectl = plane.binaries().path("kubectl");
     let config = plane.kubeconfig();
@@ -97,11 +97,11 @@ fn the_experimental_channel_replaces_the_standard_one() {
     let refused = plane.kubectl(&["apply", "-f", "-"], &external).unwrap_err().to_string();
     assert!(refused.contains("ExternalAuth"), "{refused}");
     plane.install_gateway_api(Channel::Experimental).unwrap();
-    let mut answer = String::new();
+    let mut response = String::new();
     let accepted = eventually("the new schema", Duration::from_secs(10), || {
         let result = plane.kubectl(&["apply", "-f", "-"], &external);
-        answer = format!("{result:?}");
+        response = format!("{result:?}");
         result.is_ok()
     });
-    assert!(accepted.is_ok(), "{answer}");
+    assert!(accepted.is_ok(), "{response}");
 }

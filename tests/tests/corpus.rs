@@ -10,13 +10,13 @@ use mirror_tests::{
         self, Conversation, Outcome, Trace,
         allow::{AllowList, Verdict, summary},
         ambiguous,
-        stage::{Stage, Way},
+        stage::{ClientPath, Stage},
     },
 };
 
 const CONVERSE: &str = env!("CARGO_BIN_EXE_converse");
 
-type Seen = BTreeMap<String, Vec<Outcome>>;
+type Outcomes = BTreeMap<String, Vec<Outcome>>;
 
 #[test]
 fn every_difference_is_on_the_list() {
@@ -28,30 +28,31 @@ fn every_difference_is_on_the_list() {
 
     let stage = Stage::create("corpus", names.len()).unwrap();
     let agent = stage.agent().unwrap();
-    let [direct, routed, mirrored] = [Way::Direct, Way::Routed, Way::Mirrored].map(|way| {
-        let before = std::time::Instant::now();
-        let seen = stage.play(Path::new(CONVERSE), way).unwrap();
-        println!(
-            "{way:?}: {} conversations in {:.1} s",
-            seen.len(),
-            before.elapsed().as_secs_f64()
-        );
-        seen
-    });
+    let [direct, routed, mirrored] = [ClientPath::Direct, ClientPath::Routed, ClientPath::Mirrored]
+        .map(|way| {
+            let before = std::time::Instant::now();
+            let seen = stage.play(Path::new(CONVERSE), way).unwrap();
+            println!(
+                "{way:?}: {} conversations in {:.1} s",
+                seen.len(),
+                before.elapsed().as_secs_f64()
+            );
+            seen
+        });
     let taken = agent.metric("mirror_connections_total", &[]).unwrap();
     assert!(taken >= (2 * names.len()) as f64, "the agent took only {taken} connections");
     let copies = Copies::settled(&agent).unwrap();
     println!("copies: {copies}");
     assert!(copies.delivered > 100, "the shadow was not healthy: {copies}");
-    judge(&conversations, &list, [&direct, &routed, &mirrored]);
+    check(&conversations, &list, [&direct, &routed, &mirrored]);
 }
 
-fn judge(conversations: &[Conversation], list: &AllowList, seen: [&Seen; 3]) {
+fn check(conversations: &[Conversation], list: &AllowList, seen: [&Outcomes; 3]) {
     let (mut equal, mut reasons, mut failures) = (0, Vec::new(), Vec::new());
     for conversation in conversations {
         let name = conversation.name.as_str();
         let [direct, routed, mirrored] = seen.map(|seen| Trace::of(conversation, &seen[name]));
-        match list.judge(name, &direct, &routed) {
+        match list.check(name, &direct, &routed) {
             Verdict::Equal => equal += 1,
             Verdict::Allowed(why) => reasons.push(why),
             Verdict::Failed(why) => failures.push(format!("{name}\n{why}    direct:\n{direct}")),
@@ -73,12 +74,12 @@ fn the_primary_never_gets_an_ambiguous_request() {
     assert!(cases.len() >= 60, "{} cases", cases.len());
     let stage = Stage::create("ambiguous", cases.len()).unwrap();
     let _agent = stage.agent().unwrap();
-    for way in [Way::Routed, Way::Mirrored] {
+    for way in [ClientPath::Routed, ClientPath::Mirrored] {
         let text = stage.run(Path::new(CONVERSE), "ambiguous", way).unwrap();
-        let seen: BTreeMap<String, ambiguous::Seen> = serde_json::from_str(&text).unwrap();
+        let seen: BTreeMap<String, ambiguous::Observed> = serde_json::from_str(&text).unwrap();
         let failures: Vec<_> = cases
             .iter()
-            .filter_map(|case| case.judge(&seen[&case.name]).err())
+            .filter_map(|case| case.check(&seen[&case.name]).err())
             .map(|error| error.to_string())
             .collect();
         println!("{way:?}: {} cases, {} fail", cases.len(), failures.len());

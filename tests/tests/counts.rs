@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use mirror_tests::{Agent, Copies, Echo, Pair, Pod, Service, manifest::Rule};
+use mirror_tests::{Agent, Copies, Echo, Pair, manifest::Rule, pair::to_primary};
 use serde_json::{Value, json};
 
 /// A pair with its two servers.
@@ -16,8 +16,7 @@ struct Stage {
 impl Stage {
     fn new(name: &str) -> Self {
         let pair = Pair::create(name).unwrap();
-        let [primary, shadow] =
-            [&pair.primary, &pair.shadow].map(|pod| Echo::start(&pair.node, pod).unwrap());
+        let [primary, shadow] = pair.echoes().unwrap();
         Self { primary, shadow, pair }
     }
 
@@ -31,17 +30,9 @@ impl Stage {
 
     /// GETs over eight connections; all must be answered with 200.
     fn send(&self, tag: &str, count: usize) {
-        let (count_text, rate) = (count.to_string(), "2500");
-        let args = ["web", "8000", tag, &count_text, "8", rate, "0"];
-        let result = self.pair.script("load.py", &args).unwrap();
-        assert_eq!(result["errors"], json!([]));
-        assert_eq!(result["ok"].as_array().unwrap().len(), count, "{}", result["closed"]);
+        self.pair.load(tag, count, 2500, 0).unwrap();
         assert_eq!(self.primary.wait(&format!("id={tag}-"), count).unwrap().len(), count);
     }
-}
-
-fn to_primary() -> Rule {
-    Rule::to("primary", 80)
 }
 
 fn targets(echo: &Echo) -> HashSet<String> {
@@ -75,7 +66,7 @@ fn a_quarter_of_ten_thousand() {
 #[test]
 fn two_halves_are_drawn_on_their_own() {
     let stage = Stage::new("halves");
-    let (pod, _service) = another(&stage.pair, "other");
+    let (pod, _service) = stage.pair.another("other").unwrap();
     let other = Echo::start(&stage.pair.node, &pod).unwrap();
     let rule = to_primary().mirror_percent("shadow", 80, 50).mirror_percent("other", 80, 50);
     let agent = stage.agent(rule, &[]);
@@ -90,14 +81,6 @@ fn two_halves_are_drawn_on_their_own() {
     assert!([&first, &second].iter().all(|set| (4750..=5250).contains(&set.len())));
 }
 
-/// One more pod with a Service of its name on port 80.
-fn another(pair: &Pair, name: &str) -> (Pod, Service) {
-    let pod = pair.node.pod(name).unwrap();
-    let service = pair.node.service(name, 80, 80, &[&pod]).unwrap();
-    pair.node.routes().write(&format!("{name}.yaml"), &service.manifest()).unwrap();
-    (pod, service)
-}
-
 #[test]
 fn a_fraction_is_finer_than_a_percentage() {
     let stage = Stage::new("fraction");
@@ -108,16 +91,18 @@ fn a_fraction_is_finer_than_a_percentage() {
         ))
     };
     let agent = stage.agent(mirror("numerator: 5\n    denominator: 1000"), &[]);
-    stage.send("fine", 4000);
+    stage.send("fine", 20_000);
     let fine = none_lost(&agent);
-    // 20 expected, standard deviation 4.5.
-    assert!((1..=43).contains(&fine), "{fine}");
+    // 100 expected, standard deviation 10. A fair draw is outside of this in 4 of 10 million runs; a
+    // draw of 1 in 100 (200 expected), as if the fraction were rounded up to a percentage, is inside
+    // in 4 of 10,000.
+    assert!((54..=154).contains(&fine), "{fine}");
     // The denominator is 100 when left out.
     stage.pair.apply(&agent, &[mirror("numerator: 60")]).unwrap();
     stage.send("coarse", 3000);
     let coarse = none_lost(&agent) - fine;
-    println!("5/1000 of 4,000: {fine}; 60/100 of 3,000: {coarse}");
-    // 1,800 expected, standard deviation 26.8.
+    println!("5/1000 of 20,000: {fine}; 60/100 of 3,000: {coarse}");
+    // 1,800 expected, standard deviation 26.8: outside in 5 of 10 million runs.
     assert!((1666..=1934).contains(&coarse), "{coarse}");
 }
 

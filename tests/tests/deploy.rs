@@ -12,8 +12,8 @@ use mirror_tests::{
     eventually,
 };
 
-/// CAP_DAC_OVERRIDE (1), CAP_NET_ADMIN (12), CAP_SYS_PTRACE (19), CAP_SYS_ADMIN (21).
-const AGENT_CAPABILITIES: &str = "0000000000281002";
+/// CAP_NET_ADMIN (12), CAP_SYS_PTRACE (19), CAP_SYS_ADMIN (21).
+const AGENT_CAPABILITIES: &str = "0000000000281000";
 
 #[test]
 fn what_is_installed_gets_ready_with_what_the_manifests_name() {
@@ -30,6 +30,11 @@ fn what_is_installed_gets_ready_with_what_the_manifests_name() {
     let agent = status(&plane, "daemonset/mirror-agent");
     assert!(agent.contains(&format!("CapEff:\t{AGENT_CAPABILITIES}\n")), "{agent}");
     assert!(agent.contains("NoNewPrivs:\t1\n"), "{agent}");
+    let mounts = inside(&plane, "daemonset/mirror-agent", "/proc/self/mountinfo");
+    for folder in [" /sys/fs/cgroup", " /var/log/pods"] {
+        let mount = mounts.lines().find(|mount| mount.contains(&format!("{folder} ")));
+        assert!(mount.is_some_and(|mount| mount.contains(" ro,")), "{folder}: {mounts}");
+    }
     let controller = status(&plane, "deployment/mirror-controller");
     assert!(controller.contains("CapEff:\t0000000000000000\n"), "{controller}");
     assert!(controller.contains("Uid:\t65532\t"), "{controller}");
@@ -44,7 +49,12 @@ fn what_is_installed_gets_ready_with_what_the_manifests_name() {
 
 /// What a process that is run in a workload's first pod may do.
 fn status(plane: &ControlPlane<'_>, workload: &str) -> String {
-    let args = ["-n", NAMESPACE, "exec", workload, "--", "/bin/cat", "/proc/self/status"];
+    inside(plane, workload, "/proc/self/status")
+}
+
+/// A file as a process in a workload's first pod reads it.
+fn inside(plane: &ControlPlane<'_>, workload: &str, file: &str) -> String {
+    let args = ["-n", NAMESPACE, "exec", workload, "--", "/bin/cat", file];
     plane.kubectl(&args, "").unwrap()
 }
 
@@ -67,8 +77,8 @@ fn assert_rights(plane: &ControlPlane<'_>, account: &str, roles: &[&[&str]]) {
     assert!(requests.len() > 5, "{requests:?}");
     for request in &requests {
         assert_ne!(request.code, 403, "{request:?}");
-        let asked = format!("{} {}", request.verb, request.resource);
-        assert!(roles.contains(&asked), "{asked} is not in {roles:?}");
+        let requested = format!("{} {}", request.verb, request.resource);
+        assert!(roles.contains(&requested), "{requested} is not in {roles:?}");
     }
     // A right that nobody uses is one too many; those of rare occasions aside.
     let used =

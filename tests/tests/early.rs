@@ -1,4 +1,4 @@
-//! Early final answers: a primary answers 413 to an upload of 64 MiB that it does not read, and
+//! Early final responses: a primary answers 413 to an upload of 64 MiB that it does not read, and
 //! ends the connection in every way that destroys answers on their way. The client gets each one.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
@@ -25,7 +25,7 @@ const MIB: u64 = 64;
 const ANSWER: &[u8] =
     b"HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
 
-/// How a primary ends the connection behind its answer.
+/// How a primary ends the connection behind its response.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     /// close(2) with bytes unread: the kernel sends RST at once.
@@ -73,7 +73,7 @@ impl Ending {
     }
 }
 
-/// How often each answer came to a client that reads while it sends.
+/// How often each response came to a client that reads while it sends.
 fn curl(client: &Pod, url: &str) -> BTreeMap<String, usize> {
     let file = client.hosts().with_file_name("upload");
     let script = format!(
@@ -82,12 +82,12 @@ fn curl(client: &Pod, url: &str) -> BTreeMap<String, usize> {
         file.display()
     );
     let output = client.run(&["sh", "-c", &script], Duration::from_secs(120)).unwrap();
-    let mut answers = BTreeMap::new();
+    let mut responses = BTreeMap::new();
     for line in output.stdout.lines() {
         let (body, status) = line.rsplit_once(' ').unwrap();
-        *answers.entry(format!("{status} {body}")).or_default() += 1;
+        *responses.entry(format!("{status} {body}")).or_default() += 1;
     }
-    answers
+    responses
 }
 
 /// The same for one that reads only when it can send no more.
@@ -99,7 +99,7 @@ fn simple(client: &Pod, url: &str) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn early_answers_arrive_a_hundred_times_of_a_hundred() {
+fn early_responses_arrive_a_hundred_times_of_a_hundred() {
     let node = Node::create("early").unwrap();
     let (client, primary) = (node.pod("client").unwrap(), node.pod("primary").unwrap());
     let shadow = node.pod("shadow").unwrap();
@@ -122,10 +122,13 @@ fn early_answers_arrive_a_hundred_times_of_a_hundred() {
     for (ending, port) in ENDINGS {
         for way in ["plain", "mirrored"] {
             let url = format!("http://{way}-{port}/upload");
-            let answers = [curl(&client, &url), simple(&client, &url)];
-            println!("{ending:?}, {way}: curl {:?}, simple client {:?}", answers[0], answers[1]);
+            let responses = [curl(&client, &url), simple(&client, &url)];
+            println!(
+                "{ending:?}, {way}: curl {:?}, simple client {:?}",
+                responses[0], responses[1]
+            );
             let expected = [all(COUNT), all(SIMPLE_COUNT)];
-            assert_eq!(answers, expected, "{ending:?} {way}\n{}", agent.log());
+            assert_eq!(responses, expected, "{ending:?} {way}\n{}", agent.log());
         }
     }
     let mirrored = ENDINGS.len() * (COUNT + SIMPLE_COUNT);

@@ -3,7 +3,12 @@
 //! without a mirror, and of no agent at all, measured in turns within one run.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
-use std::{fmt::Write as _, fs, path::Path, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 use mirror_tests::{
     Agent, Copies, Load, Node, Pod, Process, Service, Shape, Signal, Wrk,
@@ -12,7 +17,7 @@ use mirror_tests::{
     usage,
 };
 
-/// Requests that each fault has to bear, and how many wait for an answer at a time.
+/// Requests that each fault has to bear, and how many wait for a response at a time.
 const REQUESTS: u64 = 20_000;
 const CONCURRENCY: u32 = 64;
 
@@ -28,6 +33,14 @@ const GOAL: f64 = 1.2;
 /// were wanted by ten threads of others, and for a shadow without endpoints, that is for none), but
 /// a shadow that is waited for shows as 1 s and more.
 const BOUND: Duration = Duration::from_millis(500);
+
+/// How many times as slow as beside a healthy shadow it may be beside a bad one: medians of rounds in
+/// turns, so that both see the same machine. A shadow that is waited for shows as far more.
+const SLOWER: f64 = 2.0;
+
+/// Rounds of the healthy and of the bad shadow, one after the other, that decide where the first rounds
+/// are beyond [`SLOWER`]: they may have seen another machine.
+const ROUNDS_IN_DOUBT: usize = 6;
 
 /// All budgets of copies together, the default of `--budget-agent`.
 const BUDGET: u64 = 64 << 20;
@@ -81,6 +94,7 @@ fn no_shadow_harms_the_primary() {
     let captured: Vec<_> = variants[1..].iter().map(|variant| &variant.from).collect();
     let agent = Agent::start(&node, &captured, &[]).unwrap();
     let peak = measure(&node, &agent, &mut variants);
+    let slowest = relative(&node, &mut variants);
 
     let table = table(&agent, &variants, peak);
     println!("{table}");
@@ -95,6 +109,67 @@ fn no_shadow_harms_the_primary() {
         }
     }
     assert!(peak < BUDGET, "the agent grew by {peak} bytes");
+    for (name, slower) in slowest {
+        println!("{name:<18} {slower} (at most {SLOWER})");
+        assert!(slower.most() <= SLOWER, "beside {name} all is slower than healthy: {slower}");
+    }
+}
+
+/// How much slower requests are beside a bad shadow than beside a healthy one.
+struct Slowdown {
+    flood_mean: f64,
+    flood_p50: f64,
+    paced_p50: f64,
+}
+
+impl Slowdown {
+    fn between(bad: &Variant, healthy: &Variant) -> Self {
+        let p50 = |loads: &[Load]| median(loads.iter().map(|load| load.p50.as_secs_f64()));
+        // As many connections wait all the time: the mean is their number divided by the rate.
+        let mean = |loads: &[Load]| median(loads.iter().map(|load| 1.0 / load.rate));
+        Self {
+            flood_mean: mean(&bad.flood) / mean(&healthy.flood),
+            flood_p50: p50(&bad.flood) / p50(&healthy.flood),
+            paced_p50: p50(&bad.paced) / p50(&healthy.paced),
+        }
+    }
+
+    fn most(&self) -> f64 {
+        self.flood_mean.max(self.flood_p50).max(self.paced_p50)
+    }
+}
+
+impl fmt::Display for Slowdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flood_mean, flood_p50, paced_p50 } = self;
+        write!(f, "flood: mean x{flood_mean:.2}, p50 x{flood_p50:.2}; paced: p50 x{paced_p50:.2}")
+    }
+}
+
+/// Each bad shadow beside the healthy one; measured again, in turns, where the first rounds leave a
+/// doubt.
+fn relative(node: &Node, variants: &mut [Variant]) -> Vec<(&'static str, Slowdown)> {
+    let wrk = Wrk::new(node);
+    let (others, bad) = variants.split_at_mut(3);
+    let healthy = &mut others[2];
+    let decide = |variant: &mut Variant| {
+        let first = Slowdown::between(variant, healthy);
+        if first.most() <= SLOWER {
+            return (variant.name, first);
+        }
+        println!("{} once more: {first}", variant.name);
+        for _ in 0..ROUNDS_IN_DOUBT {
+            for side in [&mut *healthy, &mut *variant] {
+                let run =
+                    |shape| wrk.run(&side.from, &side.url, shape, CONCURRENCY, ROUND).unwrap();
+                let (paced, flood) = (run(Shape::Paced), run(Shape::Get));
+                side.paced.push(paced);
+                side.flood.push(flood);
+            }
+        }
+        (variant.name, Slowdown::between(variant, healthy))
+    };
+    bad.iter_mut().map(decide).collect()
 }
 
 /// Runs the variants in turns, each round beginning with another one; the agent's growth.
@@ -161,7 +236,7 @@ fn table(agent: &Agent<'_>, variants: &[Variant], peak: u64) -> String {
     for Variant { name, flood, paced, shadow, .. } in variants {
         let Some(Shadow { service, .. }) = shadow else { continue };
         let service = format!("default/{}:80", service.name);
-        // An answer that never comes is waited for 15 s.
+        // A response that never comes is waited for 15 s.
         let copies = Copies::settled_for(agent, &service).unwrap();
         assert!(copies.selected >= requests(flood) + requests(paced), "{name}: {copies}");
         let _ = writeln!(text, "{name:<18} {copies}");

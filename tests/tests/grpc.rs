@@ -36,10 +36,7 @@ fn same(mode: &str, calls: usize) {
     let (pair, [primary, shadow]) = stage(mode);
     let direct = client(&pair, mode, "direct");
     let before = primary.wait("\"direct-", calls).unwrap();
-    // Messages of 16 MiB come at the full speed of memory: a shadow that lags behind has its copy
-    // cut beyond its budget, which is not what this is about.
-    let flags = ["--budget-request", "24MiB", "--budget-backend", "64MiB"];
-    let agent = pair.mirroring(&[&flags[..], &["--budget-agent", "64MiB"]].concat()).unwrap();
+    let agent = pair.mirroring(&[]).unwrap();
     let captured = client(&pair, mode, "captured");
     assert_eq!(captured, direct, "{}", agent.log());
     let after = primary.wait("\"captured-", calls).unwrap();
@@ -155,7 +152,7 @@ fn an_agent_that_ends_costs_no_call() {
         client.join().unwrap().unwrap()
     });
     println!("{got}");
-    // GOAWAY first, then the answers to what was on its way; the next connection is a direct one.
+    // GOAWAY first, then the responses to what was on its way; the next connection is a direct one.
     let calls = got["codes"]["OK"].as_u64().unwrap();
     assert_eq!(got["codes"], json!({ "OK": calls }), "{}", agent.log());
     primary.wait("\"end-steady", usize::try_from(calls).unwrap()).unwrap();
@@ -201,13 +198,13 @@ fn a_shadow_that_stops_reading_never_slows_the_primarys_stream() {
     }
     let growth = usage::peak_rss(agent.pid()).unwrap().saturating_sub(before) >> 20;
     println!("the agent's RSS grew by {growth} MiB");
-    assert!(growth < 32, "what a shadow does not take is not kept");
+    assert!(growth < 32 + 16, "a copy holds more than half of what the agent may");
     let [_, healthy, stalled, stopped] = best;
     println!("of the unmirrored: healthy {healthy:.2}, stalled {stalled:.2}, stopped {stopped:.2}");
     assert!(stalled.min(stopped) >= 0.7, "{best:?}");
     let seen = primary.wait("flow-stream", 4 * ROUNDS).unwrap();
     assert!(seen.iter().all(|line| line["messages"] == MESSAGES), "{seen:?}");
-    // It was mirrored indeed. A copy counts as delivered when its answer begins, which all shadows
+    // It was mirrored indeed. A copy counts as delivered when its response begins, which all shadows
     // see to at once, unless it was too far behind already.
     let copies = Copies::settled(&agent).unwrap();
     let losses = Copies::losses(&agent).unwrap();

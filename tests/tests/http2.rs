@@ -64,9 +64,7 @@ fn curl_sees_no_difference() {
     let direct = curl(&pair, "direct", &upload);
     // The upload comes at the full speed of memory: a shadow that lags behind has its copy cut
     // beyond its budget, which is not what this is about.
-    let flags =
-        ["--budget-request", "80MiB", "--budget-backend", "100MiB", "--budget-agent", "100MiB"];
-    let agent = pair.mirroring(&flags).unwrap();
+    let agent = pair.mirroring(&["--budget-agent", "160MiB"]).unwrap();
     let captured = curl(&pair, "captured", &upload);
     assert_eq!(direct, captured, "{}", agent.log());
     assert!(captured[3].contains("\"length\": 67108864"), "{}", captured[3]);
@@ -77,7 +75,8 @@ fn curl_sees_no_difference() {
         |lines: &[Value]| lines.iter().map(|line| line["headers"].clone()).collect::<Vec<_>>();
     assert_eq!(headers(&before), headers(&after), "no field is added or lost");
     assert!(after.iter().all(|line| line["authority"] == "web:8000"), "{after:?}");
-    let copied = shadow.wait("id=captured-", 6).unwrap();
+    let copied = shadow.wait("id=captured-", 6);
+    let copied = copied.unwrap_or_else(|e| panic!("{e:#} {}", Copies::losses(&agent).unwrap()));
     assert_eq!(alike(&copied), alike(&after));
     assert!(copied.iter().all(|line| line["authority"] == "web-shadow:8000"), "{copied:?}");
     all_copied(&agent, 6);
@@ -127,13 +126,18 @@ fn nginx_says_goaway_after_every_hundred_requests() {
     let pair = Pair::create("h2goaway").unwrap();
     let [primary, shadow] = Nginx::both(&pair, 100).unwrap();
     let agent = pair.mirroring(&[]).unwrap();
-    h2load(&pair, &["-n3000", "-c4", "-m8", "--rps=250", "http://web:8000/"], 3000);
+    // The client's connection ends with the primary's when nothing is under way: h2load would take
+    // the rest of its requests for failed, as it does without us.
+    for _ in 0..20 {
+        let got = pair.peer("h2_parallel.py", &["web", "8000", "119", "/{}"]).unwrap();
+        assert_eq!(got["statuses"], json!({ "200": 119 }), "{got}\n{}", agent.log());
+    }
     let copies = Copies::settled(&agent).unwrap();
     println!("{copies}\n{}", Copies::losses(&agent).unwrap());
-    assert_eq!(agent.parsed("http2").unwrap(), 3000);
-    assert_eq!(primary.count(), 3000, "{}", agent.log());
-    assert_eq!(copies.delivered, 3000, "{}\n{}", Copies::losses(&agent).unwrap(), agent.log());
-    assert_eq!(shadow.count(), 3000);
+    assert_eq!(agent.parsed("http2").unwrap(), 2400);
+    assert_eq!(primary.count(), 2400, "{}", agent.log());
+    assert_eq!(copies.delivered, 2400, "{}\n{}", Copies::losses(&agent).unwrap(), agent.log());
+    assert_eq!(shadow.count(), 2400);
 }
 
 #[test]
@@ -156,9 +160,7 @@ fn nodes_client_and_server_see_no_difference() {
     let pair = Pair::create("h2node").unwrap();
     let [primary, shadow] = Peer::both(&pair, "h2_server.js", &[]).unwrap();
     let direct = pair.peer("h2_client.js", &["web", "8000", "direct"]).unwrap();
-    // 8 MB of bodies come at once.
-    let flags = ["--budget-backend", "32MiB", "--budget-agent", "32MiB"];
-    let agent = pair.mirroring(&flags).unwrap();
+    let agent = pair.mirroring(&[]).unwrap();
     let captured = pair.peer("h2_client.js", &["web", "8000", "captured"]).unwrap();
     assert_eq!(captured, direct, "{}", agent.log());
     assert_eq!(captured["cancelled"], 8, "{captured}");

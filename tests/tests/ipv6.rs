@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mirror_tests::{
     Agent, Copies, Echo, Node, Pair, Pod, Service, eventually,
-    manifest::{Route, Rule},
+    manifest::{CONSENT, Route, Rule},
     pair::{config, script},
 };
 use serde_json::{Value, json};
@@ -139,6 +139,7 @@ fn a_headless_service_is_captured_by_its_ipv6_endpoints_and_datagrams_are_not() 
         lines.join("\n").replace(&service.cluster_ip.to_string(), "None") + "\n"
     };
     let pods = pair.node.dual_service("pods", 80, 80, &[&pair.primary]).unwrap();
+    pair.node.routes().write("namespace.yaml", CONSENT).unwrap();
     pair.node.routes().write("pods.yaml", &headless(&pods)).unwrap();
     let rule = Rule::to("pods", 80).mirror("shadow", 80);
     pair.node
@@ -230,7 +231,7 @@ fn endpoints_of_the_other_family_are_better_than_none() {
     let manifests = backend.manifest() + "---\n" + &copies.manifest();
     pair.node.routes().write("more.yaml", &manifests).unwrap();
     pair.write(&[Rule::to("backend", 80).mirror("copies", 80)]).unwrap();
-    let _agent = pair.agent(&[]).unwrap();
+    let _agent = pair.agent(&["--endpoints", "mirror"]).unwrap();
     for (family, tag) in [("-4", "four"), ("-6", "six")] {
         send(&pair.client, family, tag, 20);
         let seen = primary.wait(&format!("id={tag}-"), 20).unwrap();
@@ -241,7 +242,7 @@ fn endpoints_of_the_other_family_are_better_than_none() {
 }
 
 #[test]
-fn copies_leave_from_the_pod_over_ipv6_when_told_to() {
+fn copies_leave_from_the_pod_over_ipv6_when_configured() {
     let pair = Pair::dual("frompod").unwrap();
     let [_primary, shadow] = echoes(&pair);
     let _agent = pair.mirroring(&["--shadow-from", "pod"]).unwrap();

@@ -21,7 +21,7 @@ const NOTICED_LOST: f64 = 1.0;
 const RESTORED: f64 = 3.0;
 
 /// A client, a primary behind a dual-stack Service, and a route that marks what the agent carries.
-struct Bed {
+struct TestBed {
     app: Pod,
     _primary: Pod,
     _echo: Process,
@@ -30,7 +30,7 @@ struct Bed {
     node: Node,
 }
 
-impl Bed {
+impl TestBed {
     fn new(name: &str) -> Self {
         let node = Node::create(name).unwrap();
         let (app, primary) = (node.pod("app").unwrap(), node.pod("primary").unwrap());
@@ -108,13 +108,13 @@ fn all_by(events: &Events, from: f64, to: f64, via: &str) {
 
 #[test]
 fn ipv6_of_lo_is_toggled() {
-    let bed = Bed::new("toggle");
-    let agent = bed.agent("agent", &[]);
-    let (v4, v6, (off, on)) = bed.under_load(10, || {
-        let off = bed.shell("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    let test_bed = TestBed::new("toggle");
+    let agent = test_bed.agent("agent", &[]);
+    let (v4, v6, (off, on)) = test_bed.under_load(10, || {
+        let off = test_bed.shell("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
         sleep(Duration::from_secs(2));
         assert_eq!(ipv6_state(&agent), "off");
-        let on = bed.shell("echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
+        let on = test_bed.shell("echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
         (off, on)
     });
     println!("IPv6 of lo off and on: {}", v6.summary());
@@ -132,13 +132,13 @@ fn ipv6_of_lo_is_toggled() {
 
 #[test]
 fn lo_goes_down_and_up() {
-    let bed = Bed::new("lo");
-    let agent = bed.agent("agent", &[]);
-    let (v4, v6, (down, up)) = bed.under_load(10, || {
-        let down = bed.shell("ip link set lo down");
+    let test_bed = TestBed::new("lo");
+    let agent = test_bed.agent("agent", &[]);
+    let (v4, v6, (down, up)) = test_bed.under_load(10, || {
+        let down = test_bed.shell("ip link set lo down");
         sleep(Duration::from_secs(2));
         assert_eq!(ipv6_state(&agent), "off");
-        (down, bed.shell("ip link set lo up"))
+        (down, test_bed.shell("ip link set lo up"))
     });
     for (events, family) in [(&v4, "IPv4"), (&v6, "IPv6")] {
         println!("lo down and up, {family}: {}", events.summary());
@@ -155,14 +155,14 @@ fn lo_goes_down_and_up() {
 /// All of it, the pod's address as well: IPv6 has nowhere to go, and is back when it has.
 #[test]
 fn ipv6_is_disabled_and_enabled() {
-    let bed = Bed::new("disable");
-    let agent = bed.agent("agent", &[]);
-    let (v4, v6, on) = bed.under_load(10, || {
-        bed.shell("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let test_bed = TestBed::new("disable");
+    let agent = test_bed.agent("agent", &[]);
+    let (v4, v6, on) = test_bed.under_load(10, || {
+        test_bed.shell("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
         sleep(Duration::from_secs(2));
         assert_eq!(ipv6_state(&agent), "absent");
-        bed.shell("echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
-        bed.app.give_ipv6().unwrap();
+        test_bed.shell("echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+        test_bed.app.give_ipv6().unwrap();
         now()
     });
     println!("IPv6 disabled and enabled: {}", v6.summary());
@@ -174,13 +174,13 @@ fn ipv6_is_disabled_and_enabled() {
 
 #[test]
 fn killed_and_started_again() {
-    let bed = Bed::new("kill6");
-    let mut agent = bed.agent("agent", &[]);
-    let (v6, (killed, _agent)) = bed.under_load_v6(8, || {
+    let test_bed = TestBed::new("kill6");
+    let mut agent = test_bed.agent("agent", &[]);
+    let (v6, (killed, _agent)) = test_bed.under_load_v6(8, || {
         let killed = now();
         agent.kill().unwrap();
         sleep(Duration::from_millis(2500));
-        (killed, bed.agent("agent2", &[]))
+        (killed, test_bed.agent("agent2", &[]))
     });
     println!("SIGKILL, IPv6: {}", v6.summary());
     println!(
@@ -195,10 +195,10 @@ fn killed_and_started_again() {
 
 #[test]
 fn upgraded() {
-    let bed = Bed::new("upgrade6");
-    let mut first = bed.agent("agent", &[]);
-    let (v6, (gone, _second)) = bed.under_load_v6(12, || {
-        let second = bed.agent("agent2", &["--admin", "127.0.0.1:15921"]);
+    let test_bed = TestBed::new("upgrade6");
+    let mut first = test_bed.agent("agent", &[]);
+    let (v6, (gone, _second)) = test_bed.under_load_v6(12, || {
+        let second = test_bed.agent("agent2", &["--admin", "127.0.0.1:15921"]);
         sleep(Duration::from_secs(1));
         let status = first.stop(Duration::from_secs(30)).unwrap();
         assert_eq!(status.code(), Some(0), "{}", first.log());

@@ -94,9 +94,9 @@ fn wait_for(api: &Api<'_>, route: &str, kind: &str, reason: &str) -> Value {
 /// Points the route's only rule at a Service.
 fn lead_to(api: &Api<'_>, service: &str) {
     let rules = json!([{"backendRefs": [{"name": service, "port": 80}]}]);
-    let (status, answer) =
+    let (status, response) =
         api.patch(&format!("{ROUTES}/shop"), &json!({"spec": {"rules": rules}})).unwrap();
-    assert_eq!(status, 200, "{answer}");
+    assert_eq!(status, 200, "{response}");
 }
 
 /// Our Events.
@@ -117,8 +117,8 @@ fn assert_rights(plane: &ControlPlane<'_>, account: &Account) {
     assert!(requests.len() > 5, "{requests:?}");
     for request in &requests {
         assert_ne!(request.code, 403, "{request:?}");
-        let asked = format!("{} {}", request.verb, request.resource);
-        assert!(roles.contains(&asked), "{asked} is not in {roles:?}");
+        let requested = format!("{} {}", request.verb, request.resource);
+        assert!(roles.contains(&requested), "{requested} is not in {roles:?}");
     }
 }
 
@@ -142,7 +142,7 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     let events = || events(&api);
     eventually("three Events", SOON, || events().len() == 3).unwrap();
     let written = controller.written();
-    // A controller that starts anew looks at everything again, and has nothing to add.
+    // A controller that starts again looks at everything again, and has nothing to add.
     assert_eq!(controller.stop().unwrap(), Some(0), "{}", controller.log());
     assert_rights(&plane, &controller.account);
     let mut second = Controller::start(&node, &plane, "second", 15921).unwrap();
@@ -192,8 +192,8 @@ fn write_parents(api: &Api<'_>, change: impl FnOnce(&mut Vec<Value>)) -> bool {
     change(&mut list);
     let version = &route["metadata"]["resourceVersion"];
     let patch = json!({"metadata": {"resourceVersion": version}, "status": {"parents": list}});
-    let (status, answer) = api.patch(&format!("{ROUTES}/shop/status"), &patch).unwrap();
-    assert!(matches!(status, 200 | 409), "{status}: {answer}");
+    let (status, response) = api.patch(&format!("{ROUTES}/shop/status"), &patch).unwrap();
+    assert!(matches!(status, 200 | 409), "{status}: {response}");
     status == 200
 }
 
@@ -286,6 +286,24 @@ fn now() -> String {
     date.unwrap().trim().to_owned()
 }
 
+/// It asks for the Lease again, and writes nothing.
+fn writes_nothing_since(controller: &Controller<'_>, plane: &ControlPlane<'_>, stopped: &str) {
+    let later = controller.account.requests(plane).unwrap();
+    let later: Vec<_> =
+        later.into_iter().filter(|request| request.time.as_str() > stopped).collect();
+    assert!(!later.is_empty(), "it is back, and asks for the Lease");
+    let writes = ["patch", "create", "update"];
+    let done = |code| (200..300).contains(&code);
+    let wrote: Vec<_> = later
+        .iter()
+        .filter(|request| writes.contains(&request.verb.as_str()) && done(request.code))
+        .collect();
+    assert!(wrote.is_empty(), "{wrote:?}");
+    let status: Vec<_> =
+        later.iter().filter(|request| request.resource.ends_with("/status")).collect();
+    assert!(status.is_empty(), "not even tried: {status:?}");
+}
+
 /// Goal: under 12 s.
 #[test]
 fn a_killed_or_stopped_leader_is_replaced_and_writes_nothing_when_it_is_back() {
@@ -329,20 +347,7 @@ fn a_killed_or_stopped_leader_is_replaced_and_writes_nothing_when_it_is_back() {
             second.signal(Signal::SIGCONT).unwrap();
             thread::sleep(Duration::from_secs(5));
             assert!(!second.leads() && third.leads() && third.is(&holder(&api)));
-            let later = second.account.requests(&plane).unwrap();
-            let later: Vec<_> =
-                later.into_iter().filter(|request| request.time > stopped).collect();
-            assert!(!later.is_empty(), "it is back, and asks for the Lease");
-            let writes = ["patch", "create", "update"];
-            let done = |code| (200..300).contains(&code);
-            let wrote: Vec<_> = later
-                .iter()
-                .filter(|request| writes.contains(&request.verb.as_str()) && done(request.code))
-                .collect();
-            assert!(wrote.is_empty(), "{wrote:?}");
-            let status: Vec<_> =
-                later.iter().filter(|request| request.resource.ends_with("/status")).collect();
-            assert!(status.is_empty(), "not even tried: {status:?}");
+            writes_nothing_since(&second, &plane, &stopped);
             for account in [&first.account, &second.account, &third.account] {
                 assert_rights(&plane, account);
             }
@@ -372,8 +377,36 @@ fn route_and_service(number: usize) -> (String, Value, Value) {
 }
 
 fn create(api: &Api<'_>, path: &str, object: &Value) {
-    let (status, answer) = api.post(path, object).unwrap();
-    assert_eq!(status, 201, "{path}: {answer}");
+    let (status, response) = api.post(path, object).unwrap();
+    assert_eq!(status, 201, "{path}: {response}");
+}
+
+/// So many routes and Services, four at a time.
+fn create_routes(api: &Api<'_>, count: usize) {
+    thread::scope(|scope| {
+        for part in 0..4 {
+            scope.spawn(move || {
+                for number in (part..count).step_by(4) {
+                    let (namespace, service, route) = route_and_service(number);
+                    create(api, &format!("/api/v1/namespaces/{namespace}/services"), &service);
+                    let group = "/apis/gateway.networking.k8s.io/v1";
+                    create(api, &format!("{group}/namespaces/{namespace}/httproutes"), &route);
+                }
+            });
+        }
+    });
+}
+
+fn watches_each_kind_once(controller: &Controller<'_>, plane: &ControlPlane<'_>) {
+    let requests = controller.account.requests(plane).unwrap();
+    let kinds = ["services", "endpointslices", "httproutes", "referencegrants"];
+    for kind in kinds {
+        let of_kind = requests.iter().filter(|request| request.resource.ends_with(kind));
+        // A server that has just learnt of a CRD answers with 429 at first.
+        let watches = of_kind.filter(|request| request.verb == "watch" && request.code == 200);
+        let watches: Vec<_> = watches.collect();
+        assert_eq!(watches.len(), 1, "{kind}: {watches:?}");
+    }
 }
 
 /// 1,000 routes over 50 namespaces: each is written once, and then nothing is.
@@ -392,19 +425,7 @@ fn a_burst_of_routes_is_written_once_each() {
         create(&api, "/api/v1/namespaces", &namespace);
     }
     let start = Instant::now();
-    thread::scope(|scope| {
-        for part in 0..4 {
-            let api = &api;
-            scope.spawn(move || {
-                for number in (part..ROUTES).step_by(4) {
-                    let (namespace, service, route) = route_and_service(number);
-                    create(api, &format!("/api/v1/namespaces/{namespace}/services"), &service);
-                    let group = "/apis/gateway.networking.k8s.io/v1";
-                    create(api, &format!("{group}/namespaces/{namespace}/httproutes"), &route);
-                }
-            });
-        }
-    });
+    create_routes(&api, ROUTES);
     let created = start.elapsed();
     let known = || controller.metric("mirror_controller_routes", &[]);
     let unwritten = || controller.metric("mirror_controller_routes_unwritten", &[]);
@@ -446,13 +467,5 @@ fn a_burst_of_routes_is_written_once_each() {
     assert!(controller.written() < all * 1.2, "{} writes", controller.written());
     assert_eq!(outcome("failed"), 0.0, "{}", controller.log());
     assert!(rss < 100 << 20, "{rss}");
-    let requests = controller.account.requests(&plane).unwrap();
-    let kinds = ["services", "endpointslices", "httproutes", "referencegrants"];
-    for kind in kinds {
-        let of_kind = requests.iter().filter(|request| request.resource.ends_with(kind));
-        // A server that has just learnt of a CRD answers with 429 at first.
-        let watches = of_kind.filter(|request| request.verb == "watch" && request.code == 200);
-        let watches: Vec<_> = watches.collect();
-        assert_eq!(watches.len(), 1, "{kind}: {watches:?}");
-    }
+    watches_each_kind_once(&controller, &plane);
 }

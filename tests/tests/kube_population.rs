@@ -1,4 +1,4 @@
-//! `mirror agent --source kube` with a large cluster's objects: memory, a list of everything anew,
+//! `mirror agent --source kube` with a large cluster's objects: memory, a list of everything again,
 //! how long a change of a route takes to count, and how many watches that needs.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
@@ -87,8 +87,8 @@ fn route(at: usize) -> (String, Value) {
 
 fn populate(api: &Api<'_>) {
     let create = |path: &str, body: &Value| {
-        let (status, answer) = api.create(path, body).unwrap();
-        assert_eq!(status, 201, "{path}: {answer}");
+        let (status, response) = api.create(path, body).unwrap();
+        assert_eq!(status, 201, "{path}: {response}");
     };
     for at in 0..NAMESPACES {
         create("/api/v1/namespaces", &json!({"metadata": {"name": namespace(at)}}));
@@ -121,8 +121,8 @@ impl Shop {
     /// which adds what starting it takes.
     fn state(&self) -> String {
         let url = format!("http://{}/headers", self.address);
-        let ask = ["curl", "-sS", "-f", "-m", "5", &url];
-        let body = self.app.run(&ask, Duration::from_secs(9)).unwrap().ok().unwrap();
+        let request = ["curl", "-sS", "-f", "-m", "5", &url];
+        let body = self.app.run(&request, Duration::from_secs(9)).unwrap().ok().unwrap();
         ["first", "second"].into_iter().find(|who| body.contains(who)).unwrap_or("nobody").into()
     }
 }
@@ -148,8 +148,8 @@ fn changes(api: &Api<'_>, shop: &Shop) -> Vec<Duration> {
     let change = |at| {
         let state = if at % 2 == 0 { "first" } else { "second" };
         let patch = json!({"spec": {"rules": rules(state)}});
-        let (status, answer) = api.patch(path, &patch).unwrap();
-        assert_eq!(status, 200, "{answer}");
+        let (status, response) = api.patch(path, &patch).unwrap();
+        assert_eq!(status, 200, "{response}");
         let returned = Instant::now();
         while shop.state() != state {
             assert!(returned.elapsed() < Duration::from_secs(10), "change {at} does not count");
@@ -197,7 +197,7 @@ fn synced<'n>(node: &'n Node, plane: &ControlPlane<'_>, account: &Account, app: 
     println!("synced in {:?} with {cost:?} of CPU; {}", start.elapsed(), memory(&agent));
     let watches = watches(plane, account);
     println!("watches: {watches:?}");
-    assert_eq!(watches.len(), 7, "{watches:?}");
+    assert_eq!(watches.len(), 8, "{watches:?}");
     for (resource, count) in watches {
         // One for each of the two CRDs, by name.
         let expected = if resource == "customresourcedefinitions" { 2 } else { 1 };
@@ -206,7 +206,7 @@ fn synced<'n>(node: &'n Node, plane: &ControlPlane<'_>, account: &Account, app: 
     agent
 }
 
-/// Has everything listed anew: a server that was restarted knows no older version.
+/// Has everything listed again: a server that was restarted knows no older version.
 fn relist(plane: &mut ControlPlane<'_>, agent: &Agent<'_>) {
     plane.kill_server().unwrap();
     plane.start_server().unwrap();

@@ -23,7 +23,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A client, a primary and a shadow on the node; the control plane and its objects.
-struct Bed<'n> {
+struct TestBed<'n> {
     node: &'n Node,
     plane: ControlPlane<'n>,
     app: Pod,
@@ -32,7 +32,7 @@ struct Bed<'n> {
     _servers: Vec<(Pod, Process)>,
 }
 
-impl<'n> Bed<'n> {
+impl<'n> TestBed<'n> {
     fn new(node: &'n Node, channel: Channel, server_flags: &[&str]) -> Self {
         let options = Options {
             controllers: false,
@@ -52,11 +52,11 @@ impl<'n> Bed<'n> {
         let service = node.service("shop", 80, 80, &[&servers[0].0]).unwrap();
         let shadow = node.service("shadow", 80, 80, &[&servers[1].0]).unwrap();
         let backend = node.service("primary", 80, 80, &[&servers[0].0]).unwrap();
-        let bed = Self { node, plane, app, service, account, _servers: servers.into() };
-        for manifest in [bed.service.manifest(), backend.manifest(), shadow.manifest()] {
-            bed.apply(&manifest);
+        let test_bed = Self { node, plane, app, service, account, _servers: servers.into() };
+        for manifest in [test_bed.service.manifest(), backend.manifest(), shadow.manifest()] {
+            test_bed.apply(&manifest);
         }
-        bed
+        test_bed
     }
 
     fn apply(&self, manifest: &str) {
@@ -64,7 +64,7 @@ impl<'n> Bed<'n> {
         self.plane.kubectl(&["apply", "--server-side", "-f", "-"], manifest).unwrap();
     }
 
-    /// The route to the primary, whose answers say that the agent carried them; with a mirror.
+    /// The route to the primary, whose responses say that the agent carried them; with a mirror.
     fn route(&self, name: &str) -> String {
         let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
                     value: agent";
@@ -79,11 +79,11 @@ impl<'n> Bed<'n> {
     }
 
     fn is_mirrored(&self, agent: &Agent<'_>) -> bool {
-        let ask = ["curl", "-sS", "-i", "-m", "5", "http://shop/"];
+        let request = ["curl", "-sS", "-i", "-m", "5", "http://shop/"];
         let copies = || agent.metric("mirror_copies_selected_total", &[]).unwrap();
         let before = copies();
-        let answer = self.app.run(&ask, Duration::from_secs(9)).unwrap().ok().unwrap();
-        answer.contains("x-via: agent") && copies() > before
+        let response = self.app.run(&request, Duration::from_secs(9)).unwrap().ok().unwrap();
+        response.contains("x-via: agent") && copies() > before
     }
 }
 
@@ -130,11 +130,11 @@ fn many(numbers: Range<usize>, strange: Option<usize>) -> String {
 fn one_strange_route_among_a_hundred_blinds_nobody() {
     for (lists, flags) in [("streamed", &[][..]), ("paged", &["--feature-gates=WatchList=false"])] {
         let node = Node::create("strange").unwrap();
-        let bed = Bed::new(&node, Channel::Experimental, flags);
-        bed.apply(&many(0..99, Some(50)));
-        bed.apply(&bed.route("shop"));
+        let test_bed = TestBed::new(&node, Channel::Experimental, flags);
+        test_bed.apply(&many(0..99, Some(50)));
+        test_bed.apply(&test_bed.route("shop"));
         for start in ["first", "second"] {
-            let agent = bed.agent(&format!("{lists}-{start}"), &bed.account.kubeconfig);
+            let agent = test_bed.agent(&format!("{lists}-{start}"), &test_bed.account.kubeconfig);
             assert_eq!(frontends(&agent), 99, "{lists}, {start} start");
             let config = config(&agent);
             let problems = config["problems"].as_array().unwrap();
@@ -142,7 +142,7 @@ fn one_strange_route_among_a_hundred_blinds_nobody() {
             let problem = problems[0].as_str().unwrap();
             assert!(problem.starts_with("HTTPRoute default/s50: "), "{problem}");
             assert!(problem.contains("ExternalAuth"), "{problem}");
-            assert!(bed.is_mirrored(&agent));
+            assert!(test_bed.is_mirrored(&agent));
             let paged = agent.log().contains("paged ones");
             assert_eq!(paged, lists == "paged", "{}", agent.log());
         }
@@ -151,13 +151,13 @@ fn one_strange_route_among_a_hundred_blinds_nobody() {
 
 /// Kills the API server under load for so long. How long after its readiness the agent follows it
 /// again.
-fn outage(bed: &mut Bed<'_>, agent: &Agent<'_>, seconds: u64) -> Duration {
-    bed.plane.kill_server().unwrap();
+fn outage(test_bed: &mut TestBed<'_>, agent: &Agent<'_>, seconds: u64) -> Duration {
+    test_bed.plane.kill_server().unwrap();
     sleep(Duration::from_secs(seconds));
     let away = age(agent);
     assert!(away >= seconds as f64 - 1.0, "the age says {away} after {seconds} s");
     assert_eq!(agent.get("/readyz").unwrap().0, 200, "an outage makes no agent unready");
-    bed.plane.start_server().unwrap();
+    test_bed.plane.start_server().unwrap();
     let ready = Instant::now();
     eventually("the agent follows again", Duration::from_secs(45), || age(agent) == 0.0).unwrap();
     ready.elapsed()
@@ -166,17 +166,17 @@ fn outage(bed: &mut Bed<'_>, agent: &Agent<'_>, seconds: u64) -> Duration {
 #[test]
 fn an_api_server_that_is_killed_stops_no_request() {
     let node = Node::create("outage").unwrap();
-    let mut bed = Bed::new(&node, Channel::Standard, &[]);
-    bed.apply(&bed.route("shop"));
-    let agent = bed.agent("agent", &bed.account.kubeconfig.clone());
+    let mut test_bed = TestBed::new(&node, Channel::Standard, &[]);
+    test_bed.apply(&test_bed.route("shop"));
+    let agent = test_bed.agent("agent", &test_bed.account.kubeconfig.clone());
     let seconds = 120;
-    let client = LoadClient::start(&bed.app, "http://shop", seconds).unwrap();
+    let client = LoadClient::start(&test_bed.app, "http://shop", seconds).unwrap();
     sleep(Duration::from_secs(2));
-    let short = outage(&mut bed, &agent, 10);
-    bed.apply(&many(0..3, None));
+    let short = outage(&mut test_bed, &agent, 10);
+    test_bed.apply(&many(0..3, None));
     eventually("new routes count after 10 s", SOON, || frontends(&agent) == 4).unwrap();
-    let long = outage(&mut bed, &agent, 60);
-    bed.plane.kubectl(&["delete", "httproute", "s0"], "").unwrap();
+    let long = outage(&mut test_bed, &agent, 60);
+    test_bed.plane.kubectl(&["delete", "httproute", "s0"], "").unwrap();
     eventually("a deletion counts after 60 s", SOON, || frontends(&agent) == 3).unwrap();
     let events = client.finish().unwrap();
     println!("{}; resynced {short:?} after readiness (10 s), {long:?} (60 s)", events.summary());
@@ -189,21 +189,21 @@ fn an_api_server_that_is_killed_stops_no_request() {
 #[test]
 fn what_happens_behind_a_cut_and_a_compaction_is_known_after_it() {
     let node = Node::create("gate").unwrap();
-    let mut bed = Bed::new(&node, Channel::Standard, &[]);
-    bed.apply(&many(0..20, None));
-    bed.apply(&bed.route("shop"));
-    let gate = Gate::open(&node, &bed.plane, &bed.account.kubeconfig).unwrap();
-    let agent = bed.agent("agent", gate.kubeconfig());
+    let mut test_bed = TestBed::new(&node, Channel::Standard, &[]);
+    test_bed.apply(&many(0..20, None));
+    test_bed.apply(&test_bed.route("shop"));
+    let gate = Gate::open(&node, &test_bed.plane, &test_bed.account.kubeconfig).unwrap();
+    let agent = test_bed.agent("agent", gate.kubeconfig());
     assert_eq!(frontends(&agent), 21);
-    let client = LoadClient::start(&bed.app, "http://shop", 60).unwrap();
+    let client = LoadClient::start(&test_bed.app, "http://shop", 60).unwrap();
     gate.shut();
-    bed.plane.kubectl(&["delete", "httproute", "s0", "s1", "s2"], "").unwrap();
-    bed.plane.kubectl(&["delete", "service", "s3"], "").unwrap();
-    bed.apply(&many(20..120, None));
+    test_bed.plane.kubectl(&["delete", "httproute", "s0", "s1", "s2"], "").unwrap();
+    test_bed.plane.kubectl(&["delete", "service", "s3"], "").unwrap();
+    test_bed.apply(&many(20..120, None));
     // Its cache of changes goes with the server, and what etcd had of them with the compaction.
-    bed.plane.kill_server().unwrap();
-    bed.plane.compact().unwrap();
-    bed.plane.start_server().unwrap();
+    test_bed.plane.kill_server().unwrap();
+    test_bed.plane.compact().unwrap();
+    test_bed.plane.start_server().unwrap();
     let lists = || agent.metric("mirror_watch_lists_total", &[("kind", "HTTPRoute")]).unwrap();
     let before = lists();
     assert_eq!(frontends(&agent), 21, "nothing is known of it yet");
@@ -213,7 +213,7 @@ fn what_happens_behind_a_cut_and_a_compaction_is_known_after_it() {
     let patience = Duration::from_secs(45);
     eventually("listed anew", patience, || age(&agent) == 0.0 && lists() > before).unwrap();
     println!("listed anew {:?} after the cut ended", open.elapsed());
-    let served = bed.plane.kubectl(&["get", "httproutes", "-o", "name"], "").unwrap();
+    let served = test_bed.plane.kubectl(&["get", "httproutes", "-o", "name"], "").unwrap();
     eventually("the agent has what the server has", SOON, || {
         let config = config(&agent);
         config["routes"].as_array().unwrap().len() == served.lines().count()
@@ -227,12 +227,12 @@ fn what_happens_behind_a_cut_and_a_compaction_is_known_after_it() {
 #[test]
 fn a_burst_of_routes_stops_no_request() {
     let node = Node::create("burst").unwrap();
-    let bed = Bed::new(&node, Channel::Standard, &[]);
-    bed.apply(&bed.route("shop"));
-    let agent = bed.agent("agent", &bed.account.kubeconfig);
-    let client = LoadClient::start(&bed.app, "http://shop", 45).unwrap();
+    let test_bed = TestBed::new(&node, Channel::Standard, &[]);
+    test_bed.apply(&test_bed.route("shop"));
+    let agent = test_bed.agent("agent", &test_bed.account.kubeconfig);
+    let client = LoadClient::start(&test_bed.app, "http://shop", 45).unwrap();
     let begun = Instant::now();
-    bed.apply(&many(0..500, None));
+    test_bed.apply(&many(0..500, None));
     let applied = begun.elapsed();
     eventually("all are in force", SOON, || frontends(&agent) == 501).unwrap();
     println!(
@@ -248,18 +248,18 @@ fn a_burst_of_routes_stops_no_request() {
 #[test]
 fn a_crd_that_goes_takes_its_routes_and_is_followed_again_when_it_comes() {
     let node = Node::create("crd").unwrap();
-    let bed = Bed::new(&node, Channel::Standard, &[]);
-    bed.apply(&bed.route("shop"));
-    let agent = bed.agent("agent", &bed.account.kubeconfig);
-    assert!(bed.is_mirrored(&agent));
-    let client = LoadClient::start(&bed.app, "http://shop", 60).unwrap();
+    let test_bed = TestBed::new(&node, Channel::Standard, &[]);
+    test_bed.apply(&test_bed.route("shop"));
+    let agent = test_bed.agent("agent", &test_bed.account.kubeconfig);
+    assert!(test_bed.is_mirrored(&agent));
+    let client = LoadClient::start(&test_bed.app, "http://shop", 60).unwrap();
     let crd = "httproutes.gateway.networking.k8s.io";
-    bed.plane.kubectl(&["delete", "crd", crd], "").unwrap();
+    test_bed.plane.kubectl(&["delete", "crd", crd], "").unwrap();
     eventually("the routes are gone", SOON, || frontends(&agent) == 0).unwrap();
     sleep(Duration::from_secs(15));
-    bed.plane.install_gateway_api(Channel::Standard).unwrap();
+    test_bed.plane.install_gateway_api(Channel::Standard).unwrap();
     let established = Instant::now();
-    bed.apply(&bed.route("shop"));
+    test_bed.apply(&test_bed.route("shop"));
     let applied = established.elapsed();
     eventually("the route counts again", SOON, || frontends(&agent) == 1).unwrap();
     let took = established.elapsed();
@@ -268,7 +268,7 @@ fn a_crd_that_goes_takes_its_routes_and_is_followed_again_when_it_comes() {
         took - applied
     );
     assert!(took - applied < Duration::from_secs(2).mul_f64(slowness()), "{took:?}");
-    assert!(bed.is_mirrored(&agent));
+    assert!(test_bed.is_mirrored(&agent));
     assert_eq!(agent.get("/readyz").unwrap().0, 200);
     client.finish().unwrap().none_failed("a CRD that goes and comes");
 }
@@ -276,11 +276,11 @@ fn a_crd_that_goes_takes_its_routes_and_is_followed_again_when_it_comes() {
 #[test]
 fn an_agent_without_a_server_is_not_ready_and_says_why() {
     let node = Node::create("without").unwrap();
-    let mut bed = Bed::new(&node, Channel::Standard, &[]);
-    bed.apply(&bed.route("shop"));
-    bed.plane.kill_server().unwrap();
+    let mut test_bed = TestBed::new(&node, Channel::Standard, &[]);
+    test_bed.apply(&test_bed.route("shop"));
+    test_bed.plane.kill_server().unwrap();
     let mut agent =
-        Agent::follow(&node, "agent", &bed.account.kubeconfig, &[&bed.app], &[]).unwrap();
+        Agent::follow(&node, "agent", &test_bed.account.kubeconfig, &[&test_bed.app], &[]).unwrap();
     let mut said = String::new();
     eventually("it says why it is not ready", SOON, || match agent.get("/readyz") {
         Ok((503, body)) => {
@@ -291,9 +291,9 @@ fn an_agent_without_a_server_is_not_ready_and_says_why() {
     })
     .unwrap();
     println!("{said}");
-    let ask = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "http://shop/"];
-    bed.app.run(&ask, Duration::from_secs(9)).unwrap().ok().unwrap();
-    bed.plane.start_server().unwrap();
+    let request = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "http://shop/"];
+    test_bed.app.run(&request, Duration::from_secs(9)).unwrap().ok().unwrap();
+    test_bed.plane.start_server().unwrap();
     agent.wait_ready().unwrap();
-    assert!(bed.is_mirrored(&agent));
+    assert!(test_bed.is_mirrored(&agent));
 }

@@ -30,16 +30,16 @@ const SLACK: u64 = 8 << 20;
 
 /// What the agent holds, and what the node has.
 #[derive(Clone, Debug, PartialEq)]
-struct Held {
+struct ResourceCounts {
     descriptors: usize,
     links: usize,
     pods: usize,
     veths: usize,
 }
 
-fn held(node: &Node, agent: &Agent<'_>) -> Held {
+fn held(node: &Node, agent: &Agent<'_>) -> ResourceCounts {
     let pid = agent.pid();
-    Held {
+    ResourceCounts {
         descriptors: usage::descriptors(pid).unwrap(),
         links: bpf::links(pid).unwrap(),
         // Keys are cookies of network namespaces.

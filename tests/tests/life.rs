@@ -27,7 +27,7 @@ use nix::{
 const STALE: f64 = 1.2;
 
 /// A client under load, a primary, and a route that marks what the agent has carried.
-struct Bed {
+struct TestBed {
     app: Pod,
     _primary: Pod,
     _echo: Process,
@@ -35,7 +35,7 @@ struct Bed {
     node: Node,
 }
 
-impl Bed {
+impl TestBed {
     fn new(name: &str) -> Self {
         let node = Node::create(name).unwrap();
         let (app, primary) = (node.pod("app").unwrap(), node.pod("primary").unwrap());
@@ -67,34 +67,36 @@ impl Bed {
 }
 
 /// The agent's stderr is a pipe that nobody reads, as under a container runtime that hangs. What
-/// the h2 crate tells of frames at debug level fills it within a moment.
+/// the h2 crate tells of frames at trace level, from many places, fills it within a moment.
 #[test]
 fn its_log_is_not_read() {
-    let bed = Bed::new("log");
-    let pipe = bed.node.folder().join("unread");
+    let test_bed = TestBed::new("log");
+    let pipe = test_bed.node.folder().join("unread");
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
     // Keeps the pipe open, and never reads.
     let _held = File::options().read(true).write(true).open(&pipe).unwrap();
     let binary = mirror_tests::mirror_binary().unwrap();
-    let capture = format!("app={}", bed.app.cgroup().display());
+    let capture = format!("app={}", test_bed.app.cgroup().display());
     let (pipe, binary) = (pipe.to_str().unwrap(), binary.to_str().unwrap());
-    let routes = bed.node.routes().path().to_str().unwrap();
+    let routes = test_bed.node.routes().path().to_str().unwrap();
     let command = "exec \"$@\" 2>\"$0\"";
-    let mut argv = vec!["sh", "-c", command, pipe, binary, "agent", "--log", "debug"];
+    let mut argv = vec!["sh", "-c", command, pipe, binary, "agent", "--log", "trace"];
     argv.extend(["--workers", "2", "--routes", routes, "--capture", &capture]);
-    let mut agent = bed.node.spawn("agent", &argv).unwrap();
-    let ask = ["curl", "-sS", "-m", "5", "-i", "http://service/get"];
-    let via = || bed.app.run(&ask, Duration::from_secs(9)).unwrap().stdout.contains("x-via: agent");
+    let mut agent = test_bed.node.spawn("agent", &argv).unwrap();
+    let request = ["curl", "-sS", "-m", "5", "-i", "http://service/get"];
+    let via = || {
+        test_bed.app.run(&request, Duration::from_secs(9)).unwrap().stdout.contains("x-via: agent")
+    };
     eventually("the agent serves", Duration::from_secs(20), via).unwrap();
-    let (events, flood) = bed.under_load(6, || {
+    let (events, flood) = test_bed.under_load(6, || {
         let load = ["h2load", "-n", "2000", "-c", "4", "http://service/get"];
-        bed.app.run(&load, Duration::from_secs(20)).unwrap().ok().unwrap()
+        test_bed.app.run(&load, Duration::from_secs(20)).unwrap().ok().unwrap()
     });
     println!("a log that nobody reads: {}", events.summary());
     assert!(flood.contains("2000 succeeded"), "{flood}");
     events.check_load(6);
     assert_eq!(events.harmed(0.0, f64::MAX).count(), 0);
-    let dropped = dropped_lines(&bed.node);
+    let dropped = dropped_lines(&test_bed.node);
     println!("  {dropped} lines dropped");
     assert!(dropped > 0.0, "the pipe never filled");
     agent.signal(Signal::SIGTERM).unwrap();
@@ -116,14 +118,14 @@ fn sleep_until(at: f64) {
 
 #[test]
 fn killed_and_started_again() {
-    let bed = Bed::new("kill");
-    let mut agent = bed.agent("agent", &[]);
-    let (events, (killed, started, _agent)) = bed.under_load(8, || {
+    let test_bed = TestBed::new("kill");
+    let mut agent = test_bed.agent("agent", &[]);
+    let (events, (killed, started, _agent)) = test_bed.under_load(8, || {
         let killed = now();
         agent.kill().unwrap();
         sleep_until(killed + 2.5);
         let started = now();
-        (killed, started, bed.agent("agent2", &[]))
+        (killed, started, test_bed.agent("agent2", &[]))
     });
     let back = events.first(started, "agent");
     println!("SIGKILL: {}", events.summary());
@@ -146,9 +148,9 @@ fn killed_and_started_again() {
 
 #[test]
 fn stopped() {
-    let bed = Bed::new("stop");
-    let mut agent = bed.agent("agent", &[]);
-    let (events, stopped) = bed.under_load(9, || {
+    let test_bed = TestBed::new("stop");
+    let mut agent = test_bed.agent("agent", &[]);
+    let (events, stopped) = test_bed.under_load(9, || {
         let stopped = now();
         agent.signal(Signal::SIGSTOP).unwrap();
         let status = agent.wait(Duration::from_secs(6)).unwrap();
@@ -164,9 +166,9 @@ fn stopped() {
 
 #[test]
 fn one_worker_blocked() {
-    let bed = Bed::new("blocked");
-    let mut agent = bed.agent("agent", &[]);
-    let (events, blocked) = bed.under_load(9, || {
+    let test_bed = TestBed::new("blocked");
+    let mut agent = test_bed.agent("agent", &[]);
+    let (events, blocked) = test_bed.under_load(9, || {
         let thread = thread(agent.pid(), "worker-0");
         let blocked = now();
         ptrace::seize(thread, ptrace::Options::empty()).unwrap();
@@ -222,9 +224,9 @@ fn tell_hang(events: &Events, at: f64) {
 
 #[test]
 fn drained() {
-    let bed = Bed::new("drain");
-    let mut agent = bed.agent("agent", &[]);
-    let (events, (told, gone)) = bed.under_load(10, || {
+    let test_bed = TestBed::new("drain");
+    let mut agent = test_bed.agent("agent", &[]);
+    let (events, (told, gone)) = test_bed.under_load(10, || {
         let told = now();
         let status = agent.stop(Duration::from_secs(30)).unwrap();
         assert_eq!(status.code(), Some(0), "{}", agent.log());
@@ -243,10 +245,10 @@ fn drained() {
 
 #[test]
 fn upgraded() {
-    let bed = Bed::new("upgrade");
-    let mut first = bed.agent("agent", &[]);
-    let (events, (told, gone, _second)) = bed.under_load(12, || {
-        let second = bed.agent("agent2", &["--admin", "127.0.0.1:15921"]);
+    let test_bed = TestBed::new("upgrade");
+    let mut first = test_bed.agent("agent", &[]);
+    let (events, (told, gone, _second)) = test_bed.under_load(12, || {
+        let second = test_bed.agent("agent2", &["--admin", "127.0.0.1:15921"]);
         std::thread::sleep(Duration::from_secs(1));
         let told = now();
         let status = first.stop(Duration::from_secs(30)).unwrap();
@@ -265,16 +267,16 @@ fn upgraded() {
 
 #[test]
 fn two_agents_want_the_same_admin_address() {
-    let bed = Bed::new("admin");
-    let mut first = bed.agent("agent", &["--grace", "0s"]);
+    let test_bed = TestBed::new("admin");
+    let mut first = test_bed.agent("agent", &["--grace", "0s"]);
     // It finds the first one's admin endpoint, and so is ready at once.
-    let second = bed.agent("agent2", &["--access-log", "json"]);
+    let second = test_bed.agent("agent2", &["--access-log", "json"]);
     let told = || second.log().contains("127.0.0.1:15920") && second.log().contains("in use");
     eventually("the second agent says so", Duration::from_secs(10), told).unwrap();
     let get = || {
         let argv = ["curl", "-sS", "-m", "5", "-i", "http://service/get"];
-        let answer = bed.app.run(&argv, Duration::from_secs(10)).unwrap().ok().unwrap();
-        answer.contains("x-via: agent")
+        let response = test_bed.app.run(&argv, Duration::from_secs(10)).unwrap().ok().unwrap();
+        response.contains("x-via: agent")
     };
     assert!(get());
     assert!(!second.log().contains("\"status\""), "the second captures beside the first");

@@ -17,8 +17,9 @@ fn services_balance_and_names_resolve() {
     for name in ["httpbin", "httpbin.default.svc.cluster.local"] {
         for _ in 0..20 {
             let url = format!("http://{name}:8000/headers");
-            let answer = curl.run(&["curl", "-sS", "-m", "5", &url], SHORT).unwrap().ok().unwrap();
-            assert!(answer.contains(&format!("\"Host\": \"{name}:8000\"")), "{answer}");
+            let response =
+                curl.run(&["curl", "-sS", "-m", "5", &url], SHORT).unwrap().ok().unwrap();
+            assert!(response.contains(&format!("\"Host\": \"{name}:8000\"")), "{response}");
         }
     }
     let lines = echoes.each_ref().map(|echo| echo.stdout().lines().count());
@@ -47,20 +48,20 @@ fn dual_stack_services_balance_over_ipv6_as_well() {
     // By address: which of a name's two is tried depends on the resolver's settings (host.conf).
     let url6 = format!("http://{}/ip", service.address6());
     for _ in 0..40 {
-        let answer = get(&url6).unwrap().ok().unwrap();
-        assert!(answer.contains(&curl.ip6().unwrap().to_string()), "{answer}");
+        let response = get(&url6).unwrap().ok().unwrap();
+        assert!(response.contains(&curl.ip6().unwrap().to_string()), "{response}");
     }
     let lines = echoes.each_ref().map(|echo| echo.stdout().lines().count());
     assert_eq!(lines[0] + lines[1], 40);
     // All 40 on one side happen once in 2^39 runs.
     assert!(lines[0] > 0 && lines[1] > 0, "{lines:?}");
-    let answer = get(&format!("http://{}/ip", service.address())).unwrap().ok().unwrap();
-    assert!(answer.contains(&curl.ip().to_string()), "{answer}");
+    let response = get(&format!("http://{}/ip", service.address())).unwrap().ok().unwrap();
+    assert!(response.contains(&curl.ip().to_string()), "{response}");
     get("http://v1.pod6/ip").unwrap().ok().unwrap();
     // A pod without IPv6 has none at all.
     let output = old.run(&["curl", "-sS", "-g", "-m", "5", &url6], SHORT).unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
-    // Not the Service: it may choose the very pod, whose own answer would not be translated back.
+    // Not the Service: it may choose the very pod, whose own response would not be translated back.
     old.run(&["curl", "-sS", "-m", "5", "http://v1.pod/ip"], SHORT).unwrap().ok().unwrap();
     service.endpoints6.clear();
     node.update(&service).unwrap();

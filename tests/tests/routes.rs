@@ -1,21 +1,12 @@
-//! What routes say, end to end: weights, precedence of matches, answers' headers, several
+//! What routes say, end to end: weights, precedence of matches, responses' headers, several
 //! frontends.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
 use mirror_tests::{
-    Copies, Echo, Pair, Pod, Service,
+    Copies, Echo, Pair,
     manifest::{Route, Rule},
-    pair::config,
+    pair::{config, to_primary},
 };
-use serde_json::json;
-
-fn to_primary() -> Rule {
-    Rule::to("primary", 80)
-}
-
-fn echoes(pair: &Pair) -> [Echo; 2] {
-    [&pair.primary, &pair.shadow].map(|pod| Echo::start(&pair.node, pod).unwrap())
-}
 
 fn set(kind: &str, field: &str, name: &str, value: &str) -> String {
     format!("type: {kind}\n{field}:\n  set:\n  - name: {name}\n    value: {value}")
@@ -25,24 +16,15 @@ fn set_request(name: &str, value: &str) -> String {
     set("RequestHeaderModifier", "requestHeaderModifier", name, value)
 }
 
-fn load(pair: &Pair, tag: &str, count: usize, rate: usize) {
-    let (count_text, rate) = (count.to_string(), rate.to_string());
-    let args = ["web", "8000", tag, &count_text, "8", &rate, "20"];
-    let result = pair.script("load.py", &args).unwrap();
-    assert_eq!(result["errors"], json!([]), "{tag}");
-    assert_eq!(result["closed"], json!([]), "{tag}");
-    assert_eq!(result["ok"].as_array().unwrap().len(), count, "{tag}");
-}
-
 #[test]
 fn nine_of_ten_by_weight() {
     let pair = Pair::create("weights").unwrap();
-    let [primary, other] = echoes(&pair);
+    let [primary, other] = pair.echoes().unwrap();
     let rule = Rule::default().backend("primary", 80, 9).backend("shadow", 80, 1);
     let rule = rule.backend("nowhere", 80, 0);
     pair.write(&[rule]).unwrap();
     let agent = pair.agent(&[]).unwrap();
-    load(&pair, "weights", 4000, 0);
+    pair.load("weights", 4000, 0, 20).unwrap();
     let seen = [primary.seen().len(), other.seen().len()];
     println!("weights 9:1 of 4,000: {seen:?}");
     assert_eq!(seen[0] + seen[1], 4000, "{}", agent.log());
@@ -54,7 +36,7 @@ fn nine_of_ten_by_weight() {
 #[test]
 fn the_more_specific_match_comes_first() {
     let pair = Pair::create("precedence").unwrap();
-    let _echoes = echoes(&pair);
+    let _echoes = pair.echoes().unwrap();
     let rule = |name: &str, matching: &str| {
         to_primary().matching(matching).filter(&set_request("X-Rule", name))
     };
@@ -104,11 +86,11 @@ fn the_more_specific_match_comes_first() {
     for (target, flags, expected) in cases {
         let url = format!("http://web:8000{target}");
         let argv = ["curl", "-sS", "-m", "5", &url];
-        let answer = pair.run(&[&argv[..], flags].concat()).unwrap();
+        let response = pair.run(&[&argv[..], flags].concat()).unwrap();
         let says = format!("\"X-Rule\": \"{expected}\"");
         assert!(
-            answer.contains(&says),
-            "{target} {flags:?}: not {expected}: {answer}\n{}",
+            response.contains(&says),
+            "{target} {flags:?}: not {expected}: {response}\n{}",
             agent.log()
         );
     }
@@ -117,7 +99,7 @@ fn the_more_specific_match_comes_first() {
 #[test]
 fn no_match_and_an_invalid_backend_say_so() {
     let pair = Pair::create("refused").unwrap();
-    let _echoes = echoes(&pair);
+    let _echoes = pair.echoes().unwrap();
     let exact = |path: &str| format!("path:\n  type: Exact\n  value: {path}");
     let rules = [
         to_primary().matching(&exact("/get")),
@@ -125,25 +107,35 @@ fn no_match_and_an_invalid_backend_say_so() {
     ];
     pair.write(&rules).unwrap();
     let _agent = pair.agent(&[]).unwrap();
-    for (path, code) in [("/get", "200"), ("/other", "404"), ("/missing", "500")] {
+    let cases = [
+        ("/get", "200", ""),
+        (
+            "/other",
+            "404",
+            "mirror: no rule of the routes attached to this Service matches the request",
+        ),
+        ("/missing", "500", "mirror: Service default/missing does not exist"),
+    ];
+    for (path, code, reason) in cases {
         let url = format!("http://web:8000{path}");
-        let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url];
-        assert_eq!(pair.run(&argv).unwrap(), code, "{path}");
+        let wanted = "%{http_code} %header{x-mirror-reason}";
+        let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", wanted, &url];
+        assert_eq!(pair.run(&argv).unwrap(), format!("{code} {reason}"), "{path}");
     }
 }
 
 #[test]
-fn an_answers_headers_are_modified() {
+fn a_responses_headers_are_modified() {
     let pair = Pair::create("answers").unwrap();
-    let [primary, _shadow] = echoes(&pair);
+    let [primary, _shadow] = pair.echoes().unwrap();
     let modifier = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  \
                     - name: X-Set\n    value: one\n  add:\n  - name: Server\n    value: second\n  \
                     remove: [Date]";
     pair.write(&[to_primary().filter(modifier).mirror("shadow", 80)]).unwrap();
     let agent = pair.agent(&[]).unwrap();
     let argv = ["curl", "-sSi", "-m", "5", "http://web:8000/get?id=answers-0"];
-    let answer = pair.run(&argv).unwrap().to_lowercase();
-    let (head, _) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let response = pair.run(&argv).unwrap().to_lowercase();
+    let (head, _) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     assert!(head.contains("x-set: one"), "{head}\n{}", agent.log());
     assert!(head.contains("server: mirror-echo") && head.contains("server: second"), "{head}");
     assert!(!head.contains("date:"), "{head}");
@@ -151,21 +143,13 @@ fn an_answers_headers_are_modified() {
     assert!(!seen[0]["headers"].to_string().contains("x-set"), "{seen:?}");
 }
 
-/// One more pod with a Service of its name on port 80, whose manifest is in the agent's folder.
-fn another(pair: &Pair, name: &str) -> (Pod, Service) {
-    let pod = pair.node.pod(name).unwrap();
-    let service = pair.node.service(name, 80, 80, &[&pod]).unwrap();
-    pair.node.routes().write(&format!("{name}.yaml"), &service.manifest()).unwrap();
-    (pod, service)
-}
-
 #[test]
 fn each_frontend_has_its_own_routes() {
     let pair = Pair::create("frontends").unwrap();
-    let [primary, shadow] = echoes(&pair);
-    let (second_pod, second) = another(&pair, "second");
+    let [primary, shadow] = pair.echoes().unwrap();
+    let (second_pod, second) = pair.another("second").unwrap();
     let second_echo = Echo::start(&pair.node, &second_pod).unwrap();
-    let (third_pod, _third) = another(&pair, "third");
+    let (third_pod, _third) = pair.another("third").unwrap();
     let third_echo = Echo::start(&pair.node, &third_pod).unwrap();
     pair.write(&[to_primary().mirror("shadow", 80)]).unwrap();
     let route = Route::new("second", &second).rule(Rule::to("second", 80).mirror("primary", 80));

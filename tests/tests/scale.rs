@@ -20,10 +20,10 @@ const PODS: usize = 100;
 const SERVICES: u16 = 500;
 const SHORT: Duration = Duration::from_secs(20);
 
-/// What it may take, for a debug build on a busy machine as well.
-const MOST_SECONDS: f64 = 20.0;
-const MOST_MIB: f64 = 64.0;
-/// What is wanted of a release build on an idle one.
+/// What it may take on a busy machine (4.5 s and 29 MiB at a load of 10 on two processors).
+const MOST_SECONDS: f64 = 10.0;
+const MOST_MIB: f64 = 40.0;
+/// What is wanted on an idle one.
 const GOAL_SECONDS: f64 = 3.0;
 
 #[test]
@@ -57,8 +57,8 @@ fn a_thousand_frontends_and_a_hundred_pods_are_ready_soon() {
     for pod in [&pods[0], &pods[PODS - 1]] {
         for family in ["-4", "-6"] {
             let argv = ["curl", "-sSf", "-m", "5", "-i", family, "http://service/get"];
-            let answer = pod.run(&argv, SHORT).unwrap().ok().unwrap();
-            assert!(answer.contains("x-via: agent"), "{answer}");
+            let response = pod.run(&argv, SHORT).unwrap().ok().unwrap();
+            assert!(response.contains("x-via: agent"), "{response}");
         }
     }
     assert!(ready < MOST_SECONDS, "{ready}");

@@ -196,7 +196,7 @@ fn explained(shadow: &Server, copies: Copies, agent: &Agent<'_>) {
     // was answered.
     assert!(copies.unknown >= ways["instead"], "{copies:?} {ways:?}\n{}", agent.log());
     let behind = executed - ways["instead"] - copies.delivered;
-    // Node does what lies behind an answer that closes, and answers none of it. It was sent again;
+    // Node does what lies behind a response that closes, and answers none of it. It was sent again;
     // after that nothing was sent behind another for a while.
     assert!(behind < CLIENTS, "{copies:?} {ways:?}");
     // A copy that met a connection while it was being closed: at most one for each.

@@ -57,7 +57,8 @@ fn bad_starts_say_what_is_wrong() {
     fails(&node, &[], &with(&["--admin", "0.0.0.0:15920"]), &["--admin-remote"]);
     fails(&node, &[], &with(&["--admin", "192.0.2.1:15920"]), &["192.0.2.1:15920"]);
     fails(&node, &[], &with(&["--budget-request", "1B"]), &["--budget-request"]);
-    fails(&node, &[], &with(&["--budget-request", "16MiB"]), &["--budget-backend"]);
+    fails(&node, &[], &with(&["--budget-request", "65MiB"]), &["--budget-agent"]);
+    fails(&node, &[], &with(&["--budget-agent", "64KiB"]), &["--budget-agent", "256KiB"]);
     fails(&node, &[], &with(&["--grace", "soon"]), &["--grace"]);
     fails(&node, &[], &with(&["--log", "mirror=loud"]), &["--log"]);
     fails(&node, &[], &with(&["--no-such-flag"]), &["--no-such-flag"]);

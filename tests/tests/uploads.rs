@@ -14,10 +14,12 @@ use mirror_tests::{
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 64 * MIB;
 const ROUNDS: usize = 7;
+/// One upload is short, and its fastest time is compared.
+const ROUNDS_OF_ONE: usize = 21;
 
-/// What one request's copies may hold, and those of one shadow together (the agent's defaults).
-const REQUEST_BUDGET: u64 = MIB;
-const BACKEND_BUDGET: u64 = 8 * MIB;
+/// What the agent may hold by default. One upload's copy may hold half of it, and for a second more is
+/// resident of what another worker has let go of.
+const AGENT_BUDGET: u64 = 64 * MIB;
 /// For everything else that an upload takes: the primary's own buffers, the allocator's slack.
 const SLACK: u64 = 16 * MIB;
 
@@ -33,7 +35,7 @@ const BOUND_OF_EIGHT: f64 = 1.6;
 const MEDIAN_BOUND: f64 = 3.0;
 
 /// A client, a primary that hashes what it gets, and a Service for each way to shadow.
-struct Bed {
+struct TestBed {
     curl: Pod,
     _primary: Pod,
     _echo: Process,
@@ -47,7 +49,7 @@ struct Bed {
 const SHADOWS: [(&str, &str); 2] =
     [("never-reads", "accept-never-read"), ("reads-1kib-s", "slow-read=1024")];
 
-impl Bed {
+impl TestBed {
     fn new(name: &str) -> Self {
         let node = Node::create(name).unwrap();
         let (curl, primary) = (node.pod("curl").unwrap(), node.pod("primary").unwrap());
@@ -124,27 +126,27 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / MIB as f64
 }
 
-fn uploads(count: usize, name: &str, bound: f64) {
-    let bed = Bed::new(name);
-    let agent = Agent::start(&bed.node, &[&bed.curl], &[]).unwrap();
+fn uploads(count: usize, rounds: usize, name: &str, bound: f64) {
+    let test_bed = TestBed::new(name);
+    let agent = Agent::start(&test_bed.node, &[&test_bed.curl], &[]).unwrap();
     // Unmeasured: fills the page cache with the file.
-    bed.upload("unmirrored", count);
+    test_bed.upload("unmirrored", count);
     let mut plain = Vec::new();
     let mut mirrored = SHADOWS.map(|_| Vec::new());
     let grown = growth(&agent, || {
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             // Each goes first in its turn.
             for at in (0..3).map(|at| (at + round) % 3) {
                 match SHADOWS.get(at) {
-                    Some((shadow, _)) => mirrored[at].push(bed.upload(shadow, count)),
-                    None => plain.push(bed.upload("unmirrored", count)),
+                    Some((shadow, _)) => mirrored[at].push(test_bed.upload(shadow, count)),
+                    None => plain.push(test_bed.upload("unmirrored", count)),
                 }
             }
         }
     });
-    let budget = BACKEND_BUDGET.min(REQUEST_BUDGET * count as u64) * SHADOWS.len() as u64 + SLACK;
+    let budget = AGENT_BUDGET + SLACK;
     let base = median(plain.iter().copied());
-    println!("{count} uploads of 64 MiB at once, median of {ROUNDS}: unmirrored {base:.3} s");
+    println!("{count} uploads of 64 MiB at once, median of {rounds}: unmirrored {base:.3} s");
     let mut ratios = Vec::new();
     for ((shadow, _), times) in SHADOWS.iter().zip(&mirrored) {
         let time = median(times.iter().copied());
@@ -159,15 +161,17 @@ fn uploads(count: usize, name: &str, bound: f64) {
         let shadow = format!("default/shadow-{shadow}:80");
         let copies = Copies::settled_for(&agent, &shadow).unwrap();
         println!("    {copies}");
-        assert_eq!(copies.selected, (ROUNDS * count) as u64);
+        assert_eq!(copies.selected, (rounds * count) as u64);
         assert_eq!(copies.delivered, 0, "a shadow that does not read got it all: {copies}");
     }
     println!("  the agent grew by {:.1} MiB (at most {:.0})", mib(grown), mib(budget));
 
     assert!(grown <= budget, "{:.1} MiB", mib(grown));
-    let arrived = bed.arrived();
-    assert_eq!(arrived.len(), count * (1 + 3 * ROUNDS));
-    let sum = bed.node.run(&["sha256sum", &bed.file.to_string_lossy()], Duration::from_secs(30));
+    let arrived = test_bed.arrived();
+    assert_eq!(arrived.len(), count * (1 + 3 * rounds));
+    let sum = test_bed
+        .node
+        .run(&["sha256sum", &test_bed.file.to_string_lossy()], Duration::from_secs(30));
     let sum = sum.unwrap().ok().unwrap();
     let hash = sum.split(' ').next().unwrap();
     for (length, sha256, complete) in arrived {
@@ -185,26 +189,26 @@ fn fastest(times: &[f64]) -> f64 {
 
 #[test]
 fn one_upload_does_not_wait_for_its_shadow() {
-    uploads(1, "upload-one", BOUND);
+    uploads(1, ROUNDS_OF_ONE, "upload-one", BOUND);
 }
 
 #[test]
 fn eight_uploads_do_not_wait_for_their_shadow() {
-    uploads(8, "upload-eight", BOUND_OF_EIGHT);
+    uploads(8, ROUNDS, "upload-eight", BOUND_OF_EIGHT);
 }
 
 #[test]
 fn chunks_of_one_byte_are_charged_for_what_they_hold() {
     const COUNT: usize = 100_000;
-    let bed = Bed::new("chunks");
-    let script = bed.node.folder().join("chunks.py");
+    let test_bed = TestBed::new("chunks");
+    let script = test_bed.node.folder().join("chunks.py");
     fs::write(&script, include_str!("clients/chunks.py")).unwrap();
     let script = script.to_string_lossy();
-    let agent = Agent::start(&bed.node, &[&bed.curl], &[]).unwrap();
+    let agent = Agent::start(&test_bed.node, &[&test_bed.curl], &[]).unwrap();
     let send = |name: &str| {
         let (url, count) = (format!("http://app-{name}/post"), COUNT.to_string());
         let argv = ["python3", &*script, &*url, &*count];
-        let output = bed.curl.run(&argv, Duration::from_secs(90)).unwrap().ok().unwrap();
+        let output = test_bed.curl.run(&argv, Duration::from_secs(90)).unwrap().ok().unwrap();
         let report: serde_json::Value = serde_json::from_str(&output).unwrap();
         assert_eq!(report["status"], 200, "{report}");
         (report["seconds"].as_f64().unwrap(), report["sha256"].as_str().unwrap().to_owned())
@@ -218,10 +222,11 @@ fn chunks_of_one_byte_are_charged_for_what_they_hold() {
              the agent grew by {:.1} MiB",
             mib(grown)
         );
-        assert!(grown <= REQUEST_BUDGET + SLACK, "{grown}");
+        // Each chunk alone would hold a read buffer of 32 KiB, 3 GiB in all.
+        assert!(grown <= MIB + SLACK, "{grown}");
     }
-    eventually("three uploads", Duration::from_secs(5), || bed.arrived().len() == 3).unwrap();
-    for (length, sha256, complete) in bed.arrived() {
+    eventually("three uploads", Duration::from_secs(5), || test_bed.arrived().len() == 3).unwrap();
+    for (length, sha256, complete) in test_bed.arrived() {
         assert_eq!((length, sha256, complete), (COUNT as u64, hash.clone(), true));
     }
 }

@@ -141,7 +141,7 @@ fn a_client_of_http1_reaches_a_primary_of_http2() {
     let text =
         stage.curl("bytes/5000000", 4, &[&silent[..], &["%{http_code} %{size_download}"]].concat());
     assert_eq!(text, "200 5000000");
-    // Two on one connection, and one of HTTP/1.0, whose answer ends with the connection.
+    // Two on one connection, and one of HTTP/1.0, whose response ends with the connection.
     let six = "http://web:8000/echo?id=old-6";
     assert!(stage.curl("echo", 5, &["-w", "%{num_connects}", six]).ends_with('0'));
     assert!(stage.curl("echo", 7, &["-0"]).contains("old-7"));
@@ -158,14 +158,14 @@ fn a_client_of_http1_reaches_a_primary_of_http2() {
 }
 
 #[test]
-fn a_broken_answer_of_http2_is_not_whole_in_http1() {
+fn a_broken_response_of_http2_is_not_whole_in_http1() {
     let stage = Translated::new("h1broken");
     let agent = stage.pair.mirroring(&[]).unwrap();
     for (path, id) in [("reset/INTERNAL_ERROR", 1), ("cut/INTERNAL_ERROR", 2)] {
         let url = format!("http://web:8000/{path}?id=old-{id}");
         let argv = ["curl", "-sS", "-m", "10", &url];
         let output = stage.pair.client.run(&argv, Duration::from_secs(20)).unwrap();
-        // 52 an empty answer, 56 a reset, 18 an answer that is too short; but no time-out.
+        // 52 an empty answer, 56 a reset, 18 a response that is too short; but no time-out.
         let code = output.status.code().unwrap();
         assert!([52, 56, 18].contains(&code), "{path}: {code} {}", output.stderr);
     }

@@ -65,7 +65,7 @@ impl Walkthrough {
             "for i in $(seq {count}); do curl -sS -m {limit} -o /dev/null \
              -w '%{{http_code}} %{{time_total}}\\n' \"{URL}?id={tag}-$i\" || exit; done"
         );
-        self.judge(&["sh", "-c", &script], count);
+        self.check(&["sh", "-c", &script], count);
     }
 
     /// The same on one keep-alive connection.
@@ -73,10 +73,10 @@ impl Walkthrough {
         let url = format!("{URL}?id={tag}-[1-{count}]");
         let limit = (5.0 * slowness()).to_string();
         let format = "%{http_code} %{time_total}\n";
-        self.judge(&["curl", "-sS", "-m", &limit, "-o", "/dev/null", "-w", format, &url], count);
+        self.check(&["curl", "-sS", "-m", &limit, "-o", "/dev/null", "-w", format, &url], count);
     }
 
-    fn judge(&self, argv: &[&str], count: usize) {
+    fn check(&self, argv: &[&str], count: usize) {
         let output = self
             .curl
             .run(argv, Duration::from_secs(120).mul_f64(slowness()))
@@ -162,8 +162,8 @@ fn a_mirror_copies_to_v2_under_the_shadow_host() {
     let w = Walkthrough::new();
     let agent = w.agent();
     w.apply(|rule| rule.mirror("httpbin-v2", 80));
-    let answer = w.curl.run(&["curl", "-sS", &format!("{URL}?id=one-1")], SHORT).unwrap();
-    assert!(answer.ok().unwrap().contains("\"Host\": \"httpbin:8000\""), "{}", agent.log());
+    let response = w.curl.run(&["curl", "-sS", &format!("{URL}?id=one-1")], SHORT).unwrap();
+    assert!(response.ok().unwrap().contains("\"Host\": \"httpbin:8000\""), "{}", agent.log());
     w.v2.wait_for("one", 1);
     assert_eq!(w.v1.seen("one"), [("one-1".into(), "httpbin:8000".into())]);
     assert_eq!(w.v2.seen("one"), [("one-1".into(), "httpbin-shadow:8000".into())]);

@@ -10,8 +10,9 @@ mod connects;
 mod faults;
 mod goals;
 mod growth;
+mod hostile;
+mod hostile_shadows;
 mod install;
-mod lane;
 mod latency;
 mod load;
 mod measure;
@@ -21,6 +22,7 @@ mod pinning;
 mod plot;
 mod report;
 mod rows;
+mod scenario;
 mod section;
 mod stage;
 mod throughput;
@@ -46,8 +48,18 @@ use self::{
 use crate::tools;
 
 /// What can be left out.
-const SECTIONS: [&str; 8] =
-    ["throughput", "latency", "faults", "uploads", "connects", "memory", "workers", "growth"];
+const SECTIONS: [&str; 10] = [
+    "throughput",
+    "latency",
+    "faults",
+    "uploads",
+    "connects",
+    "memory",
+    "workers",
+    "growth",
+    "hostile",
+    "hostile-shadows",
+];
 
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -56,7 +68,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     quick: bool,
     /// Only these sections: throughput, latency, faults, uploads, connects, memory, workers,
-    /// growth; may be given several times
+    /// growth, hostile, hostile-shadows; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Only rows of throughput whose name contains this; may be given several times
@@ -112,6 +124,16 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         sections.push(growth::section(args, &builds[0], &client));
         print(&sections);
     }
+    if args.has("hostile") {
+        let measured = hostile::section(args, &client);
+        sections.push(measured.unwrap_or_else(|error| Section::failed("hostile", &error)));
+        print(&sections);
+    }
+    if args.has("hostile-shadows") {
+        let measured = hostile_shadows::section(args, &client);
+        sections.push(measured.unwrap_or_else(|error| Section::failed("hostile-shadows", &error)));
+        print(&sections);
+    }
     finish(&sections)
 }
 
@@ -142,7 +164,7 @@ fn on_stage(
         sections.push(latency::section(&bench, &cells));
         print(&sections);
     }
-    // The others start anew where they are measured, in the same place.
+    // The others are started again for each measurement, in the same place.
     bench.peers.retain(Peer::stays);
     let rest: [(&'static str, &dyn Fn() -> Result<Section>); 5] = [
         ("faults", &|| Ok(faults::section(&bench))),

@@ -82,7 +82,7 @@ pub fn check_committed(root: &Path) -> Result<()> {
 enum Toolchain {
     /// A rustup nightly with rust-src.
     Rustup { toolchain: String, linker: PathBuf },
-    /// Debian's rustc with its sources, told to allow unstable flags.
+    /// Debian's rustc with its sources, configured to allow unstable flags.
     Debian { linker: PathBuf },
 }
 

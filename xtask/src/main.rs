@@ -7,9 +7,14 @@ mod bench;
 pub mod build_ebpf;
 mod cluster;
 mod demo;
+#[cfg(test)]
+mod documents;
+mod imports;
 mod kernel;
 mod suite;
 mod tools;
+mod vendored;
+mod words;
 
 use std::process::ExitCode;
 
@@ -28,6 +33,8 @@ enum Command {
     /// A Kubernetes cluster on this machine, with a real control plane
     #[command(subcommand)]
     Cluster(cluster::Action),
+    /// Look for words that the project's prose does not use (xtask/words.txt)
+    Words(words::WordsArgs),
     /// Build the programs for the kernel from source
     BuildEbpf {
         /// Install what the build needs
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suite::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Cluster(action) => cluster::run(&action),
+        Command::Words(args) => words::run(&args),
         Command::BuildEbpf { install, commit } => {
             let options = build_ebpf::Options { install, commit };
             build_ebpf::build(&tools::root(), options)

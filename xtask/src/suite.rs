@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every check, one after the other. A failing one hides none of the others;
 //! the last line counts them all.
 
+mod changed;
+mod e2e;
 mod steps;
 mod tally;
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::{Result, bail};
 
@@ -15,17 +17,41 @@ use crate::kernel::{self, Extent};
 /// Flags of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
-    /// Run this step only; may be given several times: tools, format, ebpf, committed, lint, unit,
-    /// docs, build, cluster, e2e, kernel, licenses, advisories
+    /// Run this step only; may be given several times: tools, format, words, imports, ebpf, committed,
+    /// lint, unit, docs, build, cluster, e2e, kernel, licenses, advisories
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// Run the unit and end-to-end tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Run only what the files that differ from this commit can affect (default: main); which steps and
+    /// end-to-end programs, xtask/src/suite/changed.rs says
+    #[arg(long, value_name = "COMMIT", num_args = 0..=1, default_missing_value = "main",
+          conflicts_with = "only")]
+    changed: Option<String>,
     /// Run the tests that capture on Debian's kernel of this version, in QEMU, and nothing else;
     /// may be given several times. Without it the step "kernel" runs the shorter ones on 6.1
     #[arg(long, value_name = "VERSION", conflicts_with = "only")]
     kernel: Vec<String>,
+}
+
+/// Which tests of a step are run.
+#[derive(Debug, Default)]
+pub(crate) struct TestSelection {
+    /// Those whose name contains this.
+    filter: Option<String>,
+    /// Of the end-to-end tests, those of these programs.
+    programs: Option<BTreeSet<String>>,
+}
+
+impl TestSelection {
+    fn filter(&self) -> Option<&str> {
+        self.filter.as_deref()
+    }
+
+    fn has(&self, program: &str) -> bool {
+        self.programs.as_ref().is_none_or(|programs| programs.contains(program))
+    }
 }
 
 /// Runs the steps in order.
@@ -47,9 +73,17 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         };
         finish(args.kernel.iter().map(version));
     }
-    let chosen = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let mut selection = TestSelection { filter: args.filter.clone(), programs: None };
+    let mut only: Vec<&str> = args.only.iter().map(String::as_str).collect();
+    if let Some(since) = &args.changed {
+        let all: Vec<_> = steps::ALL.iter().map(|(name, _)| *name).collect();
+        let affected = changed::affected(&changed::files(since)?, &all);
+        only.extend(&affected.steps);
+        selection.programs = affected.programs;
+    }
+    let chosen = |name: &str| only.is_empty() || only.contains(&name);
     let steps = steps::ALL.iter().filter(|(name, _)| chosen(name));
-    finish(steps.map(|(name, step)| timed(name, || step(filter))))
+    finish(steps.map(|(name, step)| timed(name, || step(&selection))))
 }
 
 /// Runs one step; its line of the summary, and its counts.

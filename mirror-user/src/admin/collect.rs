@@ -1,4 +1,4 @@
-//! Collecting: asks every worker for its report, and sums up what is known when time is over.
+//! Collecting: requests a report of every worker, and adds up those that arrive in time.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,38 +15,38 @@ use crate::outcome::{Report, Reports};
 /// How long a scrape waits for the workers.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A question to a worker: it sends `Recorder::report()` back. That nobody waits for the answer
-/// any more is no error of the worker's.
-pub type Ask = oneshot::Sender<Report>;
+/// A request to a worker, which sends `Recorder::report()` back. If the receiver no longer waits for the
+/// report, that is not an error of the worker.
+pub type ReportRequest = oneshot::Sender<Report>;
 
 /// The lines to the workers, and what each said last.
 #[derive(Debug)]
 pub struct Workers {
-    lines: Vec<mpsc::Sender<Ask>>,
+    workers: Vec<mpsc::Sender<ReportRequest>>,
     last: Mutex<Reports>,
 }
 
 impl Workers {
     /// Takes one line per worker, in their order; a capacity of a few questions is enough.
     #[must_use]
-    pub fn new(lines: Vec<mpsc::Sender<Ask>>) -> Self {
-        let last = Mutex::new(Reports::new(lines.len()));
-        Self { lines, last }
+    pub fn new(workers: Vec<mpsc::Sender<ReportRequest>>) -> Self {
+        let last = Mutex::new(Reports::new(workers.len()));
+        Self { workers, last }
     }
 
-    /// The sum over all workers within 200 ms; one that does not answer counts with its last
+    /// The sum over all workers within 200 ms; a worker that does not respond counts with its last
     /// report.
     pub async fn report(&self) -> Report {
         let deadline = Instant::now() + PATIENCE;
-        let ask = |line: &mpsc::Sender<Ask>| {
-            let (ask, answer) = oneshot::channel();
+        let request = |line: &mpsc::Sender<ReportRequest>| {
+            let (request, response) = oneshot::channel();
             // A worker that is blocked has a full line: asking it again would not help.
-            line.try_send(ask).is_ok().then_some(answer)
+            line.try_send(request).is_ok().then_some(response)
         };
-        let answers: Vec<_> = self.lines.iter().map(ask).collect();
-        for (worker, answer) in answers.into_iter().enumerate() {
-            let Some(answer) = answer else { continue };
-            if let Ok(Ok(report)) = timeout_at(deadline, answer).await {
+        let responses: Vec<_> = self.workers.iter().map(request).collect();
+        for (worker, response) in responses.into_iter().enumerate() {
+            let Some(response) = response else { continue };
+            if let Ok(Ok(report)) = timeout_at(deadline, response).await {
                 self.last().update(worker, report);
             }
         }

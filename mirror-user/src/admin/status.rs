@@ -1,5 +1,5 @@
-//! The answer of `/status`: all that `/config` says, whether the agent is ready, and how the copies
-//! ended.
+//! The response of `/status`: all that `/config` says, whether the agent is ready, how the copies ended,
+//! and what was refused.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    outcome::{Copies, CopyOutcome, Report},
+    outcome::{Copies, CopyOutcome, RefusalReason, Report, Uncopied},
     route::ServicePort,
 };
 
 /// See `mirror status`.
 #[derive(Serialize)]
-pub(super) struct Status {
+pub(super) struct StatusReport {
     ready: bool,
     /// Why it is not.
     unready: Option<String>,
     copies: Vec<CopiesDump>,
+    /// Selected requests that no copy was made of, by reason.
+    uncopied: BTreeMap<&'static str, u64>,
+    /// What mirror refused or ended on its own account, by reason.
+    refused: BTreeMap<&'static str, u64>,
     #[serde(flatten)]
     config: Value,
 }
@@ -33,11 +37,26 @@ struct CopiesDump {
     unknown: BTreeMap<&'static str, u64>,
 }
 
-impl Status {
+impl StatusReport {
     pub(super) fn new(ready: Result<(), String>, config: Value, report: &Report) -> Self {
         let copies = report.copies.iter().map(|(shadow, copies)| CopiesDump::new(shadow, copies));
-        Self { ready: ready.is_ok(), unready: ready.err(), copies: copies.collect(), config }
+        Self {
+            ready: ready.is_ok(),
+            unready: ready.err(),
+            copies: copies.collect(),
+            uncopied: counted(Uncopied::ALL.map(Uncopied::label), report.uncopied),
+            refused: counted(RefusalReason::ALL.map(RefusalReason::label), report.refused),
+            config,
+        }
     }
+}
+
+/// Those that occurred.
+fn counted<const N: usize>(
+    labels: [&'static str; N],
+    counts: [u64; N],
+) -> BTreeMap<&'static str, u64> {
+    labels.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
 }
 
 impl CopiesDump {

@@ -1,4 +1,4 @@
-//! Tests of the admin server over real connections, with workers that answer and that do not.
+//! Tests of the admin server over real connections, with workers that respond and workers that do not.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    outcome::{AccessLog, ConnectionKind, Recorder},
+    outcome::{AccessLog, ConnectionKind, Recorder, RefusalEvent, RefusalReason, Uncopied},
     route::ServicePort,
 };
 
@@ -20,7 +20,7 @@ struct Root {
     ready: Mutex<Result<(), String>>,
 }
 
-impl View for Root {
+impl AdminView for Root {
     fn heartbeats(&self) -> Vec<Duration> {
         self.heartbeats.lock().expect("no test panics with the lock").clone()
     }
@@ -33,8 +33,8 @@ impl View for Root {
         json!({ "generation": 3 })
     }
 
-    fn facts(&self) -> Facts {
-        Facts { generation: 3, ..Facts::default() }
+    fn agent_metrics(&self) -> AgentMetrics {
+        AgentMetrics { generation: 3, ..AgentMetrics::default() }
     }
 }
 
@@ -45,7 +45,7 @@ struct Server {
     task: tokio::task::JoinHandle<()>,
 }
 
-async fn serve(lines: Vec<mpsc::Sender<Ask>>) -> Server {
+async fn serve(lines: Vec<mpsc::Sender<ReportRequest>>) -> Server {
     let fresh = vec![Duration::from_millis(50); 2];
     let root = Arc::new(Root { heartbeats: Mutex::new(fresh), ready: Mutex::new(Ok(())) });
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -60,13 +60,14 @@ impl Server {
     async fn send(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("it listens");
         stream.write_all(request.as_bytes()).await.expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("it answers in text");
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.expect("it answers in text");
+        response
     }
 
     async fn get(&self, path: &str) -> String {
-        self.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+            .await
     }
 }
 
@@ -81,7 +82,7 @@ async fn health_names_the_worker_that_is_stale() {
     assert!(ill.starts_with("HTTP/1.1 503 "), "{ill}");
     assert!(ill.ends_with("\r\n\r\nworker 1: last heartbeat 1001 ms ago\n"), "{ill}");
     server.root.heartbeats.lock().expect("not poisoned").clear();
-    assert!(server.get("/healthz").await.ends_with("no worker runs\n"));
+    assert!(server.get("/healthz").await.ends_with("no worker is running\n"));
 }
 
 #[tokio::test]
@@ -104,22 +105,34 @@ async fn config_is_json_and_all_else_is_refused() {
     let status = server.get("/status").await;
     let (_, body) = status.split_once("\r\n\r\n").expect("a head and a body");
     let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
-    let expected = json!({ "generation": 3, "ready": true, "unready": null, "copies": [] });
+    let expected = json!({
+        "generation": 3, "ready": true, "unready": null, "copies": [], "uncopied": {},
+        "refused": {},
+    });
     assert_eq!(value, expected);
     assert!(server.get("/").await.starts_with("HTTP/1.1 404 "));
-    let post = "POST /config HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let post = "POST /config HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert!(server.send(post).await.starts_with("HTTP/1.1 405 "));
     assert!(server.send("\0\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_answer_keeps_its_last_counts() {
-    let (line, mut questions) = mpsc::channel::<Ask>(1);
-    let (blocked, mut unanswered) = mpsc::channel::<Ask>(1);
+async fn a_worker_that_does_not_respond_keeps_its_last_counts() {
+    let (line, mut questions) = mpsc::channel::<ReportRequest>(1);
+    let (blocked, mut silent) = mpsc::channel::<ReportRequest>(1);
     let server = serve(vec![line, blocked]).await;
     let worker = |kind: ConnectionKind| {
         let recorder = Recorder::new(AccessLog::off());
         recorder.connection(kind);
+        recorder.uncopied(Uncopied::WebSocket);
+        recorder.refused(&RefusalEvent {
+            client: "d/c",
+            frontend: None,
+            refusal: RefusalReason::UnknownId,
+            status: None,
+            first_line: [None; 3],
+            reason: "mirror: why",
+        });
         recorder.copy_selected(&Arc::new(ServicePort {
             namespace: "d".into(),
             name: "s".into(),
@@ -127,17 +140,17 @@ async fn a_worker_that_does_not_answer_keeps_its_last_counts() {
         }));
         recorder.report()
     };
-    // The first scrape is answered by both, the later ones by the first worker alone.
+    // Both workers respond to the first scrape, only the first one to later scrapes.
     let (one, two) = (worker(ConnectionKind::Http1), worker(ConnectionKind::Opaque));
     tokio::spawn(async move {
-        while let Some(ask) = questions.recv().await {
-            ask.send(one.clone()).expect("the scrape waits");
+        while let Some(request) = questions.recv().await {
+            request.send(one.clone()).expect("the scrape waits");
         }
     });
     let once = tokio::spawn(async move {
-        let ask = unanswered.recv().await.expect("a question");
-        ask.send(two).expect("the scrape waits");
-        unanswered
+        let request = silent.recv().await.expect("a question");
+        request.send(two).expect("the scrape waits");
+        silent
     });
     for scrape in 0..3 {
         let begun = std::time::Instant::now();
@@ -155,11 +168,16 @@ async fn a_worker_that_does_not_answer_keeps_its_last_counts() {
         assert!(metrics.to_lowercase().contains("content-type: application/openmetrics-text"));
         assert!(metrics.ends_with("# EOF\n"));
     }
+    let status = server.get("/status").await;
+    let (_, body) = status.split_once("\r\n\r\n").expect("a head and a body");
+    let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
+    assert_eq!(value["refused"], json!({ "unknown_id": 2 }));
+    assert_eq!(value["uncopied"], json!({ "websocket": 2 }));
     drop(once);
 }
 
 #[tokio::test]
-async fn it_stays_on_loopback_unless_told() {
+async fn it_stays_on_loopback_unless_configured() {
     for address in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "[::ffff:10.0.0.1]:0"] {
         let address = address.parse().expect("an address");
         let error = Admin::bind(address, false).await.expect_err("not loopback");
@@ -187,4 +205,72 @@ async fn cancelling_ends_it_though_a_client_holds_a_connection() {
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(1), idle.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the idle connection is closed");
+}
+
+#[tokio::test]
+async fn connections_that_do_not_read_or_do_not_ask_keep_no_probe_waiting() {
+    let admin = Admin::bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).await.expect("loopback");
+    let address = admin.address();
+    // More than the buffers of both sockets hold.
+    let much = Bytes::from(vec![b'x'; 16 << 20]);
+    let response = move |request: Request<Incoming>| {
+        let body = if request.uri().path() == "/config" { much.clone() } else { "ok\n".into() };
+        async { Response::new(body) }
+    };
+    let serving = tokio::spawn(admin.serve_by(response, CancellationToken::new()));
+    let connect = || TcpStream::connect(address);
+    let mut deaf = Vec::new();
+    for round in 0..200 {
+        let mut stream = connect().await.expect("it listens");
+        if round % 2 == 0 {
+            let request = b"GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            stream.write_all(request).await.expect("it reads");
+        }
+        deaf.push(stream);
+        if round % 20 == 19 {
+            let mut probe = connect().await.expect("it listens");
+            let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            probe.write_all(request).await.expect("it reads");
+            let mut health = String::new();
+            let read = probe.read_to_string(&mut health);
+            let read = tokio::time::timeout(Duration::from_secs(2), read).await;
+            assert!(read.is_ok() && health.ends_with("ok\n"), "after {round}");
+        }
+    }
+    // The oldest were cut: their ends are there to be read.
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(2), deaf[1].read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "the second is open still");
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_whatever_it_does() {
+    let connection_limit = connection_limit::ConnectionLimit::default();
+    let begun = tokio::time::Instant::now();
+    bounded(std::future::pending(), connection_limit.enter()).await;
+    assert_eq!(begun.elapsed(), LIFETIME);
+}
+
+#[tokio::test]
+async fn who_asks_by_another_name_learns_nothing() {
+    let server = serve(Vec::new()).await;
+    for path in ["/config", "/status", "/metrics", "/healthz"] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+        let refused = server.send(&request).await;
+        assert!(refused.starts_with("HTTP/1.1 421 ") && refused.contains("--admin-host"), "{path}");
+        assert!(!refused.contains("generation"), "{refused}");
+    }
+    assert!(server.send("GET /config HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200 "));
+}
+
+#[test]
+fn all_addresses_are_those_of_ipv4_on_a_host_without_ipv6() {
+    let absent = std::io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    assert_eq!(without_ipv6(address("[::]:80"), &absent), Some(address("0.0.0.0:80")));
+    assert_eq!(without_ipv6(address("[::1]:80"), &absent), None);
+    let taken = std::io::Error::from_raw_os_error(libc::EADDRINUSE);
+    assert_eq!(without_ipv6(address("[::]:80"), &taken), None);
 }

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::{
-    capture::Capture,
-    worker::{BEAT, Command, Worker},
-};
+use crate::{capture::Capture, heartbeat::BEAT, worker::Worker, workload::WorkerCommand};
 
 /// How long connections are accepted after the last was captured.
 const ACCEPT: Duration = Duration::from_secs(5);
@@ -20,7 +17,7 @@ pub(super) async fn drain(capture: &Capture, workers: &[Worker], grace: Duration
     let started = Instant::now();
     capture.stop_capturing();
     for worker in workers {
-        worker.tell(Command::Drain);
+        worker.send(WorkerCommand::Drain);
     }
     tracing::info!(?grace, "draining: new connections go direct");
     loop {

@@ -18,41 +18,45 @@ use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
-    admin::{self, Admin, AdminError, Ask},
+    admin::{self, Admin, AdminError, Hosts, ReportRequest},
     capture::{Capture, State, WorkloadStatus},
-    control::config_dump::{ConfigDump, Report},
-    enrol::Enrolment,
+    cli::Suppressed,
+    control::config_dump::{ConfigDump, ControlReport},
     kube::Health,
-    outcome::{AccessLog, Facts, WatchFacts},
+    memory::AgentUsage,
+    outcome::{AccessLog, AgentMetrics, WatchMetrics},
     proxy::Budgets,
-    route::Snapshot,
-    worker::{Vitals, Worker},
+    route::{EndpointChoice, Snapshot},
+    selection::PodSelection,
+    worker::{Worker, WorkerStats},
 };
 
 /// Read by the admin server for each request.
-pub(super) struct View {
+pub(super) struct AgentView {
     /// Why nothing is captured at all.
     obstacle: Option<String>,
     /// Gone once the agent takes itself apart.
     capture: Weak<Capture>,
-    enrolment: Weak<Enrolment>,
+    pod_selection: Weak<PodSelection>,
     /// All pods that were there at the start have left the state Starting.
     settled: AtomicBool,
-    workers: Vec<Arc<Vitals>>,
-    routes: Routes,
+    workers: Vec<Arc<WorkerStats>>,
+    routes: RouteSources,
     budgets: Arc<Budgets>,
+    memory: Arc<AgentUsage>,
     logs: Logs,
 }
 
 /// What is in force, and where it comes from.
-pub(super) struct Routes {
+pub(super) struct RouteSources {
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(super) report: Arc<ArcSwap<Report>>,
+    pub(super) report: Arc<ArcSwap<ControlReport>>,
+    pub(super) endpoints: EndpointChoice,
     /// By kind; none when routes come from a folder.
     pub(super) watches: Vec<(&'static str, Health)>,
 }
 
-impl Routes {
+impl RouteSources {
     /// Why nothing is in force yet.
     fn awaited(&self) -> Option<String> {
         if self.snapshot.load().generation > 0 {
@@ -60,8 +64,8 @@ impl Routes {
         }
         let mut missing = self.watches.iter().filter(|(_, health)| !health.is_complete());
         let (kind, health) = missing.next()?;
-        let trouble = health.trouble().unwrap_or_else(|| "its list is not complete".into());
-        Some(format!("the API server has not told of each {kind} yet: {trouble}"))
+        let trouble = health.trouble().unwrap_or_else(|| "the list is incomplete".into());
+        Some(format!("the first list of {kind} from the API server is not complete: {trouble}"))
     }
 }
 
@@ -71,7 +75,7 @@ struct WatchView {
     kind: &'static str,
     /// Everything was listed once.
     complete: bool,
-    /// How old what is known may be.
+    /// The greatest possible age of what is known, in seconds.
     age_seconds: Option<f64>,
     /// Why it does not follow the API server now.
     trouble: Option<String>,
@@ -92,6 +96,7 @@ impl WatchView {
 pub(super) struct Logs {
     pub(super) access: AccessLog,
     pub(super) own: ErrorCounter,
+    pub(super) suppressed: Suppressed,
 }
 
 /// What captures; the view keeps none of it alive.
@@ -99,27 +104,28 @@ pub(super) struct Capturing<'a> {
     /// Why nothing is captured at all.
     pub(super) obstacle: Option<String>,
     pub(super) capture: &'a Arc<Capture>,
-    pub(super) enrolment: &'a Arc<Enrolment>,
+    pub(super) pod_selection: &'a Arc<PodSelection>,
 }
 
-impl View {
+impl AgentView {
     pub(super) fn new(
         capturing: Capturing<'_>,
         workers: &[Worker],
-        routes: Routes,
-        budgets: Arc<Budgets>,
+        routes: RouteSources,
+        (budgets, memory): (Arc<Budgets>, Arc<AgentUsage>),
         logs: Logs,
     ) -> Self {
-        let workers = workers.iter().map(Worker::vitals).collect();
-        let Capturing { obstacle, capture, enrolment } = capturing;
+        let workers = workers.iter().map(Worker::stats).collect();
+        let Capturing { obstacle, capture, pod_selection } = capturing;
         Self {
             obstacle,
             capture: Arc::downgrade(capture),
-            enrolment: Arc::downgrade(enrolment),
+            pod_selection: Arc::downgrade(pod_selection),
             settled: AtomicBool::new(false),
             workers,
             routes,
             budgets,
+            memory,
             logs,
         }
     }
@@ -127,7 +133,7 @@ impl View {
     /// Configured workloads, then pods; None while one of the parts has not looked yet, or none is
     /// there any more.
     fn looked_at(&self) -> Option<Vec<WorkloadStatus>> {
-        let mut others = self.enrolment.upgrade()?.status()?;
+        let mut others = self.pod_selection.upgrade()?.status()?;
         let mut workloads = self.capture.upgrade()?.status()?;
         // One that was handed over meanwhile.
         others.retain(|pod| workloads.iter().all(|workload| workload.uid != pod.uid));
@@ -145,20 +151,22 @@ impl View {
 struct Config<'a> {
     /// Why nothing is captured at all.
     obstacle: Option<&'a str>,
+    /// Who chooses the endpoint of a request.
+    endpoints: &'static str,
     workloads: Vec<WorkloadStatus>,
     watches: Vec<WatchView>,
     #[serde(flatten)]
     routes: ConfigDump<'a>,
 }
 
-impl admin::View for View {
+impl admin::AdminView for AgentView {
     fn heartbeats(&self) -> Vec<Duration> {
-        self.workers.iter().map(|vitals| vitals.heartbeat_age()).collect()
+        self.workers.iter().map(|stats| stats.heartbeat_age()).collect()
     }
 
-    /// A workload that waits for its cgroup, or is refused for good, keeps nobody from starting;
-    /// nor does one whose IPv6 is off. Pods come and go: only those of the start are waited for, and
-    /// one whose canary fails makes no agent unready, or it would stop an upgrade.
+    /// A workload that waits for its cgroup, or is refused for good, does not make the agent unready;
+    /// nor does one whose IPv6 is off. Pods come and go: the agent waits only for those of its start, and
+    /// a pod whose canary fails does not make it unready, because that would stop an upgrade.
     fn ready(&self) -> Result<(), String> {
         if let Some(obstacle) = &self.obstacle {
             return Err(format!("nothing is captured: {obstacle}"));
@@ -167,14 +175,16 @@ impl admin::View for View {
             return Err(awaited);
         }
         let Some(workloads) = self.looked_at() else {
-            return Err("the capture has not begun, or has ended".into());
+            return Err("the capture thread has not started or has ended".into());
         };
         let settled = self.settled.load(Relaxed);
         let unready = |workload: &&WorkloadStatus| match workload.state {
             State::Starting => workload.uid.is_none() || !settled,
             State::Off => workload.uid.is_none(),
             State::Draining => true,
-            State::Waiting | State::On | State::Refused | State::NotAsked => false,
+            State::Waiting | State::On | State::Full | State::Refused | State::NotRequested => {
+                false
+            }
         };
         match workloads.iter().find(unready) {
             None => {
@@ -193,11 +203,13 @@ impl admin::View for View {
         let routes = ConfigDump::new(&snapshot, &report);
         let watches = self.routes.watches.iter().map(WatchView::new).collect();
         let obstacle = self.obstacle.as_deref();
-        serde_json::to_value(Config { obstacle, workloads: self.workloads(), watches, routes })
+        let endpoints = self.routes.endpoints.label();
+        let workloads = self.workloads();
+        serde_json::to_value(Config { obstacle, endpoints, workloads, watches, routes })
             .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
     }
 
-    fn facts(&self) -> Facts {
+    fn agent_metrics(&self) -> AgentMetrics {
         let (mut states, mut ipv6) = (BTreeMap::new(), BTreeMap::new());
         let mut predating = Vec::new();
         for workload in self.workloads() {
@@ -217,7 +229,7 @@ impl admin::View for View {
             }
             None => Vec::new(),
         };
-        let watches = self.routes.watches.iter().map(|(kind, health)| WatchFacts {
+        let watches = self.routes.watches.iter().map(|(kind, health)| WatchMetrics {
             kind,
             age: health.age(),
             lists: health.lists(),
@@ -225,8 +237,12 @@ impl admin::View for View {
         });
         let held = self.budgets.held();
         let shadow_held = held.into_iter().map(|(shadow, n)| (shadow.to_string(), n as u64));
-        Facts {
+        let refused = self.routes.report.load().addresses_refused.clone();
+        AgentMetrics {
+            frontends_refused: refused.frontends.into_iter().collect(),
+            shadow_endpoints_refused: refused.shadows.into_iter().collect(),
             shadow_held: shadow_held.collect(),
+            usage: self.memory.usage(),
             capture_connects,
             workloads: states.into_iter().collect(),
             workloads_ipv6: ipv6.into_iter().collect(),
@@ -235,6 +251,7 @@ impl admin::View for View {
             predating,
             access_log_dropped: self.logs.access.dropped(),
             log_dropped: self.logs.own.dropped_lines() as u64,
+            log_suppressed: self.logs.suppressed.lines(),
         }
     }
 }
@@ -243,6 +260,7 @@ impl admin::View for View {
 pub(super) struct Admission {
     pub(super) address: SocketAddr,
     pub(super) remote: bool,
+    pub(super) hosts: Hosts,
 }
 
 impl Admission {
@@ -253,8 +271,8 @@ impl Admission {
     /// [`AdminError`], but not for an address in use.
     pub(super) async fn open(
         self,
-        view: Arc<View>,
-        lines: Vec<mpsc::Sender<Ask>>,
+        view: Arc<AgentView>,
+        lines: Vec<mpsc::Sender<ReportRequest>>,
         cancel: CancellationToken,
     ) -> Result<JoinHandle<()>, AdminError> {
         let workers = admin::Workers::new(lines);
@@ -262,7 +280,7 @@ impl Admission {
         Ok(tokio::spawn(async move {
             let waited = cancel.run_until_cancelled(self.wait(first)).await;
             if let Some(admin) = waited {
-                admin.serve(view, workers, cancel).await;
+                admin.with_hosts(self.hosts).serve(view, workers, cancel).await;
             }
         }))
     }

@@ -1,11 +1,11 @@
-//! The watchdog: a process of its own that kills an agent whose worker went silent, so that the
-//! connections caught by a hang are reset instead of waiting for ever. A thread would not do: a
+//! The watchdog: a separate process that kills an agent whose worker went silent, so that the
+//! connections caught by a hang are reset instead of waiting forever. A thread would not do, because a
 //! stopped process stops all of its threads.
 //!
 //! In: one byte per beat of each worker, through a pipe. Out: SIGKILL to the parent, at most. It
 //! outlives no agent: the pipe's end ends it.
 
-mod silence;
+mod monitor;
 mod trial;
 
 use std::{
@@ -26,7 +26,7 @@ use nix::{
     unistd::{Pid, getppid, setsid},
 };
 
-use self::silence::Silences;
+use self::monitor::HeartbeatMonitor;
 use crate::cli::LogArgs;
 
 pub use self::trial::{TrialArgs, run as run_trial};
@@ -38,13 +38,13 @@ pub const MAX_WORKERS: u32 = 64;
 const RETIRED: u8 = 0x80;
 
 /// Time is counted in ticks, not read from a clock: a suspended machine counts one tick, and
-/// nobody is killed for having slept.
+/// no agent is killed because the machine slept.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks between looking for a parent that survived SIGKILL.
 const AFTER_KILL: u32 = 10;
 
-/// The agent's side: the process, and what is needed to start it anew.
+/// The agent's side: the process, and what is needed to start it again.
 #[derive(Debug)]
 pub struct Watchdog {
     child: Child,
@@ -57,10 +57,10 @@ pub struct Watchdog {
     log: LogArgs,
 }
 
-/// A worker's line to the watchdog. Dropping it says that the worker ended on purpose, unless it
+/// A worker's pipe to the watchdog. Dropping it signals that the worker ended on purpose, unless it
 /// is dropped by a panic.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct HeartbeatPipe {
     worker: u8,
     pipe: PipeWriter,
     retired: Arc<AtomicU64>,
@@ -74,7 +74,11 @@ impl Watchdog {
     /// # Errors
     /// When there are no workers or more than [`MAX_WORKERS`], or when the pipe or the process
     /// cannot be made.
-    pub fn spawn(workers: u32, stale: Duration, log: &LogArgs) -> io::Result<(Self, Vec<Pulse>)> {
+    pub fn spawn(
+        workers: u32,
+        stale: Duration,
+        log: &LogArgs,
+    ) -> io::Result<(Self, Vec<HeartbeatPipe>)> {
         if workers == 0 || workers > MAX_WORKERS {
             let message = format!("a watchdog watches 1 to {MAX_WORKERS} workers, not {workers}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -89,16 +93,16 @@ impl Watchdog {
         // The flag belongs to the open file, so that it holds for every duplicate of this end.
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let retired = Arc::new(AtomicU64::new(0));
-        let pulses = (0..workers)
+        let pipes = (0..workers)
             .map(|worker| {
                 let worker = u8::try_from(worker).expect("at most 64 workers");
                 let retired = Arc::clone(&retired);
-                Ok(Pulse { worker, pipe: writer.try_clone()?, retired })
+                Ok(HeartbeatPipe { worker, pipe: writer.try_clone()?, retired })
             })
             .collect::<io::Result<_>>()?;
         let child = start(&reader, workers, stale, log)?;
         let log = log.clone();
-        Ok((Self { child, reader, writer, retired, workers, stale, log }, pulses))
+        Ok((Self { child, reader, writer, retired, workers, stale, log }, pipes))
     }
 
     /// The process's id.
@@ -126,7 +130,7 @@ impl Watchdog {
 }
 
 impl Drop for Watchdog {
-    /// Ends the process: from here on nobody kills a silent agent.
+    /// Ends the process: from here on a silent agent is not killed.
     fn drop(&mut self) {
         // It may be dead already, and is reaped either way; the id is ours until then.
         let _ = self.child.kill();
@@ -134,8 +138,8 @@ impl Drop for Watchdog {
     }
 }
 
-impl Pulse {
-    /// Tells that the worker's loop is alive. Never blocks: with the pipe full, the watchdog has
+impl HeartbeatPipe {
+    /// Reports that the worker's loop is alive. Never blocks: if the pipe is full, the watchdog has
     /// enough to read. To be called every 100 ms.
     pub fn beat(&mut self) {
         // A failed write is a full pipe; a dead watchdog is noticed by `Watchdog::revive`.
@@ -143,7 +147,7 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for HeartbeatPipe {
     fn drop(&mut self) {
         if thread::panicking() {
             // A worker that is lost leaves connections in silence: let the watchdog end them.
@@ -202,20 +206,20 @@ pub fn run(args: &WatchdogArgs) -> io::Result<()> {
     let parent = Pid::from_raw(args.parent);
     let mut input = io::stdin().lock();
     fcntl(io::stdin(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let mut silences = Silences::new(args.workers, args.stale, TICK);
+    let mut monitor = HeartbeatMonitor::new(args.workers, args.stale, TICK);
     let mut bytes = [0; 4096];
     loop {
         thread::sleep(TICK);
         loop {
             match input.read(&mut bytes) {
                 Ok(0) => return Ok(()),
-                Ok(read) => bytes[..read].iter().for_each(|byte| silences.heard(*byte)),
+                Ok(read) => bytes[..read].iter().for_each(|byte| monitor.record(*byte)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if let Some(silent) = silences.tick() {
+        if let Some(silent) = monitor.tick() {
             return end(parent, &silent.to_string());
         }
     }

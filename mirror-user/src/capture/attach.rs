@@ -4,7 +4,10 @@ use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use aya::programs::{ProgramInfo, cgroup_sock_addr::CgroupSockAddrLink, loaded_programs};
 
-use super::programs::{Hook, Programs, ProgramsError};
+use super::{
+    cgroup::is_shortage,
+    programs::{Hook, Programs, ProgramsError},
+};
 use crate::sockets::sys;
 
 /// `BPF_F_ALLOW_MULTI`: programs below are allowed.
@@ -45,14 +48,17 @@ impl Attached {
         Ok(Self { connect, _names: names, inode })
     }
 
-    /// Captures no more connections; names of peers are still answered.
+    /// Captures no more connections; getpeername still returns the original destinations.
     pub(crate) fn stop(&mut self) {
         self.connect.clear();
     }
 
-    /// Whether the path still is the cgroup that the links are on.
+    /// Whether the path still is the cgroup that the links are on, as far as is known now.
     pub(crate) fn is_on(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|now| now.ino() == self.inode)
+        match std::fs::metadata(path) {
+            Ok(now) => now.ino() == self.inode,
+            Err(error) => is_shortage(&error),
+        }
     }
 }
 

@@ -10,19 +10,23 @@ use std::{
 use mirror_common::{Family, FrontendId};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::sockets::{NetnsSockets, Place};
+use crate::{
+    backoff::ExponentialBackoff,
+    sockets::{NetnsSockets, NetnsTarget},
+};
 
-/// Loopback answers at once; a SYN that was lost is sent again after 1 s.
+/// Loopback responds at once; a SYN that was lost is sent again after 1 s.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two canaries that pass.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// After the first failure; doubles with each, up to the last.
-const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// After failures.
+const RETRY: ExponentialBackoff =
+    ExponentialBackoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
 
 /// Why connections of a family are not captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
-    /// The namespace has nothing of that family: nobody misses anything.
+pub(crate) enum CanaryError {
+    /// The namespace does not have that family, so no connection is missed.
     Absent(String),
     /// A captured connection would not arrive.
     Broken(String),
@@ -32,11 +36,11 @@ pub(crate) enum Obstacle {
 #[derive(Debug)]
 pub(crate) struct Canary {
     address: SocketAddr,
-    flying: Option<(Socket, Instant)>,
+    pending: Option<(Socket, Instant)>,
     next: Instant,
     failures: u32,
-    /// Something has changed since the one that flies took off.
-    again: bool,
+    /// Something has changed since the pending one began to connect.
+    changed: bool,
 }
 
 impl Canary {
@@ -47,64 +51,64 @@ impl Canary {
             Family::V6 => IpAddr::V6(FrontendId::CANARY.address_v6()),
         };
         let address = SocketAddr::new(ip, port);
-        Self { address, flying: None, next: now, failures: 0, again: false }
+        Self { address, pending: None, next: now, failures: 0, changed: false }
     }
 
-    /// Something has changed that may be in its way: the next is due at once.
-    pub(crate) fn hurry(&mut self, now: Instant) {
+    /// Something that may block it has changed: the next one is due at once.
+    pub(crate) fn run_soon(&mut self, now: Instant) {
         self.next = now;
-        self.again = self.flying.is_some();
+        self.changed = self.pending.is_some();
     }
 
-    /// Goes on; never blocks. None while nothing is known. `prepare` clears the way of one that is
-    /// about to fly.
+    /// Continues; never blocks. None while there is no result. `prepare` is called before a canary
+    /// connects, to make its way free.
     pub(crate) fn poll(
         &mut self,
         factory: &NetnsSockets,
-        place: &Place,
+        netns: &NetnsTarget,
         now: Instant,
-        prepare: impl FnOnce() -> Result<(), Obstacle>,
-    ) -> Option<Result<(), Obstacle>> {
-        if self.flying.is_none() {
+        prepare: impl FnOnce() -> Result<(), CanaryError>,
+    ) -> Option<Result<(), CanaryError>> {
+        if self.pending.is_none() {
             if now < self.next {
                 return None;
             }
             match prepare() {
                 Ok(()) => {}
-                Err(Obstacle::Absent(why)) => {
+                Err(CanaryError::Absent(why)) => {
                     self.next = now + INTERVAL;
-                    return Some(Err(Obstacle::Absent(why)));
+                    return Some(Err(CanaryError::Absent(why)));
                 }
-                Err(Obstacle::Broken(why)) => return Some(self.failed(why, now)),
+                Err(CanaryError::Broken(why)) => return Some(self.failed(why, now)),
             }
-            match self.fly(factory, place) {
-                Ok(socket) => self.flying = Some((socket, now)),
-                Err(error) => return Some(self.failed(self.told(&error.to_string()), now)),
+            match self.connect(factory, netns) {
+                Ok(socket) => self.pending = Some((socket, now)),
+                Err(error) => return Some(self.failed(self.message(&error.to_string()), now)),
             }
         }
-        let (socket, since) = self.flying.as_ref()?;
+        let (socket, since) = self.pending.as_ref()?;
         let waited = now.duration_since(*since);
         let result = match (socket.take_error(), socket.peer_addr()) {
-            (Ok(Some(error)) | Err(error), _) => self.failed(self.told(&error.to_string()), now),
+            (Ok(Some(error)) | Err(error), _) => self.failed(self.message(&error.to_string()), now),
             (Ok(None), Ok(_)) => {
                 self.next = now + INTERVAL;
                 self.failures = 0;
                 Ok(())
             }
             (Ok(None), Err(_)) if waited < PATIENCE => return None,
-            (Ok(None), Err(_)) => self.failed(self.told("no answer"), now),
+            (Ok(None), Err(_)) => self.failed(self.message("no response"), now),
         };
-        self.flying = None;
-        if std::mem::take(&mut self.again) {
+        self.pending = None;
+        if std::mem::take(&mut self.changed) {
             self.next = now;
         }
         Some(result)
     }
 
-    fn fly(&self, factory: &NetnsSockets, place: &Place) -> io::Result<Socket> {
+    fn connect(&self, factory: &NetnsSockets, netns: &NetnsTarget) -> io::Result<Socket> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let domain = Domain::for_address(self.address);
-        let socket = factory.run(place, || Socket::new(domain, kind, Some(Protocol::TCP)))??;
+        let socket = factory.run(netns, || Socket::new(domain, kind, Some(Protocol::TCP)))??;
         match socket.connect(&SockAddr::from(self.address)) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(socket),
@@ -112,15 +116,13 @@ impl Canary {
     }
 
     /// Plans the next attempt.
-    fn failed(&mut self, why: String, now: Instant) -> Result<(), Obstacle> {
-        let [first, longest] = RETRY;
-        let doubled = first.saturating_mul(1 << self.failures.min(10));
-        self.next = now + doubled.min(longest);
+    fn failed(&mut self, why: String, now: Instant) -> Result<(), CanaryError> {
+        self.next = now + RETRY.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        Err(Obstacle::Broken(why))
+        Err(CanaryError::Broken(why))
     }
 
-    fn told(&self, why: &str) -> String {
+    fn message(&self, why: &str) -> String {
         format!("the canary to {} failed: {why}", self.address)
     }
 }

@@ -1,17 +1,26 @@
-//! Reads cgroups (v2): whether anybody lives in one, and in which network namespace.
+//! Reads cgroups (v2): whether anybody lives in one, in which network namespace, and which agents.
+//! What is below a pod's cgroup may be the pod's own to make, and its processes as many as it likes:
+//! every look here is bounded.
+
+mod members;
+mod sandbox;
 
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
 };
 
-use crate::sockets::fd_path;
+use nix::sched::{CloneFlags, setns};
 
-/// How deep below the workload's cgroup processes are looked for.
-const MAX_DEPTH: usize = 8;
+use members::{Member, all_members, folders, members};
+pub(crate) use sandbox::{Age, NetnsOwner, Sandbox, netns_owner};
+
+/// Of a process's arguments: the program and the first.
+const ARGUMENTS: u64 = 512;
 
 /// Whether a process lives in the cgroup or below: `populated` of cgroup.events. A cgroup that
 /// does not exist has none.
@@ -36,7 +45,7 @@ fn missing_events(cgroup: &Path) -> io::Result<bool> {
         let text = "the root cgroup holds every process, the agent itself as well";
         Err(io::Error::other(text))
     } else if cgroup.exists() {
-        Err(io::Error::other(format!("{} is no cgroup (v2)", cgroup.display())))
+        Err(io::Error::other(format!("{} is not a cgroup (v2)", cgroup.display())))
     } else {
         Ok(false)
     }
@@ -46,65 +55,43 @@ fn is_populated(events: &str) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
-/// The network namespace of the processes of a cgroup.
-pub(crate) enum Home {
-    /// No process is left.
-    Nobody,
-    /// An open `/proc/PID/ns/net` with its inode.
-    Own(OwnedFd, u64),
-    /// The same, of the node or the agent: all processes are there. One may be about to enter
-    /// another.
-    Host(OwnedFd, u64),
+/// Whether there is no such folder (any more). That the agent cannot look now is no such sign.
+pub(crate) fn is_gone(folder: &Path) -> bool {
+    match fs::metadata(folder) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => !is_shortage(&error),
+    }
 }
 
-/// Where the processes of the cgroup and below live. One in a namespace of its own decides; `hosts`
-/// are the inodes of the others.
-pub(crate) fn netns(cgroup: &Path, hosts: &[u64]) -> io::Result<Home> {
-    let mut members = Vec::new();
-    processes(cgroup, MAX_DEPTH, &mut members);
-    let mut home = Ok(Home::Nobody);
-    if members.iter().any(|(pid, _)| *pid == 0) {
-        home = Err(io::Error::other(
-            "its processes are in another PID namespace: run the agent in the node's (hostPID)",
-        ));
-    }
-    for (pid, list) in members.into_iter().filter(|(pid, _)| *pid > 0) {
-        match netns_of(pid, &list) {
-            Ok(Some((file, inode))) if hosts.contains(&inode) => home = Ok(Home::Host(file, inode)),
-            Ok(Some((file, inode))) => return Ok(Home::Own(file, inode)),
-            Ok(None) => {}
-            Err(error) if matches!(home, Ok(Home::Nobody)) => home = Err(error),
-            Err(_) => {}
-        }
-    }
-    home
-}
-
-/// The network namespace of a process that its cgroup's list names; None when it has ended. The
-/// number may have gone to another process since the list was read: `/proc/PID`, once open, is of
-/// one process only, so that if the list names the number still, and that process lives still, it
-/// is the one.
-fn netns_of(pid: u32, list: &Path) -> io::Result<Option<(OwnedFd, u64)>> {
-    let opened = File::open(format!("/proc/{pid}")).and_then(|process| {
-        let process = OwnedFd::from(process);
-        let folder = fd_path(&process);
-        let namespace = File::open(folder.join("ns/net"))?;
-        let belongs = pids(list).contains(&pid) && fs::metadata(folder.join("ns/net")).is_ok();
-        Ok(if belongs { Some((namespace.metadata()?.ino(), namespace)) } else { None })
-    });
-    match opened {
-        Ok(found) => Ok(found.map(|(inode, namespace)| (namespace.into(), inode))),
-        // It ended meanwhile, or is a zombie.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Whether the agent or the machine is short of descriptors or memory: that says nothing of what
+/// was looked at.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    const SHORTAGES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code))
 }
 
 /// The inodes of the agent's own network namespace and, as far as it can be seen, the node's.
 pub(crate) fn host_netns() -> Vec<u64> {
     let inode = |path| fs::metadata(path).map(|namespace| namespace.ino()).ok();
     ["/proc/thread-self/ns/net", "/proc/1/ns/net"].into_iter().filter_map(inode).collect()
+}
+
+/// The agent's own cgroup in the tree that is mounted at `root`; None if it cannot be determined. A
+/// container has a separate cgroup namespace, in which its cgroup is the root: the path is computed
+/// from that of process 1, to which the mount of the node's tree belongs.
+#[must_use]
+pub fn own_cgroup(root: &Path) -> Option<PathBuf> {
+    let reader = thread::spawn(|| {
+        let namespace = File::open("/proc/1/ns/cgroup")?;
+        setns(namespace, CloneFlags::CLONE_NEWCGROUP)?;
+        fs::read_to_string("/proc/thread-self/cgroup")
+    });
+    let table = reader.join().ok()?.ok()?;
+    let path = table.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let cgroup = root.join(path);
+    let own = std::process::id();
+    let lives_there = all_members(&cgroup).any(|member| member.pid == own);
+    lives_there.then_some(cgroup)
 }
 
 /// Agents that live in a cgroup or below.
@@ -118,23 +105,31 @@ pub(crate) enum Agents {
     Other,
 }
 
-/// Which agents live in the cgroup or below.
-pub(crate) fn agents(cgroup: &Path) -> Agents {
-    let mut members = Vec::new();
-    processes(cgroup, MAX_DEPTH, &mut members);
-    if members.iter().any(|(pid, _)| *pid == std::process::id()) {
-        Agents::This
-    } else if members.iter().any(|(pid, _)| is_agent(*pid)) {
-        Agents::Other
-    } else {
-        Agents::None
-    }
+/// Which agents live in the cgroup or below. A pod's may have any number of processes: of those the
+/// first of each container are looked at, which an agent's container begins with.
+pub(crate) fn agents(cgroup: &Path, is_pod: bool) -> Agents {
+    if is_pod { among(members(cgroup).into_iter()) } else { among(all_members(cgroup)) }
 }
 
-/// Whether the process was started as `mirror agent`.
+fn among(members: impl Iterator<Item = Member>) -> Agents {
+    let mut agents = Agents::None;
+    for Member { pid, .. } in members {
+        if pid == std::process::id() {
+            return Agents::This;
+        }
+        if agents == Agents::None && is_agent(pid) {
+            agents = Agents::Other;
+        }
+    }
+    agents
+}
+
+/// Whether the process was started as `mirror agent`. It may have ended, and its arguments may be
+/// megabytes.
 fn is_agent(pid: u32) -> bool {
-    // It may have ended.
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut line = Vec::new();
+    let opened = File::open(format!("/proc/{pid}/cmdline"));
+    let _ = opened.and_then(|file| file.take(ARGUMENTS).read_to_end(&mut line));
     let mut arguments = line.split(|byte| *byte == 0);
     let program = arguments.next().and_then(|path| path.rsplit(|byte| *byte == b'/').next());
     program == Some(b"mirror") && arguments.next() == Some(b"agent")
@@ -142,38 +137,8 @@ fn is_agent(pid: u32) -> bool {
 
 /// The ids of the cgroup and those below: the inodes of their folders.
 pub(crate) fn ids(cgroup: &Path) -> HashSet<u64> {
-    let mut ids = HashSet::new();
-    add_ids(cgroup, MAX_DEPTH, &mut ids);
-    ids
-}
-
-fn add_ids(cgroup: &Path, depth: usize, ids: &mut HashSet<u64>) {
-    ids.extend(fs::metadata(cgroup).map(|folder| folder.ino()));
-    let Some(depth) = depth.checked_sub(1) else { return };
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            add_ids(&entry.path(), depth, ids);
-        }
-    }
-}
-
-/// The processes of the cgroup and below, each with the list that names it.
-fn processes(cgroup: &Path, depth: usize, members: &mut Vec<(u32, PathBuf)>) {
-    let list = cgroup.join("cgroup.procs");
-    members.extend(pids(&list).into_iter().map(|pid| (pid, list.clone())));
-    let Some(depth) = depth.checked_sub(1) else { return };
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            processes(&entry.path(), depth, members);
-        }
-    }
-}
-
-/// A threaded or vanished cgroup has no list; its siblings may have. 0 stands for a process of
-/// another PID namespace.
-fn pids(list: &Path) -> Vec<u32> {
-    let list = fs::read_to_string(list).unwrap_or_default();
-    list.lines().filter_map(|line| line.parse().ok()).collect()
+    let ids = folders(cgroup).filter_map(|folder| fs::metadata(folder).ok());
+    ids.map(|folder| folder.ino()).collect()
 }
 
 #[cfg(test)]
@@ -190,11 +155,22 @@ mod tests {
     #[test]
     fn a_cgroup_that_is_not_there_is_not_populated() {
         assert!(!populated(Path::new("/nonexistent/cgroup")).unwrap());
+        assert!(is_gone(Path::new("/nonexistent/cgroup")));
     }
 
     #[test]
     fn a_folder_that_is_no_cgroup_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(populated(folder.path()).unwrap_err().to_string().contains("no cgroup"));
+        assert!(populated(folder.path()).unwrap_err().to_string().contains("is not a cgroup (v2)"));
+    }
+
+    #[test]
+    fn a_shortage_of_the_agents_own_is_distinguished_from_what_is_wrong_with_a_cgroup() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert!(is_shortage(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        for error in [io::Error::from_raw_os_error(libc::EACCES), io::Error::other("no cgroup")] {
+            assert!(!is_shortage(&error), "{error}");
+        }
     }
 }

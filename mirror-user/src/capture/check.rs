@@ -8,6 +8,8 @@ use aya::{
     sys::{BpfHelper, is_helper_supported, is_program_supported},
 };
 
+use crate::error_chain::WithCauses;
+
 /// What makes capturing impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
@@ -150,7 +152,7 @@ fn features() -> Result<(), CheckError> {
     Ok(())
 }
 
-fn probed<E: std::fmt::Display>(
+fn probed<E: std::error::Error + 'static>(
     result: Result<bool, E>,
     feature: &'static str,
     since: &'static str,
@@ -158,7 +160,7 @@ fn probed<E: std::fmt::Display>(
     match result {
         Ok(true) => Ok(()),
         Ok(false) => Err(CheckError::Feature { feature, since }),
-        Err(error) => Err(CheckError::Probe { feature, message: error.to_string() }),
+        Err(error) => Err(CheckError::Probe { feature, message: WithCauses(&error).to_string() }),
     }
 }
 
@@ -184,6 +186,18 @@ mod tests {
         assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
         assert_eq!(missing_capabilities("CapEff:\t0000000000201000\n"), ["CAP_SYS_PTRACE"]);
         assert_eq!(missing_capabilities("").len(), 3);
+    }
+
+    #[test]
+    fn a_refused_probe_names_the_errno() {
+        let refused = aya::sys::SyscallError {
+            call: "bpf_prog_load",
+            io_error: io::Error::from_raw_os_error(1),
+        };
+        let error = probed(Err(refused), "sk_lookup programs", "5.9").unwrap_err().to_string();
+        assert!(error.contains("sk_lookup programs"), "{error}");
+        assert!(error.contains("bpf_prog_load"), "{error}");
+        assert!(error.contains("Operation not permitted (os error 1)"), "{error}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct WorkloadConfig {
 pub enum Origin {
     /// A flag: anything that has a cgroup, in whichever network namespace.
     Flag,
-    /// Enrolment: a pod, which has a network namespace of its own.
+    /// The selection of pods: a pod, which has a separate network namespace.
     Pod {
         /// `metadata.uid`.
         uid: Box<str>,

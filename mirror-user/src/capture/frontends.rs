@@ -1,5 +1,5 @@
 //! The frontends in the kernel's maps, a pair of maps for each family. In: what the publisher adds
-//! and removes. Out: what the connect hooks capture, and what getpeername answers.
+//! and removes. Out: what the connect hooks capture, and what getpeername returns.
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -10,7 +10,7 @@ use aya::{
 use mirror_common::{FrontendId, FrontendKey, FrontendKeyV6, words};
 
 use super::programs::{Programs, ProgramsError};
-use crate::control::publish::FrontendMap;
+use crate::{control::publish::FrontendMap, error_chain::WithCauses};
 
 /// Why a frontend could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum FrontendMapError {
     #[error("id {} cannot be issued: ids go from {} to {}", .0.0, FrontendId::FIRST.0, FrontendId::MAX.0)]
     Id(FrontendId),
     /// The kernel refused: E2BIG when the map is full.
-    #[error("frontend {what}: {source}")]
+    #[error("frontend {what}: {}", WithCauses(.source))]
     Kernel {
         /// The address or the id.
         what: String,
@@ -30,8 +30,8 @@ pub enum FrontendMapError {
 
 /// The maps of the loaded programs.
 pub struct KernelFrontends {
-    v4: Pair<FrontendKey>,
-    v6: Pair<FrontendKeyV6>,
+    v4: MapPair<FrontendKey>,
+    v6: MapPair<FrontendKeyV6>,
 }
 
 impl std::fmt::Debug for KernelFrontends {
@@ -46,8 +46,8 @@ impl KernelFrontends {
     /// # Errors
     /// What the kernel says.
     pub fn new(programs: &Programs) -> Result<Self, ProgramsError> {
-        let v4 = Pair { forward: programs.frontends()?, reverse: programs.addresses()? };
-        let v6 = Pair { forward: programs.frontends_v6()?, reverse: programs.addresses_v6()? };
+        let v4 = MapPair { forward: programs.frontends()?, reverse: programs.addresses()? };
+        let v6 = MapPair { forward: programs.frontends_v6()?, reverse: programs.addresses_v6()? };
         Ok(Self { v4, v6 })
     }
 }
@@ -83,12 +83,12 @@ impl FrontendMap for KernelFrontends {
 }
 
 /// The maps of one family.
-struct Pair<K> {
+struct MapPair<K> {
     forward: HashMap<MapData, K, FrontendId>,
     reverse: HashMap<MapData, FrontendId, K>,
 }
 
-impl<K: Pod> Pair<K> {
+impl<K: Pod> MapPair<K> {
     /// The reverse entry is written first, so that getpeername never sees an id that it does not
     /// know.
     fn insert(&mut self, id: FrontendId, key: K) -> Result<(), MapError> {

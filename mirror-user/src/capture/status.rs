@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Where a workload stands.
+/// State of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -12,15 +12,18 @@ pub enum State {
     Waiting,
     /// Attached; the canaries have not come through yet.
     Starting,
-    /// New connections to frontends are captured; whether to those of IPv6 is told apart.
+    /// New connections to frontends are captured; the field `ipv6` says whether those of IPv6 are.
     On,
     /// The canary of IPv4 fails: its new connections go direct.
     Off,
+    /// Its connections hold so much that new ones go direct.
+    Full,
     /// It cannot be captured, or must not be; tried again every second.
     Refused,
-    /// Nobody asks for this pod: a label, or the agent's flag, says so.
-    NotAsked,
-    /// The agent goes away: new connections go direct, captured ones are still served.
+    /// Capture of this pod is not requested: a label, or the agent's flag, says so.
+    #[serde(rename = "not_asked")]
+    NotRequested,
+    /// The agent is ending: new connections go direct, captured ones are still served.
     Draining,
 }
 
@@ -33,8 +36,9 @@ impl State {
             Self::Starting => "starting",
             Self::On => "on",
             Self::Off => "off",
+            Self::Full => "full",
             Self::Refused => "refused",
-            Self::NotAsked => "not_asked",
+            Self::NotRequested => "not_asked",
             Self::Draining => "draining",
         }
     }
@@ -52,7 +56,7 @@ pub enum CanaryState {
     Failed,
 }
 
-/// Where a family of addresses stands.
+/// State of an address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FamilyState {
@@ -82,7 +86,7 @@ impl FamilyState {
 /// A family of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FamilyStatus {
-    /// Where it stands.
+    /// Its state.
     pub state: FamilyState,
     /// Why it is off or absent.
     pub reason: Option<String>,
@@ -97,7 +101,7 @@ pub struct WorkloadStatus {
     pub uid: Option<String>,
     /// Its cgroup; None while it is not known.
     pub cgroup: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
     /// Why it is off or refused, or what it waits for.
     pub reason: Option<String>,
@@ -107,15 +111,15 @@ pub struct WorkloadStatus {
     pub netns_cookie: Option<u64>,
     /// The last result of the canary of IPv4.
     pub canary: Option<CanaryState>,
-    /// How it stands with IPv6.
+    /// State of IPv6.
     pub ipv6: Option<FamilyStatus>,
-    /// Connections of its own to frontends that are not captured, by Service: they were opened
+    /// Its connections to frontends that are not captured, by Service, because they were opened
     /// before. Counted at most a minute ago, 5 s if there are any.
     pub predating: BTreeMap<String, u64>,
 }
 
 impl WorkloadStatus {
-    /// One of which no more is known.
+    /// A status with only these fields known.
     #[must_use]
     pub fn new(name: String, state: State, reason: Option<String>) -> Self {
         Self {

@@ -1,19 +1,23 @@
-//! The trial at start: a process in a cgroup and a network namespace of its own connects, and the
-//! hooks must count it. Where they see nothing (programs on cgroups may attach and never run), an
-//! agent would look well and mirror nothing. In: the programs, a place for the cgroup. Out:
-//! nothing, or why nothing can be captured. Nothing of it stays.
+//! The trial at start: a process in a separate cgroup and network namespace connects, and the
+//! hooks must count it. If they see nothing (programs on cgroups may attach and never run), an
+//! agent would look well and mirror nothing. In: the programs. Out: nothing, or why nothing can be
+//! captured. Nothing of it stays.
+//!
+//! Its cgroup is below the agent's own, in a private mount of cgroup v2: the node's
+//! tree need not be writable to the agent, nor the root of that tree, which is only root's to read.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
@@ -21,10 +25,14 @@ use super::{
     attach::{AttachError, Attached},
     programs::{Programs, ProgramsError},
 };
+use crate::{
+    sockets::{fd_path, sys::detached_cgroup2},
+    stdout,
+};
 
 /// What the trial's cgroup is called; the process id of the agent follows.
 const PREFIX: &str = "mirror-trial-";
-/// The hidden subcommand of [`Trial`].
+/// The hidden subcommand by which the agent starts the process that connects.
 const SUBCOMMAND: &str = "trial-connect";
 /// For a process to start, and to connect to where nothing is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,10 +48,13 @@ const NOWHERE: [IpAddr; 2] = [
 /// Why nothing can be captured on this machine, though the programs load.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
+    /// The agent's own cgroup cannot be found, or not mounted.
+    #[error("mounting cgroup v2 for a trial of the hooks: {0} (CAP_SYS_ADMIN?)")]
+    Mount(#[source] io::Error),
     /// No cgroup can be made.
     #[error(
-        "making the cgroup {} for a trial: {source} (mount the cgroup v2 tree of the node \
-         read-write where the agent runs)", path.display()
+        "making the cgroup {} for a trial, below the agent's own: {source} (does \
+         cgroup.max.descendants or cgroup.max.depth forbid it?)", path.display()
     )]
     Cgroup {
         /// The cgroup.
@@ -62,7 +73,7 @@ pub enum TrialError {
     Child(String),
     /// The hooks were not called.
     #[error(
-        "a trial of the hooks: of {made} connect() calls in a cgroup of its own they saw {seen}; \
+        "a trial of the hooks: they saw {seen} of {made} connect() calls in a separate cgroup; \
          the kernel does not call programs of cgroup v2 for this machine's connections. (Before \
          Linux 5.15 a class of net_cls or net_prio, cgroup v1, has this effect.)"
     )]
@@ -74,13 +85,35 @@ pub enum TrialError {
     },
 }
 
-/// Shows that the hooks see the connections of a cgroup below `parent` (of cgroup v2). `program` is
-/// `mirror` itself, which connects in its subcommand for that. Takes some 20 ms; to be called
-/// before anything is captured.
+/// Shows that the hooks see the connections of a cgroup. `program` is `mirror` itself, which connects
+/// in its subcommand for that. Takes some 20 ms; to be called before anything is captured.
 ///
 /// # Errors
 /// [`TrialError`]: nothing should be captured then.
-pub fn trial(programs: &mut Programs, parent: &Path, program: &Path) -> Result<(), TrialError> {
+pub fn trial(programs: &mut Programs, program: &Path) -> Result<(), TrialError> {
+    let mount = detached_cgroup2().map_err(TrialError::Mount)?;
+    let own = own_path(&fs::read_to_string("/proc/self/cgroup").map_err(TrialError::Mount)?)
+        .map_err(TrialError::Mount)?;
+    trial_below(programs, &fd_path(&mount).join(own), program)
+}
+
+/// The path of a process's cgroup below the root of its cgroup namespace, by its line of cgroup v2.
+fn own_path(table: &str) -> io::Result<PathBuf> {
+    let path = table.lines().find_map(|line| line.strip_prefix("0::/")).map(PathBuf::from);
+    path.filter(|path| !path.starts_with("..")).ok_or_else(|| {
+        io::Error::other("the agent is in no cgroup (v2) that its cgroup namespace contains")
+    })
+}
+
+/// The same in a cgroup below `parent` (of cgroup v2).
+///
+/// # Errors
+/// As of [`trial`].
+pub fn trial_below(
+    programs: &mut Programs,
+    parent: &Path,
+    program: &Path,
+) -> Result<(), TrialError> {
     remove_stale(parent);
     let cgroup = Cgroup::new(parent.join(format!("{PREFIX}{}", std::process::id())))?;
     let attached = Attached::new(programs, &cgroup.0)
@@ -100,10 +133,12 @@ fn sum(counters: &Counters) -> Result<u64, ProgramsError> {
 /// Starts the process, and returns how often it has called connect(2).
 fn connect_in(cgroup: &Path, program: &Path) -> Result<u64, TrialError> {
     let failed = |what: &str| TrialError::Child(what.to_owned());
+    // The kernel asks who has opened the list, and not who writes to it.
+    let list = OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"));
+    let list = list.map_err(|error| failed(&format!("cgroup.procs: {error}")))?;
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
-        .arg(cgroup)
-        .stdin(Stdio::null())
+        .stdin(list)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -112,7 +147,7 @@ fn connect_in(cgroup: &Path, program: &Path) -> Result<u64, TrialError> {
     // It writes a line at most, so that no pipe fills.
     while child.try_wait().map_err(|error| failed(&error.to_string()))?.is_none() {
         if begun.elapsed() > PATIENCE {
-            // It may end by itself just now.
+            // It may have just ended.
             let _ = child.kill();
             let _ = child.wait();
             return Err(failed(&format!("it did not end within {PATIENCE:?}")));
@@ -127,21 +162,13 @@ fn connect_in(cgroup: &Path, program: &Path) -> Result<u64, TrialError> {
     }
 }
 
-/// Flags of `mirror trial-connect`: the process of the trial.
-#[derive(Debug, clap::Args)]
-pub struct TrialConnectArgs {
-    /// The cgroup to join.
-    cgroup: PathBuf,
-}
-
-/// Joins the cgroup, enters a network namespace of its own, connects to nowhere by each family that
-/// the kernel has, and prints how often.
+/// Joins the cgroup whose cgroup.procs is stdin, enters a separate network namespace, connects to
+/// nowhere by each family that the kernel has, and prints how often.
 ///
 /// # Errors
 /// What the kernel says to anything but the connecting itself.
-pub fn trial_connect(args: &TrialConnectArgs) -> io::Result<()> {
-    leave_container();
-    fs::write(args.cgroup.join("cgroup.procs"), "0")?;
+pub fn trial_connect() -> io::Result<()> {
+    File::from(io::stdin().as_fd().try_clone_to_owned()?).write_all(b"0")?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let mut made = 0;
     for address in NOWHERE.map(|ip| SocketAddr::new(ip, 9)) {
@@ -157,20 +184,7 @@ pub fn trial_connect(args: &TrialConnectArgs) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    println!("{made}");
-    Ok(())
-}
-
-/// Enters the cgroup namespace of process 1, the node's where the agent sees the node's processes.
-/// With nsdelegate, as systemd mounts cgroup v2, nobody moves across the root of a cgroup namespace
-/// (cgroup_procs_write_permission() in kernel/cgroup/cgroup.c: ENOENT), and a container has its own.
-fn leave_container() {
-    let entered = File::open("/proc/1/ns/cgroup")
-        .and_then(|namespace| Ok(setns(namespace, CloneFlags::CLONE_NEWCGROUP)?));
-    if let Err(error) = entered {
-        // What matters is whether the move succeeds, and that tells.
-        eprintln!("the cgroup namespace of process 1: {error}");
-    }
+    stdout::print(&format!("{made}\n"))
 }
 
 /// The trial's cgroup; removed when dropped.
@@ -191,7 +205,7 @@ impl Drop for Cgroup {
         while let Err(error) = fs::remove_dir(&self.0) {
             if begun.elapsed() > REMOVAL {
                 let path = self.0.display();
-                return tracing::warn!(%path, %error, "the cgroup of the trial is left behind");
+                return tracing::warn!(%path, %error, "cannot remove the trial's cgroup");
             }
             sleep(Duration::from_millis(2));
         }
@@ -205,6 +219,21 @@ fn remove_stale(parent: &Path) {
         let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
             let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_cgroup_is_known_by_its_line_of_version_2() {
+        let hybrid = "12:pids:/a\n1:name=systemd:/b\n0::/system.slice/mirror.service\n";
+        assert_eq!(own_path(hybrid).unwrap(), Path::new("system.slice/mirror.service"));
+        assert_eq!(own_path("0::/\n").unwrap(), Path::new(""));
+        for table in ["", "1:cpu:/a\n", "0::/../other\n"] {
+            assert!(own_path(table).is_err(), "{table}");
         }
     }
 }

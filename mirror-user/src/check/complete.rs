@@ -1,19 +1,23 @@
 //! Completing: objects as a user writes them in; as they would be in a cluster out. A cluster
-//! gives Services their addresses and makes EndpointSlices; that a file has none is no problem of
+//! gives Services their addresses and makes EndpointSlices; that a file has none is not a problem of
 //! the file. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::{
-    control::objects::{
-        EndpointSlice, ObjectName, Objects, ParentRef, Port, RouteFilter, RouteRule, Service,
-        ServiceAddress, TargetRef,
+    control::{
+        objects::{
+            EndpointSlice, Object, Objects, ParentRef, Port, RouteFilter, RouteRule, Service,
+            ServiceAddress, TargetRef,
+        },
+        resolve::Warning,
     },
-    enrol::Wish,
+    model::{CaptureLabel, Consent, ENDPOINT_FRONTENDS, NamespaceRow, ObjectName},
 };
 
-/// `assume_services`: Services that are only referred to are made up as well.
-pub(super) fn complete(objects: &mut Objects, assume_services: bool) {
+/// `assume_services`: Services that are only referred to are added as well. Returns what was assumed
+/// and the user has to ensure.
+pub(super) fn complete(objects: &mut Objects, assume_services: bool) -> Vec<Warning> {
     if assume_services {
         assume(objects);
     }
@@ -26,15 +30,42 @@ pub(super) fn complete(objects: &mut Objects, assume_services: bool) {
     let names: Vec<_> = objects.services.keys().cloned().collect();
     for name in names {
         let service = Some(name.name.clone());
+        let (ports, ready, terminating, unready, created) = Default::default();
+        let name_of = name.clone();
         let slice =
-            EndpointSlice { name: name.clone(), service, ports: Vec::new(), ready: Vec::new() };
+            EndpointSlice { name: name_of, service, ports, ready, terminating, unready, created };
         if objects.slices.find(&name).is_none() {
             objects.slices.insert(slice);
         }
     }
+    consent(objects)
 }
 
-/// Makes up each Service that routes refer to and nobody defines.
+/// Has each Namespace that no file defines permit what the routes at its headless Services need.
+fn consent(objects: &mut Objects) -> Vec<Warning> {
+    let parents = objects.routes.values().flat_map(|route| &route.parents);
+    let parents = parents.filter_map(|parent| objects.services.get(&parent.service));
+    let headless = parents.filter(|service| service.address == ServiceAddress::Headless);
+    let unknown = headless.filter(|service| objects.namespace(&service.name.namespace).is_none());
+    let unknown: BTreeSet<_> = unknown.map(|service| service.name.clone()).collect();
+    let warning = |service: ObjectName| {
+        let namespace = service.namespace.clone();
+        objects.insert(Object::Namespace(NamespaceRow {
+            name: ObjectName { namespace: String::new(), name: namespace.clone() },
+            label: CaptureLabel::None,
+            endpoint_frontends: Consent::Given,
+            external_shadows: Consent::Withheld,
+        }));
+        let message = format!(
+            "is headless: routes apply to it only if Namespace {namespace}, which no file defines, \
+             has the label {ENDPOINT_FRONTENDS}=enabled"
+        );
+        Warning { object: format!("Service {service}"), message }
+    };
+    unknown.into_iter().map(warning).collect()
+}
+
+/// Adds each Service that routes refer to and that no file defines.
 fn assume(objects: &mut Objects) {
     let routes = objects.routes.values();
     let wanted: Vec<_> = routes
@@ -49,7 +80,9 @@ fn assume(objects: &mut Objects) {
             name,
             address: ServiceAddress::Missing,
             ports: Vec::new(),
-            capture: Wish::default(),
+            affinity: false,
+            capture: CaptureLabel::default(),
+            created: None,
         });
         service.ports.push(port);
     }

@@ -9,13 +9,13 @@ use std::{
 
 use crate::control::{
     decode::DecodeError,
-    files::{self, Entry, Trouble},
+    files::{self, Entry, ParseError},
     objects::{Object, Objects},
 };
 
 /// Where an object stands.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct SourceLocation {
     pub(super) file: String,
     /// First line of its document, or the line of a syntax error.
     pub(super) line: Option<u64>,
@@ -23,43 +23,43 @@ pub(super) struct Place {
 
 /// What the files said.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct Input {
     pub(super) files: usize,
     pub(super) objects: Objects,
     /// By identity, as `HTTPRoute default/httpbin`.
-    pub(super) places: BTreeMap<String, Place>,
-    pub(super) refused: Vec<(Place, Refusal)>,
+    pub(super) places: BTreeMap<String, SourceLocation>,
+    pub(super) refused: Vec<(SourceLocation, InputError)>,
     /// HTTPRoutes that only Gateways are parents of.
-    pub(super) gateway_routes: Vec<(Place, String)>,
+    pub(super) gateway_routes: Vec<(SourceLocation, String)>,
     /// Objects of kinds that mirror does not read.
-    pub(super) unread: Vec<(Place, String)>,
+    pub(super) unread: Vec<(SourceLocation, String)>,
 }
 
 /// Why something of a file is not among the objects.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum InputError {
     /// The file as a whole, or all behind a syntax error.
     File(String),
     /// An object.
     Object(DecodeError),
     /// An object that another place defines.
-    Twice { identity: String, first: Place },
+    Twice { identity: String, first: SourceLocation },
 }
 
 /// Reads everything; a path given twice is read once.
-pub(super) fn gather(paths: &[PathBuf]) -> Gathered {
-    let mut gathered = Gathered::default();
+pub(super) fn gather(paths: &[PathBuf]) -> Input {
+    let mut input = Input::default();
     let mut seen = BTreeSet::new();
     for path in paths.iter().filter(|path| seen.insert((*path).clone())) {
         if path.as_os_str() == "-" {
-            gathered.add("stdin".into(), false, stdin());
+            input.add("stdin".into(), false, stdin());
         } else if path.is_dir() {
-            gathered.folder(path);
+            input.folder(path);
         } else {
-            gathered.add(path.display().to_string(), files::is_json(path), files::text(path));
+            input.add(path.display().to_string(), files::is_json(path), files::text(path));
         }
     }
-    gathered
+    input
 }
 
 fn stdin() -> Result<String, String> {
@@ -68,7 +68,7 @@ fn stdin() -> Result<String, String> {
     Ok(text)
 }
 
-impl Gathered {
+impl Input {
     fn folder(&mut self, folder: &Path) {
         match files::texts(folder) {
             Ok(texts) => {
@@ -93,33 +93,35 @@ impl Gathered {
     }
 
     fn refuse_file(&mut self, file: String, message: String) {
-        self.refused.push((Place { file, line: None }, Refusal::File(message)));
+        self.refused.push((SourceLocation { file, line: None }, InputError::File(message)));
     }
 
     fn entry(&mut self, file: &str, entry: Entry) {
         let (_, line) = entry.document;
-        let place = Place { file: file.into(), line: (line > 0).then_some(line) };
+        let location = SourceLocation { file: file.into(), line: (line > 0).then_some(line) };
         let object = match entry.outcome {
             Ok(object) => object,
-            Err(Trouble::Syntax(message)) => {
-                return self.refused.push((place, Refusal::File(message)));
+            Err(ParseError::Syntax(message)) => {
+                return self.refused.push((location, InputError::File(message)));
             }
-            Err(Trouble::Decode(error)) => {
-                return self.refused.push((place, Refusal::Object(error)));
+            Err(ParseError::Decode(error)) => {
+                return self.refused.push((location, InputError::Object(error)));
             }
         };
         let identity = object.identity();
         if !object.is_read() {
-            return self.unread.push((place, identity));
+            return self.unread.push((location, identity));
         }
         if let Some(first) = self.places.get(&identity) {
             let first = first.clone();
-            return self.refused.push((place, Refusal::Twice { identity, first }));
+            return self.refused.push((location, InputError::Twice { identity, first }));
         }
-        if let Object::GatewayRoute(_) = object {
-            self.gateway_routes.push((place.clone(), identity.clone()));
+        if let Object::GatewayRoute { misgrouped, .. } = &object
+            && misgrouped.is_empty()
+        {
+            self.gateway_routes.push((location.clone(), identity.clone()));
         }
-        self.places.insert(identity, place);
+        self.places.insert(identity, location);
         self.objects.insert(object);
     }
 }

@@ -4,16 +4,19 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::gather::{Gathered, Place, Refusal};
-use crate::control::{
-    decode::DecodeError,
-    objects::ParentRef,
-    resolve::{Condition, Resolved, RouteStatus},
+use super::gather::{Input, InputError, SourceLocation};
+use crate::{
+    control::{
+        decode::DecodeError,
+        objects::ParentRef,
+        resolve::{self, Condition, Resolved, RouteStatus},
+    },
+    plain,
 };
 
 /// Everything that there is to say of the files.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     /// In the order of the files.
     pub(super) findings: Vec<Finding>,
     /// What the controller would write.
@@ -75,17 +78,18 @@ struct Summary {
     warnings: usize,
 }
 
-impl Report {
-    pub(super) fn new(gathered: &Gathered, resolved: &Resolved) -> Self {
-        let mut findings = refusals(gathered);
-        findings.extend(conditions(gathered, resolved));
-        findings.extend(warnings(gathered, resolved));
-        findings.extend(notes(gathered));
+impl CheckReport {
+    pub(super) fn new(input: &Input, resolved: &Resolved) -> Self {
+        let mut findings = errors(input);
+        findings.extend(misgrouped(input));
+        findings.extend(conditions(input, resolved));
+        findings.extend(warnings(input, resolved));
+        findings.extend(notes(input));
         let is_route = |error: &DecodeError| error.object.starts_with("HTTPRoute ");
-        let refused = gathered.refused.iter();
+        let refused = input.refused.iter();
         let refused =
-            refused.filter(|(_, refusal)| matches!(refusal, Refusal::Object(e) if is_route(e)));
-        let routes = gathered.objects.routes.len() + refused.count();
+            refused.filter(|(_, refusal)| matches!(refusal, InputError::Object(e) if is_route(e)));
+        let routes = input.objects.routes.len() + refused.count();
         if routes == 0 {
             findings.push(Finding::bare(
                 Severity::Warning,
@@ -98,7 +102,7 @@ impl Report {
         let count =
             |severity| findings.iter().filter(|finding| finding.severity == severity).count();
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-        let summary = Summary { files: gathered.files, routes, errors, warnings };
+        let summary = Summary { files: input.files, routes, errors, warnings };
         let views = resolved.conditions.iter().map(RouteView::new).collect();
         Self { findings, routes: views, summary }
     }
@@ -116,9 +120,9 @@ impl Finding {
         Self { severity, file, line, object, field, condition: None, reason: None, message }
     }
 
-    fn at(self, place: Option<&Place>) -> Self {
-        let file = place.map(|place| place.file.clone());
-        Self { file, line: place.and_then(|place| place.line), ..self }
+    fn at(self, location: Option<&SourceLocation>) -> Self {
+        let file = location.map(|location| location.file.clone());
+        Self { file, line: location.and_then(|location| location.line), ..self }
     }
 
     fn of(self, object: impl Into<String>) -> Self {
@@ -132,20 +136,20 @@ impl Finding {
 }
 
 /// What could not be read or decoded.
-fn refusals(gathered: &Gathered) -> Vec<Finding> {
-    let finding = |(place, refusal): &(Place, Refusal)| {
+fn errors(input: &Input) -> Vec<Finding> {
+    let finding = |(location, refusal): &(SourceLocation, InputError)| {
         let finding = match refusal {
-            Refusal::File(message) => Finding::bare(Severity::Error, message.as_str()),
-            Refusal::Object(error) => undecodable(error),
-            Refusal::Twice { identity, first } => {
+            InputError::File(message) => Finding::bare(Severity::Error, message.as_str()),
+            InputError::Object(error) => undecodable(error),
+            InputError::Twice { identity, first } => {
                 let line = first.line.map(|line| format!(":{line}")).unwrap_or_default();
-                let message = format!("is defined at {}{line} already", first.file);
+                let message = format!("is already defined at {}{line}", first.file);
                 Finding::bare(Severity::Error, message).of(identity.as_str())
             }
         };
-        finding.at(Some(place))
+        finding.at(Some(location))
     };
-    gathered.refused.iter().map(finding).collect()
+    input.refused.iter().map(finding).collect()
 }
 
 fn undecodable(error: &DecodeError) -> Finding {
@@ -159,10 +163,7 @@ fn undecodable(error: &DecodeError) -> Finding {
 }
 
 /// Conditions that a user would have to act on.
-fn conditions<'r>(
-    gathered: &'r Gathered,
-    resolved: &'r Resolved,
-) -> impl Iterator<Item = Finding> + 'r {
+fn conditions<'r>(input: &'r Input, resolved: &'r Resolved) -> impl Iterator<Item = Finding> + 'r {
     resolved.conditions.iter().flat_map(move |status| {
         let object = format!("HTTPRoute {}", status.route);
         let unmet = typed(status).into_iter();
@@ -174,7 +175,7 @@ fn conditions<'r>(
                 _ => format!("at {}: {}", parent(&status.parent), condition.message),
             };
             let finding = Finding::bare(Severity::Error, message).of(object.as_str());
-            let finding = finding.at(gathered.places.get(&object));
+            let finding = finding.at(input.places.get(&object));
             Finding { condition: Some(kind), reason: Some(condition.reason), ..finding }
         })
     })
@@ -187,23 +188,34 @@ fn typed(status: &RouteStatus) -> Vec<(&'static str, &Condition)> {
     always.into_iter().chain(status.partially_invalid.iter().map(|c| (PARTIAL, c))).collect()
 }
 
-fn warnings(gathered: &Gathered, resolved: &Resolved) -> Vec<Finding> {
-    let warnings = resolved.warnings.iter().map(|warning| {
+/// `parentRefs` that seem to name a Service, and do not: an agent only warns of them, because the route is
+/// left to others.
+fn misgrouped(input: &Input) -> impl Iterator<Item = Finding> {
+    resolve::misgrouped_parents(&input.objects).map(|warning| {
+        let place = input.places.get(&warning.object);
+        Finding::bare(Severity::Error, warning.message).of(warning.object).at(place)
+    })
+}
+
+fn warnings(input: &Input, resolved: &Resolved) -> Vec<Finding> {
+    let errors: Vec<_> = resolve::misgrouped_parents(&input.objects).collect();
+    let warnings = resolved.warnings.iter().filter(|warning| !errors.contains(warning));
+    let warnings = warnings.map(|warning| {
         let finding = Finding::bare(Severity::Warning, warning.message.as_str());
-        finding.of(warning.object.as_str()).at(gathered.places.get(&warning.object))
+        finding.of(warning.object.as_str()).at(input.places.get(&warning.object))
     });
     warnings.collect()
 }
 
-fn notes(gathered: &Gathered) -> Vec<Finding> {
-    let foreign = gathered.gateway_routes.iter().map(|(place, object)| {
-        let message = "only Gateways are its parents, so that mirror leaves it to others (a \
+fn notes(input: &Input) -> Vec<Finding> {
+    let foreign = input.gateway_routes.iter().map(|(location, object)| {
+        let message = "all its parents are Gateways, so mirror ignores it (a \
                        Service as a parent needs group: \"\" and kind: Service)";
-        Finding::bare(Severity::Note, message).of(object.as_str()).at(Some(place))
+        Finding::bare(Severity::Note, message).of(object.as_str()).at(Some(location))
     });
-    let unread = gathered.unread.iter().map(|(place, object)| {
+    let unread = input.unread.iter().map(|(location, object)| {
         let message = "is of a kind that mirror does not read";
-        Finding::bare(Severity::Note, message).of(object.as_str()).at(Some(place))
+        Finding::bare(Severity::Note, message).of(object.as_str()).at(Some(location))
     });
     foreign.chain(unread).collect()
 }
@@ -232,10 +244,10 @@ impl RouteView {
 }
 
 /// As compilers write it, so that editors find the place.
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
-            writeln!(f, "{finding}")?;
+            writeln!(f, "{}", plain::message(&finding.to_string()))?;
         }
         let Summary { files, routes, errors, warnings } = self.summary;
         let mut counts = [(files, "file"), (routes, "route"), (errors, "error")]

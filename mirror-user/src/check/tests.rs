@@ -18,12 +18,12 @@ metadata: {name: shop}
 spec: {selector: {app: shop}, ports: [{port: 80}]}
 ";
 
-fn report(texts: &[&str], assume: bool) -> Report {
-    let mut gathered = Gathered::default();
+fn report(texts: &[&str], assume: bool) -> CheckReport {
+    let mut input = Input::default();
     for (number, text) in (1..).zip(texts) {
-        gathered.add(format!("{number}.yaml"), false, Ok((*text).to_owned()));
+        input.add(format!("{number}.yaml"), false, Ok((*text).to_owned()));
     }
-    examine(gathered, assume)
+    examine(input, SourceKind::Files, assume)
 }
 
 fn found(texts: &[&str]) -> Vec<String> {
@@ -42,7 +42,7 @@ fn a_route_and_a_service_as_users_write_them_are_no_problem() {
 }
 
 #[test]
-fn every_refused_object_is_told_with_its_place_and_not_the_first_alone() {
+fn every_refused_object_is_reported_with_its_place_and_not_the_first_alone() {
     let typo = ROUTE.replace("backendRefs", "backends");
     let filter = ROUTE
         .replace("name: r", "name: q")
@@ -89,6 +89,21 @@ fn each_condition_that_the_controller_would_write_is_an_error() {
 }
 
 #[test]
+fn a_mirror_that_leaves_nobody_to_respond_is_refused() {
+    let mirror = "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shop, \
+                  port: 80}}}]\n";
+    for refs in ["", "    backendRefs: []\n"] {
+        let alone = ROUTE.replace("  - backendRefs: [{name: shop, port: 80}]\n", mirror) + refs;
+        let [found] = &found(&[SERVICE, &alone])[..] else { panic!("one finding") };
+        assert!(found.starts_with("2.yaml:1: error: HTTPRoute default/r: spec.rules[0].backendRefs: is missing or empty"), "{found}");
+        assert!(found.ends_with("[Accepted=False, UnsupportedValue]"), "{found}");
+    }
+    let whole =
+        ROUTE.replace("  - backendRefs", &mirror.replace("}}}]\n", "}}}]\n    backendRefs"));
+    assert!(report(&[SERVICE, &whole], false).passes(true));
+}
+
+#[test]
 fn services_of_elsewhere_can_be_assumed_but_not_permissions() {
     assert!(!report(&[ROUTE], false).passes(false));
     assert!(report(&[ROUTE], true).passes(true));
@@ -105,14 +120,14 @@ fn services_of_elsewhere_can_be_assumed_but_not_permissions() {
 #[test]
 fn syntax_errors_and_twins_have_a_place() {
     let found = found(&[&format!("{SERVICE}---\n{ROUTE}"), SERVICE, "a: [1\nb: 2\n"]);
-    assert_eq!(found[0], "2.yaml:1: error: Service default/shop: is defined at 1.yaml:1 already");
+    assert_eq!(found[0], "2.yaml:1: error: Service default/shop: is already defined at 1.yaml:1");
     assert!(found[1].starts_with("3.yaml:"), "{found:?}");
     assert!(found[1].contains("error: "), "{found:?}");
     assert_eq!(found.len(), 2);
 }
 
 #[test]
-fn warnings_fail_only_when_asked_to() {
+fn warnings_fail_only_when_requested() {
     let hostnames = ROUTE.replace("  rules", "  hostnames: [a.example]\n  rules");
     let report = report(&[SERVICE, &hostnames], false);
     assert!(report.passes(false) && !report.passes(true));
@@ -129,4 +144,67 @@ fn what_is_not_mirrors_is_noted_and_nothing_to_check_is_a_warning() {
     assert_eq!(severities, [Severity::Note, Severity::Note, Severity::Warning]);
     assert!(report.findings[2].message.contains("nothing was checked"));
     assert!(report.passes(false) && !report.passes(true));
+}
+
+#[test]
+fn a_headless_parent_needs_its_namespaces_label() {
+    let headless = SERVICE.replace("{selector", "{clusterIP: None, selector");
+    let granted = found(&[ROUTE, &headless]);
+    let [warning] = &granted[..] else { panic!("{granted:?}") };
+    assert!(
+        warning.starts_with("2.yaml:1: warning: Service default/shop: is headless"),
+        "{warning}"
+    );
+    assert!(warning.contains("mirror.dev/endpoint-frontends=enabled"), "{warning}");
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: default}}";
+    let refused = found(&[ROUTE, &headless, namespace]);
+    assert!(refused[0].contains("[Accepted=False, NotPermitted]"), "{refused:?}");
+    let labelled =
+        namespace.replace("default", "default, labels: {mirror.dev/endpoint-frontends: enabled}");
+    assert_eq!(found(&[ROUTE, &headless, &labelled]), Vec::<String>::new());
+}
+
+#[test]
+fn by_the_rules_of_a_cluster_copies_go_to_pods() {
+    let slice = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: shop, labels: {kubernetes.io/service-name: shop}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [203.0.113.9]}]
+";
+    let mirrors = ROUTE.replace(
+        "  - backendRefs",
+        "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shop, port: 80}}}]\n    \
+         backendRefs",
+    );
+    let told = |source| {
+        let mut input = Input::default();
+        for text in [&mirrors, SERVICE, slice] {
+            input.add("a.yaml".into(), false, Ok(text.to_owned()));
+        }
+        let report = examine(input, source, false);
+        report.findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told(SourceKind::Files), Vec::<String>::new());
+    let refused = told(SourceKind::Kube);
+    assert!(refused[0].contains("[ResolvedRefs=False, RefNotPermitted]"), "{refused:?}");
+    assert!(refused[0].contains("mirror.dev/external-shadows=enabled"), "{refused:?}");
+}
+
+#[test]
+fn a_service_parent_without_its_group_is_an_error() {
+    let text = "2.yaml:1: error: HTTPRoute default/r: spec.parentRefs[0] does not name a Service, because \
+                its group is missing, which means \"gateway.networking.k8s.io\": write group: \"\" for kind: \
+                Service";
+    let alone = ROUTE.replace("group: '', ", "");
+    let expected = [
+        text,
+        "warning: there is no HTTPRoute with a Service among its parents: nothing was checked",
+    ];
+    assert_eq!(found(&[SERVICE, &alone]), expected);
+    assert!(!report(&[SERVICE, &alone], false).passes(false));
+    let mixed =
+        ROUTE.replace("parentRefs: [", "parentRefs: [{kind: Service, name: shop, port: 80}, ");
+    assert_eq!(found(&[SERVICE, &mixed]), [text]);
 }

@@ -9,10 +9,10 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// What is wrong with a `--capture`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CaptureError {
+pub enum CaptureArgError {
     /// No `=`.
     #[error(
-        "there is no '=': write [NAMESPACE/]NAME=CGROUP, for example shop/curl=/sys/fs/cgroup/system.slice/curl.service"
+        "missing '=': write [NAMESPACE/]NAME=CGROUP, for example shop/curl=/sys/fs/cgroup/system.slice/curl.service"
     )]
     NoCgroup,
     /// Nothing before the `=`.
@@ -41,35 +41,35 @@ pub enum CaptureError {
 }
 
 impl FromStr for WorkloadConfig {
-    type Err = CaptureError;
+    type Err = CaptureArgError;
 
-    fn from_str(text: &str) -> Result<Self, CaptureError> {
-        let (workload, cgroup) = text.split_once('=').ok_or(CaptureError::NoCgroup)?;
+    fn from_str(text: &str) -> Result<Self, CaptureArgError> {
+        let (workload, cgroup) = text.split_once('=').ok_or(CaptureArgError::NoCgroup)?;
         let (namespace, name) = match workload.split_once('/') {
-            Some(("", _)) => return Err(CaptureError::EmptyNamespace),
+            Some(("", _)) => return Err(CaptureArgError::EmptyNamespace),
             Some(parts) => parts,
             None => (DEFAULT_NAMESPACE, workload),
         };
         if name.is_empty() {
-            return Err(CaptureError::EmptyName);
+            return Err(CaptureArgError::EmptyName);
         }
         check("the Namespace", namespace, 63, false)?;
         check("the name", name, 253, true)?;
         if !cgroup.starts_with('/') {
-            return Err(CaptureError::RelativeCgroup(cgroup.into()));
+            return Err(CaptureArgError::RelativeCgroup(cgroup.into()));
         }
         let (namespace, name, cgroup) = (namespace.into(), name.into(), cgroup.into());
         Ok(Self { namespace, name, cgroup, origin: Origin::Flag })
     }
 }
 
-/// A Namespace by itself.
-pub(crate) fn namespace(text: &str) -> Result<String, CaptureError> {
+/// A Namespace without a name after it.
+pub(crate) fn namespace(text: &str) -> Result<String, CaptureArgError> {
     check("the Namespace", text, 63, false).map(|()| text.to_owned())
 }
 
 /// RFC 1123 label (Namespace) or subdomain (name), as Kubernetes has them.
-fn check(what: &'static str, name: &str, most: usize, dots: bool) -> Result<(), CaptureError> {
+fn check(what: &'static str, name: &str, most: usize, dots: bool) -> Result<(), CaptureArgError> {
     let end = |byte: Option<&u8>| {
         byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     };
@@ -79,5 +79,5 @@ fn check(what: &'static str, name: &str, most: usize, dots: bool) -> Result<(), 
     if inner && end(bytes.first()) && end(bytes.last()) && bytes.len() <= most {
         return Ok(());
     }
-    Err(CaptureError::Name { what, name: name.into(), most })
+    Err(CaptureArgError::Name { what, name: name.into(), most })
 }

@@ -47,13 +47,21 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// The least budget: one read buffer, which a held frame may pin.
+/// A size as the machine counts; what exceeds the address space is all of it.
+pub(super) fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}
+
+/// The least that a copy may be bounded to: a held frame may pin a whole read buffer.
 const LEAST: ByteSize = ByteSize(64 << 10);
+
+/// The least that the agent may be: of it a copy may hold half.
+const LEAST_AGENT: ByteSize = ByteSize(256 << 10);
 
 /// Bounds on memory held for shadows, in bytes: request <= backend <= agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budgets {
-    /// For the copies of one request.
+pub struct BudgetLimits {
+    /// For one copy.
     pub request: u64,
     /// For one shadow backend.
     pub backend: u64,
@@ -64,11 +72,18 @@ pub struct Budgets {
 /// What is wrong with the budgets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
-    /// Below one read buffer.
-    #[error("--budget-request {0} is below {LEAST}: one read of a body would exceed it")]
-    TooSmall(ByteSize),
+    /// Below what one read of a body takes.
+    #[error("{flag} {size} is below the minimum of {least}: one read of a body would exceed it")]
+    TooSmall {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        size: ByteSize,
+        /// The least that it may be.
+        least: ByteSize,
+    },
     /// A part that exceeds the whole.
-    #[error("{part} {least} exceeds {whole} {most}: raise the second or lower the first")]
+    #[error("{part} {least} is greater than {whole} {most}: raise the second or lower the first")]
     Order {
         /// Flag of the part.
         part: &'static str,
@@ -81,23 +96,30 @@ pub enum BudgetError {
     },
 }
 
-impl Budgets {
-    /// Compares the three bounds.
+impl BudgetLimits {
+    /// Compares the bounds. If a part has no bound, that of the whole applies.
     ///
     /// # Errors
     /// When one is out of bounds or of order.
-    pub fn new(request: ByteSize, backend: ByteSize, agent: ByteSize) -> Result<Self, BudgetError> {
-        if request < LEAST {
-            return Err(BudgetError::TooSmall(request));
+    pub fn new(
+        request: Option<ByteSize>,
+        backend: Option<ByteSize>,
+        agent: ByteSize,
+    ) -> Result<Self, BudgetError> {
+        let agent = ("--budget-agent", agent);
+        let backend = backend.map_or(agent, |size| ("--budget-backend", size));
+        let request = request.map_or(backend, |size| ("--budget-request", size));
+        for (part, least) in [(request, LEAST), (backend, LEAST), (agent, LEAST_AGENT)] {
+            let (flag, size) = part;
+            if size < least {
+                return Err(BudgetError::TooSmall { flag, size, least });
+            }
         }
-        for (part, least, whole, most) in [
-            ("--budget-request", request, "--budget-backend", backend),
-            ("--budget-backend", backend, "--budget-agent", agent),
-        ] {
+        for ((part, least), (whole, most)) in [(request, backend), (backend, agent)] {
             if least > most {
                 return Err(BudgetError::Order { part, least, whole, most });
             }
         }
-        Ok(Self { request: request.0, backend: backend.0, agent: agent.0 })
+        Ok(Self { request: request.1.0, backend: backend.1.0, agent: agent.1.0 })
     }
 }

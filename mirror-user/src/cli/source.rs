@@ -8,16 +8,16 @@ use std::path::PathBuf;
 pub enum SourceKind {
     /// The API server of a cluster.
     Kube,
-    /// A folder of YAML.
+    /// A folder of YAML files.
     Files,
 }
 
 /// Flags of the source.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SourceArgs {
-    /// Where routes, Services and pods come from [default: files with --routes, else kube inside a
-    /// cluster]. kube finds the cluster by KUBECONFIG, else by the pod that this is, else by
-    /// ~/.kube/config.
+    /// Where routes, Services and pods come from [default: files with --routes, else kube if this process
+    /// runs in a pod]. kube finds the cluster by KUBECONFIG, else by the service account of its pod, else
+    /// by ~/.kube/config.
     #[arg(long, env = "MIRROR_SOURCE", value_enum)]
     pub source: Option<SourceKind>,
 
@@ -25,7 +25,7 @@ pub struct SourceArgs {
     #[arg(long, env = "MIRROR_ROUTES", value_name = "DIR")]
     pub routes: Option<PathBuf>,
 
-    /// The Node that this is, whose pods are followed [default: the host's name].
+    /// Name of this Node, whose pods are captured [default: the host name].
     #[arg(long, env = "MIRROR_NODE", value_name = "NAME", value_parser = node)]
     pub node: Option<String>,
 }
@@ -52,10 +52,12 @@ pub enum SourceError {
     #[error("--source files needs --routes DIR")]
     NoFolder,
     /// `--source kube` and a folder.
-    #[error("--routes is of --source files, and --source kube reads no folder: give one of them")]
+    #[error(
+        "--routes cannot be used with --source kube, which reads no folder: give one of the two"
+    )]
     Both,
     /// The host has no name that a Node could have.
-    #[error("the host's name is {0:?}, which no Node has: give --node NAME")]
+    #[error("the host name {0:?} is not a valid name of a Node: give --node NAME")]
     NoNode(String),
 }
 
@@ -96,7 +98,8 @@ fn node(text: &str) -> Result<String, String> {
     let well_formed = ends(text.chars().next()) && ends(text.chars().next_back());
     if !well_formed || text.len() > 253 || !text.chars().all(allowed) {
         return Err(format!(
-            "{text:?} is not the name of a Node: lowercase letters, digits, - and ."
+            "{text:?} is not a valid name of a Node: use lowercase letters, digits, '-' and '.', with a letter or \
+             digit first and last, at most 253 characters"
         ));
     }
     Ok(text.to_owned())

@@ -1,5 +1,5 @@
 //! The dump for `/config`: what is in force, as a view that serializes. In: a snapshot, the
-//! conditions and the problems. Out: a tree of its own, so that what the endpoint promises does
+//! conditions and the problems. Out: a separate tree, so that what the endpoint promises does
 //! not change with the types of the data path.
 
 use std::{
@@ -10,31 +10,42 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Remarks,
-    objects::ObjectName,
-    resolve::{Condition, RouteStatus, Warning},
+    Diagnostics,
+    resolve::{Condition, Refusals, RouteStatus, Warning},
 };
-use crate::route::{
-    Backend, BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher,
-    RouteTable, Rule, Snapshot,
+use crate::{
+    model::ObjectName,
+    route::{
+        Backend, BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend,
+        Matcher, RouteTable, Rule, Snapshot,
+    },
 };
+
+/// Endpoints of a backend that are listed; of others there is the number.
+const ENDPOINTS: usize = 100;
+
+/// Matches that are listed in all; of others there is the number. Each endpoint of a headless Service
+/// has all matches of its routes.
+const MATCHES: usize = 50_000;
 
 /// What the control path last did, beside the snapshot itself.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub struct ControlReport {
     /// Conditions of each route and parent.
     pub routes: Vec<RouteDump>,
     /// What to know, and what is not in force because it was refused.
     pub problems: Vec<String>,
     /// What to know, though all of it is in force.
     pub warnings: Vec<String>,
+    /// How many addresses are not used, by why.
+    pub addresses_refused: Refusals,
 }
 
-impl Report {
+impl ControlReport {
     /// Gathers what the stages said. `unpublished`: errors of the publication.
     #[must_use]
     pub fn new(
-        remarks: Remarks,
+        diagnostics: Diagnostics,
         conditions: &[RouteStatus],
         warnings: &[Warning],
         unpublished: Vec<String>,
@@ -42,12 +53,19 @@ impl Report {
         let warnings = warnings.iter().map(|w| format!("{}: {}", w.object, w.message));
         Self {
             routes: conditions.iter().map(RouteDump::new).collect(),
-            problems: remarks.problems.into_iter().chain(unpublished).collect(),
-            warnings: warnings.chain(remarks.warnings).collect(),
+            problems: diagnostics.problems.into_iter().chain(unpublished).collect(),
+            warnings: warnings.chain(diagnostics.warnings).collect(),
+            addresses_refused: Refusals::default(),
         }
     }
 
-    /// Logs what the last report did not say yet: each is told once, not again with every change
+    /// The same with the addresses that are not used.
+    #[must_use]
+    pub fn with_refusals(self, addresses_refused: Refusals) -> Self {
+        Self { addresses_refused, ..self }
+    }
+
+    /// Logs what the last report did not have: each line once, not again with every change
     /// elsewhere.
     pub(super) fn log_news(&self, last: &Self) {
         let known: HashSet<_> = last.problems.iter().chain(&last.warnings).collect();
@@ -80,21 +98,29 @@ pub struct ConfigDump<'a> {
     pub tombstones: BTreeMap<u32, String>,
     /// What the control path said last.
     #[serde(flatten)]
-    pub report: &'a Report,
+    pub report: &'a ControlReport,
 }
 
 impl<'a> ConfigDump<'a> {
     /// A view of this moment.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, report: &'a Report) -> Self {
+    pub fn new(snapshot: &Snapshot, report: &'a ControlReport) -> Self {
+        Self::bounded(snapshot, report, MATCHES)
+    }
+
+    /// The same with at most so many matches.
+    pub(super) fn bounded(snapshot: &Snapshot, report: &'a ControlReport, mut left: usize) -> Self {
         let mut frontends = BTreeMap::new();
         let mut tombstones = BTreeMap::new();
         for (id, lookup) in &snapshot.frontends {
             match lookup {
-                Lookup::Live(frontend) => {
-                    frontends.insert(frontend.address.to_string(), FrontendDump::new(frontend));
+                FrontendState::Live(frontend) => {
+                    frontends.insert(
+                        frontend.address.to_string(),
+                        FrontendDump::new(frontend, &mut left),
+                    );
                 }
-                Lookup::Tombstone(frontend) => {
+                FrontendState::Tombstone(frontend) => {
                     tombstones.insert(id.0, frontend.address.to_string());
                 }
             }
@@ -114,6 +140,9 @@ pub struct FrontendDump {
     ahead: bool,
     producer: Option<Vec<MatchDump>>,
     consumers: BTreeMap<String, Vec<MatchDump>>,
+    /// Matches that are in force and not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    matches_left_out: usize,
 }
 
 /// One match and its rule, in the order in which they are tried.
@@ -133,6 +162,14 @@ struct BackendDump {
     filters: Vec<String>,
     target: String,
     endpoints: Vec<String>,
+    /// Endpoints that are in use and not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    endpoints_left_out: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The conditions of a route at a parent.
@@ -154,22 +191,27 @@ struct ConditionDump {
 }
 
 impl FrontendDump {
-    fn new(frontend: &Frontend) -> Self {
+    /// `left`: how many matches may be listed.
+    fn new(frontend: &Frontend, left: &mut usize) -> Self {
+        let mut matches_left_out = 0;
+        let mut table = |table: &RouteTable| {
+            let listed: Vec<_> = table.entries().take(*left).collect();
+            *left -= listed.len();
+            matches_left_out += table.entries().count() - listed.len();
+            listed.into_iter().map(|(matcher, rule)| MatchDump::new(matcher, rule)).collect()
+        };
         let consumers = frontend.consumers.iter();
         Self {
             id: frontend.id.0,
             service: frontend.service.to_string(),
             // The publisher and the frontend itself hold one each.
-            connections: Arc::strong_count(&frontend.token).saturating_sub(1),
+            connections: Arc::strong_count(&frontend.connection_ref).saturating_sub(1),
             ahead: frontend.ahead,
-            producer: frontend.producer.as_ref().map(table),
+            producer: frontend.producer.as_ref().map(&mut table),
             consumers: consumers.map(|(ns, routes)| (ns.clone(), table(routes))).collect(),
+            matches_left_out,
         }
     }
-}
-
-fn table(table: &RouteTable) -> Vec<MatchDump> {
-    table.entries().map(|(matcher, rule)| MatchDump::new(matcher, rule)).collect()
 }
 
 impl MatchDump {
@@ -186,12 +228,14 @@ impl MatchDump {
 
 impl BackendDump {
     fn new(backend: &BackendRef) -> Self {
-        let endpoints = backend.target.iter().flat_map(|backend| &backend.endpoints);
+        let endpoints: &[_] = backend.target.as_ref().map_or(&[], |backend| &backend.endpoints);
+        let listed = &endpoints[..endpoints.len().min(ENDPOINTS)];
         Self {
             weight: backend.weight,
             filters: backend.filters.iter().map(filter).collect(),
             target: target(&backend.target),
-            endpoints: endpoints.map(ToString::to_string).collect(),
+            endpoints: listed.iter().map(ToString::to_string).collect(),
+            endpoints_left_out: endpoints.len() - listed.len(),
         }
     }
 }

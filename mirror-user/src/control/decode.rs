@@ -1,15 +1,15 @@
 //! Decoding: one document in, one checked [`Object`] out, or an error that names the object, the
 //! field and what is wrong with it. A field that mirror does not know, or knows and cannot honour,
 //! is refused by name: a route that is half in force is worse than one that is not. (Of a Pod only
-//! what enrolment needs is read.)
+//! what the selection of pods needs is read.)
 //!
 //! Any source of JSON values can use it: files, and a watch of dynamic objects.
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use self::fault::{Fault, Path, fail};
-use super::objects::{Object, ObjectName};
+use self::fault::{Path, fail};
+use super::{expressions::Allowance, objects::Object};
 
 mod duration;
 mod fault;
@@ -22,8 +22,9 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use self::fault::{DecodeError, Fault as DecodeFault};
+pub use self::fault::{DecodeError, DecodeFault};
 pub use self::service::{endpoint_slice, service};
+use crate::model::ObjectName;
 
 /// The `metadata` of an object; `kube` and `files` read it alike.
 pub type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -38,7 +39,19 @@ const GATEWAY_VERSIONS: [&str; 2] =
 ///
 /// # Errors
 /// With the object's kind and name, the field's path and the reason.
-pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
+pub fn decode(document: Value) -> Result<Object, DecodeError> {
+    decode_within(document, &mut Allowance::default())
+}
+
+/// The same beside other routes, whose expressions take some of what there is: `expressions` are what
+/// is left for this one, and what it has spent of that.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within(
+    mut document: Value,
+    expressions: &mut Allowance,
+) -> Result<Object, DecodeError> {
     let (version, kind) = type_of(&document)?;
     let group = version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
     if !is_read(&group, &kind) {
@@ -56,6 +69,10 @@ pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
         let row = in_version(&version, &["v1"]).and_then(|()| pod::decode(document));
         return row.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault));
     }
+    if (group.as_str(), kind.as_str()) == ("", "Node") {
+        let row = in_version(&version, &["v1"]).and_then(|()| metadata::node(&document));
+        return row.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault));
+    }
     if let Value::Object(fields) = &mut document {
         // Written by others, and not part of what the user asks for.
         for field in ["status", "apiVersion", "kind"] {
@@ -71,11 +88,10 @@ pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
             in_version(&version, &["discovery.k8s.io/v1"]).and_then(|()| service::slice(document))
         }
         (GATEWAY, "HTTPRoute") if !names_a_service(&document) => {
-            return Ok(Object::GatewayRoute(name));
+            return Ok(Object::GatewayRoute { name, misgrouped: misgrouped_parents(&document) });
         }
-        (GATEWAY, "HTTPRoute") => {
-            in_version(&version, &GATEWAY_VERSIONS).and_then(|()| route::decode(document))
-        }
+        (GATEWAY, "HTTPRoute") => in_version(&version, &GATEWAY_VERSIONS)
+            .and_then(|()| route::decode(document, expressions)),
         _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(document)),
     };
     decoded.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault))
@@ -84,13 +100,13 @@ pub fn decode(mut document: Value) -> Result<Object, DecodeError> {
 fn is_read(group: &str, kind: &str) -> bool {
     matches!(
         (group, kind),
-        ("", "Service" | "Namespace" | "Pod")
+        ("", "Service" | "Namespace" | "Node" | "Pod")
             | ("discovery.k8s.io", "EndpointSlice")
             | (GATEWAY, "HTTPRoute" | "ReferenceGrant")
     )
 }
 
-/// The members of a `List`, an `HTTPRouteList` and so on; the object itself if it is none.
+/// The members of a `List`, an `HTTPRouteList` and so on; the object itself if it is not a list.
 #[must_use]
 pub fn expand(document: Value) -> Vec<Value> {
     let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default();
@@ -112,7 +128,7 @@ pub fn expand(document: Value) -> Vec<Value> {
 }
 
 /// What the decoders of the kinds return.
-type Decoded<T> = Result<T, (Path, Fault)>;
+type Decoded<T> = Result<T, (Path, DecodeFault)>;
 
 /// Deserializes the whole of `value`: unknown fields are errors.
 fn strict<T: DeserializeOwned>(value: Value) -> Decoded<T> {
@@ -123,12 +139,12 @@ fn strict<T: DeserializeOwned>(value: Value) -> Decoded<T> {
         |path| unknown.push(fault::render(&path)),
     );
     let decoded = decoded.map_err(|error: serde_json::Error| {
-        (Path(track.path().to_string()), Fault::Malformed(error.to_string()))
+        (Path(track.path().to_string()), DecodeFault::Malformed(error.to_string()))
     })?;
     match unknown.split_first() {
         None => Ok(decoded),
         Some((first, others)) => {
-            fail(first.clone(), Fault::UnknownField { others: others.to_vec() })
+            fail(first.clone(), DecodeFault::UnknownField { others: others.to_vec() })
         }
     }
 }
@@ -144,22 +160,24 @@ fn in_version(version: &str, supported: &[&str]) -> Decoded<()> {
     if supported.contains(&version) {
         return Ok(());
     }
-    let fault = Fault::Version { found: version.into(), supported: supported.join(" or ") };
+    let fault = DecodeFault::Version { found: version.into(), supported: supported.join(" or ") };
     fail("apiVersion", fault)
 }
 
 fn type_of(document: &Value) -> Result<(String, String), DecodeError> {
     let field = |name| match document.get(name).and_then(Value::as_str) {
         Some(value) => Ok(value.to_owned()),
-        None => Err(DecodeError::new("document", name, Fault::Missing("every Kubernetes object"))),
+        None => {
+            Err(DecodeError::new("document", name, DecodeFault::Missing("every Kubernetes object")))
+        }
     };
     Ok((field("apiVersion")?, field("kind")?))
 }
 
-fn name_of(document: &Value) -> Result<ObjectName, Fault> {
+fn name_of(document: &Value) -> Result<ObjectName, DecodeFault> {
     let metadata = document.get("metadata");
     let field = |name| metadata.and_then(|m| m.get(name)).and_then(Value::as_str);
-    let name = field("name").filter(|name| !name.is_empty()).ok_or(Fault::NoName)?;
+    let name = field("name").filter(|name| !name.is_empty()).ok_or(DecodeFault::NoName)?;
     let namespace = field("namespace").filter(|namespace| !namespace.is_empty());
     Ok(ObjectName { namespace: namespace.unwrap_or("default").into(), name: name.into() })
 }
@@ -172,8 +190,13 @@ fn object_name(metadata: &Metadata) -> Decoded<ObjectName> {
         Some(name) => {
             Ok(ObjectName { namespace: namespace.unwrap_or_else(|| "default".into()), name })
         }
-        None => fail("metadata.name", Fault::NoName),
+        None => fail("metadata.name", DecodeFault::NoName),
     }
+}
+
+/// `creationTimestamp`, in seconds since 1970.
+fn created(metadata: &Metadata) -> Option<i64> {
+    metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
 }
 
 /// The `parentRefs` entries that are Services, as they stand; in the order in which
@@ -186,16 +209,39 @@ pub fn service_parents(document: &Value) -> impl Iterator<Item = &Value> {
     })
 }
 
-/// Whether any `parentRefs` entry is a Service; if it has none that are, the route is not ours,
-/// and what it says is not ours to judge.
+/// Whether any `parentRefs` entry is a Service; if none is, the route belongs to another implementation,
+/// and mirror does not judge its content.
 fn names_a_service(document: &Value) -> bool {
     service_parents(document).next().is_some()
+}
+
+/// A text for each `parentRefs` entry of kind Service whose group is not the core group, so that it names
+/// no Service. A missing group means the Gateway API's (ParentReference, `group`), not the core group.
+fn misgrouped_parents(document: &Value) -> Vec<String> {
+    let parents = document.pointer("/spec/parentRefs").and_then(Value::as_array);
+    let parents = parents.into_iter().flatten().enumerate();
+    let texts = parents.filter_map(|(at, parent)| {
+        let field = |name| parent.get(name).and_then(Value::as_str);
+        let group = field("group").unwrap_or(GATEWAY);
+        if field("kind") != Some("Service") || route::is_service(group, "Service") {
+            return None;
+        }
+        let group = match field("group") {
+            Some(group) => format!("its group is {group:?}"),
+            None => format!("its group is missing, which means {GATEWAY:?}"),
+        };
+        Some(format!(
+            "spec.parentRefs[{at}] does not name a Service, because {group}: write group: \"\" for \
+             kind: Service"
+        ))
+    });
+    texts.collect()
 }
 
 /// A port number.
 fn port(path: &str, number: i32) -> Decoded<u16> {
     match u16::try_from(number) {
         Ok(port) if port > 0 => Ok(port),
-        _ => fail(path, Fault::Invalid(format!("{number} is no port: 1 to 65535"))),
+        _ => fail(path, DecodeFault::Invalid(format!("{number} is not a port: 1 to 65535"))),
     }
 }

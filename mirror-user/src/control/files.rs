@@ -1,5 +1,5 @@
 //! Files: a folder of YAML and JSON documents as the source of objects. In: the folder. Out: the
-//! merged [`Objects`] and the current problems, anew after each change.
+//! merged [`Objects`] and the current problems, again after each change.
 //!
 //! - Read are the files directly in the folder whose name ends in `.yaml`, `.yml` or `.json` and
 //!   does not start with a dot. Subfolders are not; symbolic links are followed, so that a mounted
@@ -25,7 +25,7 @@ use self::{
     folder::Folder,
     scan::{Contents, Scan},
 };
-use super::{Remarks, objects::Objects};
+use super::{Diagnostics, objects::Objects};
 
 mod folder;
 mod parse;
@@ -33,7 +33,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use self::parse::{Entry, Trouble, entries, is_json};
+pub use self::parse::{Entry, ParseError, entries, is_json};
 
 /// Changes that come closer together than this are taken as one: editors write a file in steps.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -59,8 +59,8 @@ pub struct State {
 impl State {
     /// What there is to say beside the objects.
     #[must_use]
-    pub fn remarks(&self) -> Remarks {
-        Remarks {
+    pub fn diagnostics(&self) -> Diagnostics {
+        Diagnostics {
             problems: self.problems.iter().map(ToString::to_string).collect(),
             warnings: self.passed_over.clone(),
         }
@@ -95,7 +95,7 @@ fn place(document: &Option<(usize, u64)>) -> String {
 }
 
 fn aftermath(kept: bool) -> &'static str {
-    if kept { "; what the file said before stays in force" } else { "" }
+    if kept { "; the file's last valid state stays in force" } else { "" }
 }
 
 /// Why a folder cannot be watched at all.
@@ -143,7 +143,7 @@ pub fn read(folder: &Path) -> Result<State, FilesError> {
 /// The text of one file, or why it cannot be read.
 ///
 /// # Errors
-/// In words: the system's own error, too many bytes, not UTF-8.
+/// As text: the system's error, too many bytes, not UTF-8.
 pub fn text(file: &Path) -> Result<String, String> {
     scan::read(file)
 }
@@ -163,7 +163,7 @@ fn first_contents(scan: &mut Scan) -> Result<Contents, FilesError> {
     Ok(contents.unwrap_or_default())
 }
 
-/// Reads the folder, and keeps reading it whenever it changes, on a thread of its own that ends
+/// Reads the folder, and reads it again whenever it changes, on a separate thread that ends
 /// soon after the last receiver is dropped. The receiver holds the first state already.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! A cluster as the source of objects. In: one watch for each kind, and one for each CRD, by name.
-//! Out: rows of our own, and what changed among them.
+//! Out: mirror's compact rows, and what changed among them.
 //!
-//! - Objects are decoded one by one. One that does not decode is left out, known by name, and told
-//!   as a problem; it delays no other.
+//! - Objects are decoded one by one. One that does not decode is ignored, known by name, and reported
+//!   as a problem; it does not delay the others.
 //! - Nothing is put in force before each kind was listed once. From then on what is in force stays
 //!   so while the API server is away.
 //! - Changes that come close together are put in force together.
@@ -21,11 +21,12 @@ use tokio::{
     time::timeout_at,
 };
 
-use self::{crd::Crd, kinds::Watched, rows::Rows};
+use self::{crd::Crd, kinds::Watched, rows::Rows, time_budget::TimeBudgets};
 use super::{
-    Control, Remarks,
+    Control, Diagnostics,
     objects::{Changes, Objects},
     publish::FrontendMap,
+    quota::{Quota, RouteBounds},
 };
 use crate::kube::{Event, Health, Watch};
 
@@ -34,6 +35,7 @@ pub(crate) mod kinds;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod time_budget;
 
 /// Changes that come closer together than this are put in force together: an apply of a Service
 /// is followed by its EndpointSlice.
@@ -45,6 +47,9 @@ const SETTLE_MAX: Duration = Duration::from_millis(100);
 /// A 404 that lasts so long is true.
 const GONE: Duration = Duration::from_secs(30);
 
+/// How often everything is listed again for routes that are within the bounds again.
+const RELIST: Duration = Duration::from_secs(10);
+
 /// How soon a kind is asked for again whose CRD is there while its list is not.
 const ESTABLISHING: Duration = Duration::from_millis(200);
 
@@ -55,8 +60,13 @@ pub struct Cluster {
     crds: Vec<CrdFeed>,
     rows: Rows,
     changes: Changes,
+    time_budgets: TimeBudgets,
+    /// Which watch is looked at first, so that a busy one starves none.
+    next: usize,
+    /// Routes will be listed again.
+    relisting: bool,
     /// A problem or a warning is new, or is no more.
-    remarked: bool,
+    diagnostics_changed: bool,
     /// A first state is in force.
     in_force: bool,
 }
@@ -67,7 +77,8 @@ struct Feed {
     kind: Watched,
     events: Receiver<Event>,
     health: Health,
-    nudge: std::sync::Arc<Notify>,
+    retry_now: std::sync::Arc<Notify>,
+    relist: std::sync::Arc<Notify>,
     complete: bool,
 }
 
@@ -79,13 +90,13 @@ struct CrdFeed {
     health: Health,
     complete: bool,
     crd: Option<Crd>,
-    /// The list that is under way has named it.
+    /// The list in progress has named it.
     named: bool,
 }
 
 /// Where an event came from: a place in `feeds` or `crds`.
 #[derive(Clone, Copy)]
-enum From {
+enum EventSource {
     Feed(usize),
     Crd(usize),
 }
@@ -97,9 +108,9 @@ impl Cluster {
     pub fn follow(client: &Client, node: &str) -> Self {
         let feeds = Watched::ALL.map(|kind| {
             let (watch, events) = Watch::new(client.clone(), kind.resource(node));
-            let (health, nudge) = (watch.health(), watch.nudge());
+            let (health, retry_now, relist) = (watch.health(), watch.retry_now(), watch.relist());
             tokio::spawn(watch.run());
-            Feed { kind, events, health, nudge, complete: false }
+            Feed { kind, events, health, retry_now, relist, complete: false }
         });
         let crds = Watched::ALL.into_iter().filter_map(|kind| {
             let (watch, events) = Watch::new(client.clone(), kind.crd()?);
@@ -112,18 +123,43 @@ impl Cluster {
             crds: crds.collect(),
             rows: Rows::default(),
             changes: Changes::default(),
-            remarked: false,
+            time_budgets: TimeBudgets::default(),
+            next: 0,
+            relisting: false,
+            diagnostics_changed: false,
             in_force: false,
         }
+    }
+
+    /// The same with other bounds of routes; nothing may have come yet.
+    #[must_use]
+    pub fn within(mut self, bounds: RouteBounds) -> Self {
+        self.rows.quota = Quota::new(bounds);
+        self
     }
 
     /// Waits for changes, and until no more come or they have waited long enough. Dropping the
     /// future loses nothing.
     pub async fn changed(&mut self) {
+        let mut settled = false;
         while !self.has_news() {
-            let (from, event) = self.next().await;
-            self.take(from, event);
+            let event = match self.due() {
+                None => Some(self.next().await),
+                Some(due) => timeout_at(due.into(), self.next()).await.ok(),
+            };
+            if let Some((from, event)) = event {
+                self.take(from, event);
+                self.settle().await;
+                settled = true;
+            }
         }
+        if !settled {
+            self.settle().await;
+        }
+    }
+
+    /// Takes what comes, until nothing does or it has lasted long enough.
+    async fn settle(&mut self) {
         let latest = tokio::time::Instant::now() + SETTLE_MAX;
         loop {
             let settled = (tokio::time::Instant::now() + SETTLE).min(latest);
@@ -140,18 +176,33 @@ impl Cluster {
         if !self.has_news() {
             return false;
         }
-        let changes = std::mem::take(&mut self.changes);
-        let remarked = std::mem::take(&mut self.remarked);
-        let remarks = self.remarks();
+        let diagnostics_changed = std::mem::take(&mut self.diagnostics_changed);
+        let diagnostics = self.diagnostics();
         if !self.in_force {
             self.in_force = true;
-            control.replace(&self.rows.objects, remarks, now);
+            self.changes = Changes::default();
+            control.replace(&self.rows.objects, diagnostics, now);
             return true;
         }
-        if remarked || !changes.is_empty() {
-            control.update(&self.rows.objects, &changes, remarks, now);
+        let time_budgets = &self.time_budgets;
+        let changes =
+            self.changes.take(|namespace| time_budgets.throttled_until(namespace, now).is_none());
+        if diagnostics_changed || !control.ignores(&self.rows.objects, &changes) {
+            let begun = Instant::now();
+            control.update(&self.rows.objects, &changes, diagnostics, now);
+            let took = begun.elapsed();
+            self.time_budgets.charge(&changes.by_namespace(), took, now + took);
         }
-        changes.enrolment
+        changes.pods
+    }
+
+    /// When changes that wait for their Namespace's turn may be put in force.
+    fn due(&self) -> Option<Instant> {
+        if !self.in_force {
+            return None;
+        }
+        let waiting = self.changes.by_namespace();
+        self.time_budgets.first(&waiting.keys().map(String::as_str).collect(), Instant::now())
     }
 
     /// What is known.
@@ -160,12 +211,15 @@ impl Cluster {
         &self.rows.objects
     }
 
-    /// Objects that do not decode, and CRDs that lack what routes need.
+    /// Objects that do not decode, and CRDs that are absent or lack what routes need.
     #[must_use]
-    pub fn remarks(&self) -> Remarks {
+    pub fn diagnostics(&self) -> Diagnostics {
         let crds = self.crds.iter();
-        let lacking = crds.filter_map(|feed| feed.crd.as_ref()?.warning(feed.kind));
-        Remarks { problems: self.rows.problems(), warnings: lacking.collect() }
+        let lacking = crds.filter_map(|feed| match &feed.crd {
+            Some(crd) => crd.warning(feed.kind),
+            None => feed.complete.then(|| Crd::missing(feed.kind)),
+        });
+        Diagnostics { problems: self.rows.problems(), warnings: lacking.collect() }
     }
 
     /// How the watches fare, by kind.
@@ -179,37 +233,51 @@ impl Cluster {
         feeds.chain(crds).collect()
     }
 
-    /// Before everything was listed there is none: what a Service lacks may just not have come.
+    /// There is no news before everything was listed: what a Service lacks may not have arrived yet.
     fn has_news(&self) -> bool {
         let complete = self.feeds.iter().all(|feed| feed.complete);
-        let changed = !self.changes.is_empty() || self.changes.enrolment;
-        complete && (!self.in_force || self.remarked || changed)
+        complete && (!self.in_force || self.diagnostics_changed || self.has_due_changes())
+    }
+
+    /// Whether any change need not wait for its Namespace's turn.
+    fn has_due_changes(&self) -> bool {
+        if self.changes.pods || !self.changes.addresses.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        let mut waiting = self.changes.namespaces_named();
+        waiting.any(|namespace| self.time_budgets.throttled_until(namespace, now).is_none())
     }
 
     /// The next event of any watch.
-    async fn next(&mut self) -> (From, Event) {
+    async fn next(&mut self) -> (EventSource, Event) {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(From, Event)> {
-        for (at, feed) in self.feeds.iter_mut().enumerate() {
-            // None only when its task panicked, which was told.
-            if let Poll::Ready(Some(event)) = feed.events.poll_recv(cx) {
-                return Poll::Ready((From::Feed(at), event));
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(EventSource, Event)> {
+        let count = self.feeds.len();
+        for at in (self.next..count).chain(0..self.next) {
+            // None only if its task panicked, which was logged.
+            if let Poll::Ready(Some(event)) = self.feeds[at].events.poll_recv(cx) {
+                self.next = (at + 1) % count;
+                return Poll::Ready((EventSource::Feed(at), event));
             }
         }
         for (at, feed) in self.crds.iter_mut().enumerate() {
             if let Poll::Ready(Some(event)) = feed.events.poll_recv(cx) {
-                return Poll::Ready((From::Crd(at), event));
+                return Poll::Ready((EventSource::Crd(at), event));
             }
         }
         Poll::Pending
     }
 
-    fn take(&mut self, from: From, event: Event) {
+    fn take(&mut self, from: EventSource, event: Event) {
         match from {
-            From::Feed(at) => self.take_object(at, event),
-            From::Crd(at) => self.take_crd(at, event),
+            EventSource::Feed(at) => {
+                self.take_object(at, event);
+                self.relist();
+            }
+            EventSource::Crd(at) => self.take_crd(at, event),
         }
     }
 
@@ -218,16 +286,33 @@ impl Cluster {
         match event {
             Event::Started => self.rows.start(kind),
             Event::Applied(name, object) => {
-                self.remarked |= self.rows.apply(kind, name, &object, &mut self.changes);
+                self.diagnostics_changed |= self.rows.apply(kind, name, &object, &mut self.changes);
             }
             Event::Deleted(name) => {
-                self.remarked |= self.rows.delete(kind, &name, &mut self.changes);
+                self.diagnostics_changed |= self.rows.delete(kind, &name, &mut self.changes);
             }
             Event::Complete => {
-                self.remarked |= self.rows.complete(kind, &mut self.changes);
+                self.diagnostics_changed |= self.rows.complete(kind, &mut self.changes);
                 self.feeds[at].complete = true;
+                self.relisting &= kind != Watched::Route;
             }
             Event::Missing(since) => self.miss(at, since),
+        }
+    }
+
+    /// Has routes listed again, in a while, if some are within the bounds again that were not: their
+    /// text was not kept.
+    fn relist(&mut self) {
+        if self.relisting || !self.rows.take_vacancy() {
+            return;
+        }
+        self.relisting = true;
+        if let Some(feed) = self.feeds.iter().find(|feed| feed.kind == Watched::Route) {
+            let relist = std::sync::Arc::clone(&feed.relist);
+            tokio::spawn(async move {
+                tokio::time::sleep(RELIST).await;
+                relist.notify_one();
+            });
         }
     }
 
@@ -237,10 +322,10 @@ impl Cluster {
         let crd = self.crds.iter().find(|feed| feed.kind == kind);
         if crd.is_some_and(|feed| feed.crd.is_some()) {
             // It will, in a moment.
-            let nudge = std::sync::Arc::clone(&self.feeds[at].nudge);
+            let retry_now = std::sync::Arc::clone(&self.feeds[at].retry_now);
             tokio::spawn(async move {
                 tokio::time::sleep(ESTABLISHING).await;
-                nudge.notify_one();
+                retry_now.notify_one();
             });
             return;
         }
@@ -250,7 +335,7 @@ impl Cluster {
             feed.health.absent();
             feed.complete = true;
             self.rows.start(kind);
-            self.remarked |= self.rows.complete(kind, &mut self.changes);
+            self.diagnostics_changed |= self.rows.complete(kind, &mut self.changes);
         }
     }
 
@@ -259,14 +344,15 @@ impl Cluster {
         match event {
             Event::Applied(_, object) => {
                 let crd = Crd::read(&object);
-                self.remarked |= feed.crd.as_ref() != Some(&crd);
+                self.diagnostics_changed |= feed.crd.as_ref() != Some(&crd);
                 feed.crd = Some(crd);
                 feed.named = true;
             }
-            Event::Deleted(_) => self.remarked |= feed.crd.take().is_some(),
+            Event::Deleted(_) => self.diagnostics_changed |= feed.crd.take().is_some(),
             Event::Complete => {
-                feed.complete = true;
-                self.remarked |= !feed.named && feed.crd.take().is_some();
+                let first = !std::mem::replace(&mut feed.complete, true);
+                let gone = !feed.named && feed.crd.take().is_some();
+                self.diagnostics_changed |= gone || (first && feed.crd.is_none());
             }
             Event::Started => {
                 feed.named = false;
@@ -276,7 +362,7 @@ impl Cluster {
         }
         let kind = feed.kind;
         if let Some(feed) = self.feeds.iter().find(|feed| feed.kind == kind) {
-            feed.nudge.notify_one();
+            feed.retry_now.notify_one();
         }
     }
 }

@@ -1,17 +1,22 @@
-//! The model: Kubernetes objects as compact rows of our own, with only what [`super::resolve`]
+//! The model: Kubernetes objects as compact rows, with only what [`super::resolve`]
 //! reads. Everything in it has been checked; sources fill it, nothing changes it later.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    enrol::{NamespaceRow, PodRow, Wish},
-    route::{HeaderModifier, Matcher, RouteName, Share, Timeouts},
+    model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow},
+    route::{Fraction, HeaderModifier, Matcher, RouteName, Timeouts},
 };
 
+mod addresses;
 mod changes;
 mod slices;
 
-pub use self::{changes::Changes, slices::Slices};
+pub use self::{
+    addresses::Addresses,
+    changes::Changes,
+    slices::{EndpointDetails, Slices},
+};
 
 /// All objects of one moment.
 #[derive(Clone, Debug, Default)]
@@ -22,27 +27,19 @@ pub struct Objects {
     pub slices: Slices,
     /// HTTPRoutes with a Service among their parents.
     pub routes: BTreeMap<ObjectName, HttpRoute>,
+    /// Of HTTPRoutes without a Service among their parents, those that seem to mean one:
+    /// [`HttpRoute::misgrouped`].
+    pub misgrouped: BTreeMap<ObjectName, Vec<String>>,
     /// ReferenceGrants.
     pub grants: BTreeMap<ObjectName, ReferenceGrant>,
     /// Pods of this node; of files, those that have a uid.
     pub pods: BTreeMap<ObjectName, PodRow>,
     /// Namespaces.
     pub namespaces: BTreeMap<ObjectName, NamespaceRow>,
-}
-
-/// `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectName {
-    /// Namespace; `default` where a document has none.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
+    /// Nodes of the cluster; a folder has none.
+    pub nodes: BTreeMap<ObjectName, NodeRow>,
+    /// Whose addresses are whose, of all of these.
+    pub addresses: Addresses,
 }
 
 impl From<&ObjectName> for RouteName {
@@ -66,6 +63,8 @@ pub enum Kind {
     Pod,
     /// `v1` Namespace.
     Namespace,
+    /// `v1` Node.
+    Node,
 }
 
 /// One decoded document.
@@ -83,8 +82,15 @@ pub enum Object {
     Pod(PodRow),
     /// `v1` Namespace.
     Namespace(NamespaceRow),
-    /// An HTTPRoute that only Gateways are parents of: somebody else's.
-    GatewayRoute(ObjectName),
+    /// `v1` Node.
+    Node(NodeRow),
+    /// An HTTPRoute without a Service among its parents, which is left to others.
+    GatewayRoute {
+        /// Its name.
+        name: ObjectName,
+        /// As [`HttpRoute::misgrouped`].
+        misgrouped: Vec<String>,
+    },
     /// A kind that mirror does not read.
     Unread {
         /// `apiVersion` and `kind`, as `apps/v1 Deployment`.
@@ -105,7 +111,8 @@ impl Object {
             Self::Grant(grant) => format!("ReferenceGrant {}", grant.name),
             Self::Pod(pod) => format!("Pod {}", pod.name),
             Self::Namespace(row) => format!("Namespace {}", row.name.name),
-            Self::GatewayRoute(name) => format!("HTTPRoute {name}"),
+            Self::Node(row) => format!("Node {}", row.name.name),
+            Self::GatewayRoute { name, .. } => format!("HTTPRoute {name}"),
             Self::Unread { kind, name } => format!("{kind} {name}"),
         }
     }
@@ -120,16 +127,37 @@ impl Object {
 impl Objects {
     /// Adds or replaces an object.
     pub fn insert(&mut self, object: Object) {
-        match object {
-            Object::Service(service) => drop(self.services.insert(service.name.clone(), service)),
-            Object::Slice(slice) => drop(self.slices.insert(slice)),
-            Object::Route(route) => drop(self.routes.insert(route.name.clone(), route)),
-            Object::Grant(grant) => drop(self.grants.insert(grant.name.clone(), grant)),
-            Object::Pod(pod) => drop(self.pods.insert(pod.name.clone(), pod)),
-            Object::Namespace(row) => drop(self.namespaces.insert(row.name.clone(), row)),
-            Object::GatewayRoute(_) | Object::Unread { .. } => {}
-        }
+        self.apply(object, &mut Changes::default());
     }
+
+    /// The Namespace of a name, if it is known.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceRow> {
+        self.namespaces.get(&ObjectName { namespace: String::new(), name: name.into() })
+    }
+
+    /// Whether routes of the Namespace's Services may claim addresses of endpoints (label
+    /// [`ENDPOINT_FRONTENDS`](crate::model::ENDPOINT_FRONTENDS)). A Namespace that is not known consents to nothing.
+    #[must_use]
+    pub fn allows_endpoint_frontends(&self, namespace: &str) -> bool {
+        self.namespace(namespace).is_some_and(|row| row.endpoint_frontends == Consent::Given)
+    }
+
+    /// Whether copies for the Namespace's Services may go to addresses that are no Pod's of it
+    /// (label [`EXTERNAL_SHADOWS`](crate::model::EXTERNAL_SHADOWS)).
+    #[must_use]
+    pub fn allows_external_shadows(&self, namespace: &str) -> bool {
+        self.namespace(namespace).is_some_and(|row| row.external_shadows == Consent::Given)
+    }
+}
+
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name; its own namespace is empty.
+    pub name: ObjectName,
+    /// `status.addresses` that are IP addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A Service.
@@ -141,8 +169,12 @@ pub struct Service {
     pub address: ServiceAddress,
     /// `spec.ports`.
     pub ports: Vec<Port>,
+    /// `sessionAffinity: ClientIP`.
+    pub affinity: bool,
     /// Its label: whether it is captured ahead of its routes.
-    pub capture: Wish,
+    pub capture: CaptureLabel,
+    /// `creationTimestamp`, seconds since 1970; None (a file) counts as the newest.
+    pub created: Option<i64>,
 }
 
 /// Where clients of a Service connect to.
@@ -180,8 +212,30 @@ pub struct EndpointSlice {
     pub service: Option<String>,
     /// Names and numbers of its TCP ports.
     pub ports: Vec<(String, u16)>,
-    /// First address of each ready endpoint, all of the slice's family; empty for type FQDN.
-    pub ready: Vec<IpAddr>,
+    /// Ready endpoints, all of the slice's family; empty for type FQDN.
+    pub ready: Vec<Endpoint>,
+    /// The same of those that are terminating and still serve.
+    pub terminating: Vec<Endpoint>,
+    /// The same of all others: they get nothing new.
+    pub unready: Vec<Endpoint>,
+    /// `creationTimestamp`, seconds since 1970; None (a file) counts as the newest.
+    pub created: Option<i64>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its first address, which stands for it (EndpointSlice, `addresses`).
+    pub ip: IpAddr,
+    /// The Pod of the slice's Namespace that the slice names for it (`targetRef`).
+    pub pod: Option<Box<str>>,
+}
+
+impl From<IpAddr> for Endpoint {
+    /// One that says nothing of a Pod.
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, pod: None }
+    }
 }
 
 /// A ReferenceGrant, as far as it lets HTTPRoutes refer to Services.
@@ -216,6 +270,9 @@ pub struct HttpRoute {
     pub hostnames: Vec<String>,
     /// Those of its `parentRefs` that are Services; at least one.
     pub parents: Vec<ParentRef>,
+    /// A text for each of its `parentRefs` that has kind Service but another group than the core group,
+    /// and so names no Service.
+    pub misgrouped: Vec<String>,
     /// `rules`; at least one.
     pub rules: Vec<RouteRule>,
 }
@@ -254,7 +311,7 @@ pub enum RouteFilter {
     /// `ResponseHeaderModifier`.
     ResponseHeaders(HeaderModifier),
     /// `RequestMirror`.
-    Mirror(TargetRef, Share),
+    Mirror(TargetRef, Fraction),
 }
 
 /// One of a rule's `backendRefs`.

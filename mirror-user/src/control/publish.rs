@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::resolve::{FrontendChanges, ResolvedFrontend};
-use crate::route::{Frontend, FrontendId, Lookup, Snapshot, Token};
+use crate::route::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
 
 pub use self::map::{FrontendMap, PublishError};
 
@@ -36,7 +36,7 @@ pub const MIN_TOMBSTONE_AGE: Duration = Duration::from_secs(60);
 pub struct Publisher<M> {
     map: M,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    known: BTreeMap<SocketAddr, Known>,
+    known: BTreeMap<SocketAddr, KnownFrontend>,
     /// What is not in force yet: there was no room.
     waiting: BTreeMap<SocketAddr, ResolvedFrontend>,
     issued: HashSet<FrontendId>,
@@ -45,7 +45,7 @@ pub struct Publisher<M> {
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownFrontend {
     id: FrontendId,
     /// Whether the map may have it.
     captured: bool,
@@ -140,10 +140,10 @@ impl<M: FrontendMap> Publisher<M> {
     /// more may be known.
     fn go_live(&mut self, resolved: ResolvedFrontend) -> Result<(), ResolvedFrontend> {
         let address = resolved.address;
-        let (id, token, captured) = match self.known.get(&address) {
-            Some(known) => (known.id, Arc::clone(&known.frontend().token), known.captured),
+        let (id, connection_ref, captured) = match self.known.get(&address) {
+            Some(known) => (known.id, Arc::clone(&known.frontend().connection_ref), known.captured),
             None if self.known.len() >= self.capacity => return Err(resolved),
-            None => (self.issue(), Token::default(), false),
+            None => (self.issue(), ConnectionRef::default(), false),
         };
         let frontend = Frontend {
             id,
@@ -152,10 +152,10 @@ impl<M: FrontendMap> Publisher<M> {
             producer: resolved.producer,
             consumers: resolved.consumers,
             ahead: resolved.ahead,
-            token,
+            connection_ref,
         };
         let state = State::Live(Arc::new(frontend));
-        self.known.insert(address, Known { id, captured, state });
+        self.known.insert(address, KnownFrontend { id, captured, state });
         Ok(())
     }
 
@@ -171,12 +171,12 @@ impl<M: FrontendMap> Publisher<M> {
         }
     }
 
-    /// Publishes what is known as the next generation.
+    /// Publishes the known frontends as the next generation.
     fn store(&self) {
         let frontends = self.known.values().map(|known| {
             let lookup = match &known.state {
-                State::Live(frontend) => Lookup::Live(Arc::clone(frontend)),
-                State::Removed(frontend, _) => Lookup::Tombstone(Arc::clone(frontend)),
+                State::Live(frontend) => FrontendState::Live(Arc::clone(frontend)),
+                State::Removed(frontend, _) => FrontendState::Tombstone(Arc::clone(frontend)),
             };
             (known.id, lookup)
         });
@@ -256,7 +256,7 @@ impl<M: FrontendMap> Publisher<M> {
     }
 }
 
-impl Known {
+impl KnownFrontend {
     fn frontend(&self) -> &Frontend {
         match &self.state {
             State::Live(frontend) | State::Removed(frontend, _) => frontend,
@@ -275,6 +275,6 @@ impl Known {
         let old = self
             .removed_at()
             .is_some_and(|at| now.saturating_duration_since(at) >= MIN_TOMBSTONE_AGE);
-        old && !self.captured && Arc::strong_count(&self.frontend().token) == 1
+        old && !self.captured && Arc::strong_count(&self.frontend().connection_ref) == 1
     }
 }

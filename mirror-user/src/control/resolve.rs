@@ -1,27 +1,36 @@
 //! Resolve: the objects of one moment in; frontends with compiled routes, conditions of the
 //! routes and warnings out. Pure: no clock, no client, no runtime; the same objects always
-//! resolve to the same answer.
+//! resolve to the same result.
 //!
 //! Semantics (GEP-1426, GAMMA): routes attach to Services. A route in the Service's namespace is
-//! a producer route and holds for all clients; one in another namespace is a consumer route and
-//! replaces the producer's for clients of its own namespace. `hostnames` do not select. An
-//! attached route replaces the Service's implicit one: what no rule matches is answered with 404.
+//! a producer route and applies to all clients; one in another namespace is a consumer route and
+//! replaces the producer's for clients of the route's namespace. `hostnames` have no effect. An
+//! attached route replaces the Service's implicit one: a request that no rule matches gets 404.
 //! A Service that is captured ahead of its routes keeps the implicit one until then.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
+use self::{attach::Unattachable, guard::Guard};
 pub use self::{
     condition::Condition,
-    resolver::{FrontendChanges, Resolver},
+    deny::{Denied, DenyList},
+    diagnostics::misgrouped_parents,
+    guard::AddressRefusal,
+    policy::{AddressPolicy, Authors, Cidr, CidrError, NAMESPACE_FRONTENDS},
+    resolver::{FrontendChanges, Refusals, Resolver},
 };
 use super::objects::{Changes, Objects, ParentRef};
 use crate::route::{RouteName, RouteTable, ServicePort};
 
 mod attach;
+mod claims;
 mod compile;
 mod condition;
+mod deny;
+mod diagnostics;
+mod guard;
+mod policy;
 mod resolver;
-mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -71,15 +80,15 @@ pub struct RouteStatus {
 pub struct Warning {
     /// Its kind and name.
     pub object: String,
-    /// In words.
+    /// As text.
     pub message: String,
 }
 
 /// Compiles the routes and attaches them to the frontends of their Services, all at once;
 /// [`Resolver`] does it step by step.
 #[must_use]
-pub fn resolve(objects: &Objects) -> Resolved {
-    let mut resolver = Resolver::default();
+pub fn resolve(policy: &AddressPolicy, objects: &Objects) -> Resolved {
+    let mut resolver = Resolver::new(policy.clone());
     let frontends = resolver.update(objects, &Changes::all(objects));
     let mut frontends: Vec<_> = frontends.into_values().flatten().collect();
     frontends.sort_by_cached_key(|frontend| {
@@ -93,8 +102,13 @@ pub fn resolve(objects: &Objects) -> Resolved {
     }
 }
 
-/// Why no route can attach to the parent, in words; None when one can.
+/// Why no route can attach to the parent, as text; None if one can.
 #[must_use]
-pub fn unattachable(objects: &Objects, parent: &ParentRef) -> Option<String> {
-    attach::ports(objects, parent).err()
+pub fn unattachable(
+    policy: &AddressPolicy,
+    objects: &Objects,
+    parent: &ParentRef,
+) -> Option<String> {
+    let guard = Guard::new(policy, objects);
+    attach::ports(&guard, objects, parent).err().map(Unattachable::into_message)
 }

@@ -1,11 +1,11 @@
-//! Where objects come from: a folder or a cluster. In: what the source tells. Out: states that
+//! Where objects come from: a folder or a cluster. In: the source's events. Out: states that
 //! [`Control`] puts in force.
 
 use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::{Control, Remarks, files, kube::Cluster, objects::Objects, publish::FrontendMap};
+use super::{Control, Diagnostics, files, kube::Cluster, objects::Objects, publish::FrontendMap};
 use crate::kube::Health;
 
 /// A source that is followed.
@@ -34,7 +34,7 @@ impl Files {
 }
 
 impl Source {
-    /// Waits until it says something new. Dropping the future loses nothing.
+    /// Waits until it has a new state. Dropping the future loses nothing.
     pub async fn changed(&mut self) {
         match self {
             Self::Files(files) => match files.states.changed().await {
@@ -52,14 +52,14 @@ impl Source {
         match self {
             Self::Files(files) => {
                 let state = &files.state;
-                control.replace(&state.objects, state.remarks(), now);
+                control.replace(&state.objects, state.diagnostics(), now);
                 true
             }
             Self::Cluster(cluster) => cluster.put_in_force(control, now),
         }
     }
 
-    /// What it says.
+    /// Its current state.
     #[must_use]
     pub fn objects(&self) -> &Objects {
         match self {
@@ -70,10 +70,10 @@ impl Source {
 
     /// What it has to say beside the objects.
     #[must_use]
-    pub fn remarks(&self) -> Remarks {
+    pub fn diagnostics(&self) -> Diagnostics {
         match self {
-            Self::Files(files) => files.state.remarks(),
-            Self::Cluster(cluster) => cluster.remarks(),
+            Self::Files(files) => files.state.diagnostics(),
+            Self::Cluster(cluster) => cluster.diagnostics(),
         }
     }
 

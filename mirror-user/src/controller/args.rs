@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 
-use crate::cli::{self, LogArgs};
+use crate::cli::{self, AddressArgs, LogArgs};
 
 /// Where the election takes place.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LeaseArgs {
-    /// Namespace that mirror is installed in: its Lease is there.
+    /// Namespace that mirror is installed in, which has its Lease.
     #[arg(long, env = "MIRROR_NAMESPACE", value_name = "NAMESPACE", default_value = "mirror-system",
           value_parser = cli::namespace)]
     pub namespace: String,
 
-    /// Name of the Lease that elects the replica that writes.
+    /// Name of the Lease by which the replicas elect the one that writes.
     #[arg(long, env = "MIRROR_LEASE", value_name = "NAME", default_value = "mirror-controller",
           value_parser = cli::namespace)]
     pub lease: String,
@@ -26,14 +26,15 @@ pub struct ControllerArgs {
     #[command(flatten)]
     pub lease: LeaseArgs,
 
-    /// Name of this replica in the Lease and in Events [default: the host's name]. Something
-    /// random is appended, so that a replica is never taken for its predecessor.
+    /// Name of this replica in the Lease and in Events [default: the host name]. A random suffix is
+    /// appended, so that a restarted replica is not taken for its predecessor.
     #[arg(long, env = "MIRROR_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 
-    /// Address of /healthz, /readyz and /metrics.
+    /// Address of the admin server: /healthz, /readyz and /metrics.
     #[arg(
         long,
+        help_heading = "Admin server",
         env = "MIRROR_CONTROLLER_ADMIN",
         value_name = "ADDR",
         default_value = "127.0.0.1:15921"
@@ -41,11 +42,29 @@ pub struct ControllerArgs {
     pub admin: SocketAddr,
 
     /// Allow an --admin address that is not loopback.
-    #[arg(long, env = "MIRROR_ADMIN_REMOTE")]
+    #[arg(long, help_heading = "Admin server", env = "MIRROR_ADMIN_REMOTE")]
     pub admin_remote: bool,
 
+    /// Host name that the admin server accepts in addition to IP addresses and localhost. Repeatable;
+    /// comma-separated in the environment.
+    #[arg(
+        long,
+        help_heading = "Admin server",
+        env = "MIRROR_ADMIN_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub admin_host: Vec<String>,
+
+    /// The limits that the agents apply, which have the same flags.
+    #[command(
+        flatten,
+        next_help_heading = "Limits on what authors of routes may use, as the agents' flags"
+    )]
+    pub addresses: AddressArgs,
+
     /// The controller's own log.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }
 
@@ -56,7 +75,7 @@ pub struct UninstallArgs {
     #[command(flatten)]
     pub lease: LeaseArgs,
 
-    /// Go on although a controller still runs; it will write what is removed again.
+    /// Continue even if a controller still runs, which will write the removed entries again.
     #[arg(long)]
     pub force: bool,
 }

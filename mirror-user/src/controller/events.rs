@@ -1,4 +1,4 @@
-//! Events: what a user must act on, told where `kubectl describe` shows it. In: issues that have
+//! Events: what a user must act on, reported where `kubectl describe` shows it. In: issues that have
 //! just arisen. Out: Events of events.k8s.io/v1 on the HTTPRoute. An issue that comes and goes is
 //! one Event whose series counts, not many; nothing waits for an Event, and none is repeated because
 //! time passes or another replica takes over.
@@ -22,7 +22,7 @@ use super::{
     route::VERSION,
     status::{CONTROLLER, Issue},
 };
-use crate::control::objects::ObjectName;
+use crate::{error_chain::WithCauses, model::ObjectName};
 
 /// Longest that one Event may take; then it is lost.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ const STEM: usize = 220;
 /// Which issues are the same one.
 type Key = (String, String, String);
 
-/// Tells of issues.
+/// Reports issues.
 pub struct Reporter {
     client: Client,
     /// `reportingInstance`.
@@ -63,7 +63,7 @@ struct Series {
 
 /// What to send.
 #[derive(Debug, PartialEq)]
-enum Message {
+enum EventMessage {
     Create(Value),
     Patch(String, Value),
 }
@@ -81,26 +81,26 @@ impl Reporter {
             let now = (Instant::now(), SystemTime::now());
             let Some(message) = self.message(route, uid, &issue, now) else { continue };
             let sent = timeout(REQUEST, self.send(&route.namespace, message)).await;
-            let sent = sent.map_err(|_| "no answer".to_owned()).flatten();
+            let sent = sent.map_err(|_| "no response".to_owned()).flatten();
             self.metrics.event(sent.is_ok());
             if let Err(error) = sent {
-                tracing::debug!(%route, error, "an Event was lost");
+                tracing::debug!(%route, error, "cannot write an Event");
             }
         }
     }
 
-    async fn send(&self, namespace: &str, message: Message) -> Result<(), String> {
+    async fn send(&self, namespace: &str, message: EventMessage) -> Result<(), String> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let sent = match message {
-            Message::Create(event) => {
+            EventMessage::Create(event) => {
                 let event = serde_json::from_value(event).map_err(|error| error.to_string())?;
                 api.create(&PostParams::default(), &event).await
             }
-            Message::Patch(name, patch) => {
+            EventMessage::Patch(name, patch) => {
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await
             }
         };
-        sent.map(drop).map_err(|error| error.to_string())
+        sent.map(drop).map_err(|error| WithCauses(&error).to_string())
     }
 
     /// A new Event, one more of its series, or nothing for now.
@@ -110,7 +110,7 @@ impl Reporter {
         uid: &str,
         issue: &Issue,
         (now, wall): (Instant, SystemTime),
-    ) -> Option<Message> {
+    ) -> Option<EventMessage> {
         let time = humantime::format_rfc3339_micros(wall).to_string();
         let key = (uid.to_owned(), issue.condition.clone(), issue.reason.clone());
         if let Some(series) = self.series.get_mut(&key).filter(|s| now - s.last < SERIES) {
@@ -121,14 +121,14 @@ impl Reporter {
             }
             series.written = now;
             let patch = json!({"series": {"count": series.count, "lastObservedTime": time}});
-            return Some(Message::Patch(series.event.clone(), patch));
+            return Some(EventMessage::Patch(series.event.clone(), patch));
         }
         self.forget();
         let stem: String = route.name.chars().take(STEM).collect();
         let event = format!("{stem}.{:016x}", rand::random::<u64>());
         let series = Series { event: event.clone(), count: 1, last: now, written: now };
         self.series.insert(key, series);
-        Some(Message::Create(json!({
+        Some(EventMessage::Create(json!({
             "metadata": {"namespace": route.namespace, "name": event},
             "eventTime": time,
             "reportingController": CONTROLLER,
@@ -187,18 +187,20 @@ mod tests {
             let now = (start + Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
             reporter.message(&route, "u", &issue(reason), now)
         };
-        let Some(Message::Create(event)) = at(0, "UnsupportedValue") else { panic!("no Event") };
+        let Some(EventMessage::Create(event)) = at(0, "UnsupportedValue") else {
+            panic!("no Event")
+        };
         let typed: Event = serde_json::from_value(event.clone()).unwrap();
         assert!(typed.note.unwrap().len() <= NOTE);
         assert!(event["metadata"]["name"].as_str().unwrap().len() <= 253);
         assert_eq!(at(9, "UnsupportedValue"), None, "counted, and not written yet");
-        let Some(Message::Patch(name, patch)) = at(40, "UnsupportedValue") else { panic!() };
+        let Some(EventMessage::Patch(name, patch)) = at(40, "UnsupportedValue") else { panic!() };
         assert_eq!(
             (&event["metadata"]["name"], &patch["series"]["count"]),
             (&json!(name), &json!(3))
         );
-        assert!(matches!(at(41, "Conflicted"), Some(Message::Create(_))), "another reason");
-        assert!(matches!(at(500, "UnsupportedValue"), Some(Message::Create(_))), "long ago");
+        assert!(matches!(at(41, "Conflicted"), Some(EventMessage::Create(_))), "another reason");
+        assert!(matches!(at(500, "UnsupportedValue"), Some(EventMessage::Create(_))), "long ago");
     }
 
     #[tokio::test]

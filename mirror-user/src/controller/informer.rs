@@ -5,15 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
+    admin::AdminService,
     metrics::Metrics,
-    plan::{Plan, plan},
-    window::Window,
-    world::{KINDS, World},
+    object_store::{KINDS, ObjectStore},
+    plan::{StatusPlan, plan},
 };
 use crate::{
     control::kube::kinds::Watched,
@@ -26,9 +26,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Shortest time between two plans: in a large cluster some endpoint changes all the time.
 const REST: Duration = Duration::from_secs(1);
 
+/// How often everything is listed again for routes that are within the bounds again.
+const RELIST: Duration = Duration::from_secs(10);
+
 /// What an event is about.
 #[derive(Clone, Copy)]
-enum About {
+enum EventOrigin {
     Kind(Watched),
     /// HTTPRoute's CRD.
     Crd,
@@ -36,27 +39,36 @@ enum About {
 
 /// Follows the cluster.
 pub(super) struct Informer {
-    events: mpsc::Receiver<(About, Event)>,
-    plans: watch::Sender<Arc<Plan>>,
+    events: mpsc::Receiver<(EventOrigin, Event)>,
+    plans: watch::Sender<Arc<StatusPlan>>,
     metrics: Arc<Metrics>,
-    window: Window,
-    world: World,
+    admin_service: AdminService,
+    store: ObjectStore,
+    /// Has routes listed again.
+    relist: Arc<Notify>,
+    /// When that may be next.
+    relisted: Instant,
 }
 
 impl Informer {
     /// Begins one watch of each kind, and one of the CRD by name; they end with the informer.
     pub(super) fn start(
         client: &Client,
+        store: ObjectStore,
         metrics: Arc<Metrics>,
-        window: Window,
-    ) -> (Self, watch::Receiver<Arc<Plan>>) {
+        admin_service: AdminService,
+    ) -> (Self, watch::Receiver<Arc<StatusPlan>>) {
         let (merged, events) = mpsc::channel(1);
-        let feeds = KINDS.map(|kind| (About::Kind(kind), kind.label(), kind.resource("")));
+        let mut relist = Arc::default();
+        let feeds = KINDS.map(|kind| (EventOrigin::Kind(kind), kind.label(), kind.resource("")));
         let crd = Watched::Route.crd().zip(Watched::Route.crd_label());
-        let crd = crd.map(|(resource, label)| (About::Crd, label, resource));
+        let crd = crd.map(|(resource, label)| (EventOrigin::Crd, label, resource));
         for (about, label, resource) in feeds.into_iter().chain(crd) {
             let (watch, mut receiver) = Watch::new(client.clone(), resource);
             metrics.watch(label, watch.health());
+            if matches!(about, EventOrigin::Kind(Watched::Route)) {
+                relist = watch.relist();
+            }
             tokio::spawn(watch.run());
             let merged = merged.clone();
             tokio::spawn(async move {
@@ -68,7 +80,8 @@ impl Informer {
             });
         }
         let (plans, receiver) = watch::channel(Arc::default());
-        (Self { events, plans, metrics, window, world: World::default() }, receiver)
+        let relisted = Instant::now();
+        (Self { events, plans, metrics, admin_service, store, relist, relisted }, receiver)
     }
 
     /// Until the watches end, which they do not.
@@ -83,8 +96,8 @@ impl Informer {
                 event = self.events.recv() => {
                     let Some((about, event)) = event else { return };
                     let news = match about {
-                        About::Kind(kind) => self.world.apply(kind, event),
-                        About::Crd => self.world.apply_crd(&event),
+                        EventOrigin::Kind(kind) => self.store.apply(kind, event),
+                        EventOrigin::Crd => self.store.apply_crd(&event),
                     };
                     if news && due.is_none() {
                         due = Some((Instant::now() + SETTLE).max(rested));
@@ -92,25 +105,31 @@ impl Informer {
                 }
                 () = sleep_until(due.unwrap_or(rested)), if due.is_some() => {
                     due = None;
-                    self.judge();
+                    self.reconcile();
                     rested = Instant::now() + REST;
                 }
-                _ = second.tick() => self.beat(),
+                _ = second.tick() => {
+                    self.beat();
+                    if self.relisted.elapsed() >= RELIST && self.store.take_vacancy() {
+                        self.relisted = Instant::now();
+                        self.relist.notify_one();
+                    }
+                }
             }
         }
     }
 
-    fn judge(&mut self) {
-        if self.world.incomplete().next().is_some() {
+    fn reconcile(&mut self) {
+        if self.store.incomplete().next().is_some() {
             return;
         }
         self.beat();
-        let plan = plan(&mut self.world);
-        self.metrics.planned(self.world.routes().len(), plan.len());
+        let plan = plan(&mut self.store);
+        self.metrics.planned(self.store.routes().len(), plan.len());
         self.plans.send_replace(Arc::new(plan));
     }
 
     fn beat(&self) {
-        self.window.beat(self.world.incomplete().map(|kind| kind.label()).collect());
+        self.admin_service.beat(self.store.incomplete().map(|kind| kind.label()).collect());
     }
 }

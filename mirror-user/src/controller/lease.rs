@@ -1,4 +1,4 @@
-//! Which replica writes. In: the Lease as the API server tells it, and a clock. Out: whether this
+//! Which replica writes. In: the Lease as the API server returns it, and a clock. Out: whether this
 //! replica leads, and until when.
 //!
 //! [`Election`] decides and is pure; [`Elector`] asks and writes the Lease; [`Leadership`] is what
@@ -8,7 +8,7 @@
 //!   machines' clocks are never compared.
 //! - A leader stops writing [`Timing::deadline`] after the *beginning* of its last successful
 //!   renewal, 3 s before anyone else could take over. A leader that was stopped (SIGSTOP, a paused
-//!   machine) finds that time past when it wakes: the clock is CLOCK_BOOTTIME, which goes on
+//!   machine) finds that time past when it wakes: the clock is CLOCK_BOOTTIME, which continues
 //!   meanwhile.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl Timing {
 
 /// What a Lease says (LeaseSpec).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct LeaseRecord {
     /// `holderIdentity`; empty when it was released.
     pub holder: String,
     /// `leaseDurationSeconds`, by which its holder may be replaced.
@@ -66,7 +66,7 @@ pub struct Record {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ElectionStep {
     /// Another one holds it.
     Follow,
     /// Write this, at once. Holder, duration and transitions are set, stamps are the writer's:
@@ -74,7 +74,7 @@ pub enum Step {
     Claim {
         /// Number of changes of holders.
         transitions: i32,
-        /// Whether it was another's, or nobody's, before.
+        /// Whether it had another holder, or none, before.
         taken: bool,
     },
 }
@@ -85,7 +85,7 @@ pub struct Election {
     me: String,
     timing: Timing,
     /// The record last seen, and when it was first seen so.
-    seen: Option<(Record, Duration)>,
+    seen: Option<(LeaseRecord, Duration)>,
     until: Option<Duration>,
 }
 
@@ -97,23 +97,26 @@ impl Election {
     }
 
     /// Draws the consequences of what the server says at `now`; None: there is no Lease.
-    pub fn observe(&mut self, record: Option<&Record>, now: Duration) -> Step {
+    pub fn observe(&mut self, record: Option<&LeaseRecord>, now: Duration) -> ElectionStep {
         let Some(record) = record else {
             self.seen = None;
-            return Step::Claim { transitions: 0, taken: true };
+            return ElectionStep::Claim { transitions: 0, taken: true };
         };
         if self.seen.as_ref().is_none_or(|(seen, _)| seen != record) {
             self.seen = Some((record.clone(), now));
         }
         if record.holder == self.me {
-            return Step::Claim { transitions: record.transitions, taken: false };
+            return ElectionStep::Claim { transitions: record.transitions, taken: false };
         }
         self.until = None;
         let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
         let expired = now.saturating_sub(since) > record.duration;
         match expired || record.holder.is_empty() {
-            true => Step::Claim { transitions: record.transitions.saturating_add(1), taken: true },
-            false => Step::Follow,
+            true => ElectionStep::Claim {
+                transitions: record.transitions.saturating_add(1),
+                taken: true,
+            },
+            false => ElectionStep::Follow,
         }
     }
 
@@ -155,7 +158,7 @@ impl Leadership {
 
 #[cfg(test)]
 impl Leadership {
-    /// For tests of writers: it ends after so long, and nobody renews it.
+    /// For tests of writers: it ends after `time` and is not renewed.
     pub(super) fn lasting(time: Duration) -> Self {
         Self { until: watch::channel(Some(boot_time() + time)).1, clock: boot_time }
     }

@@ -16,11 +16,11 @@ use crate::kube::Health;
 pub enum Outcome {
     /// It is written.
     Written,
-    /// Nothing was to be written any more, or the route was judged anew meanwhile.
+    /// Nothing was to be written any more, or the route was judged again meanwhile.
     Unchanged,
     /// Another one wrote the route meanwhile; it was read again.
     Conflict,
-    /// The API server refused it or did not answer; it is tried again.
+    /// The API server refused it or did not respond; it is tried again.
     Failed,
     /// This replica does not lead any more.
     Dropped,
@@ -94,7 +94,7 @@ impl Metrics {
         self.unwritten.set(i64::try_from(unwritten).unwrap_or(i64::MAX));
     }
 
-    /// Adds a watch, whose health is told from now on.
+    /// Adds a watch, whose health is exposed from now on.
     pub fn watch(&self, kind: &'static str, health: Health) {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push((kind, health));
     }
@@ -110,17 +110,17 @@ impl Metrics {
         let mut registry = Registry::with_prefix("mirror_controller");
         let leads: Gauge = Gauge::default();
         leads.set(i64::from(leadership.remaining().is_some()));
-        registry.register("leads", "1 on the replica that writes", leads);
+        registry.register("leads", "1 on the replica that leads, which writes statuses", leads);
         registry.register(
             "status_writes",
             "Writes of the status of HTTPRoutes by outcome",
             self.writes.clone(),
         );
         registry.register("events", "Events on HTTPRoutes by outcome", self.events.clone());
-        registry.register("routes", "HTTPRoutes that are known", self.routes.clone());
+        registry.register("routes", "HTTPRoutes in the cluster", self.routes.clone());
         registry.register(
             "routes_unwritten",
-            "HTTPRoutes whose status is not as it should be",
+            "HTTPRoutes whose status is still to be written",
             self.unwritten.clone(),
         );
         self.register_watches(&mut registry);
@@ -141,8 +141,30 @@ impl Metrics {
             lists.get_or_create(&label).inc_by(health.lists());
             failures.get_or_create(&label).inc_by(health.failures());
         }
-        registry.register("snapshot_age_seconds", "How old what is known may be", ages);
+        registry.register(
+            "snapshot_age_seconds",
+            "Greatest possible age of what is known of a kind: 0 while its watch is current",
+            ages,
+        );
         registry.register("lists", "Complete lists, the first one included", lists);
         registry.register("watch_failures", "Failed attempts to list or watch", failures);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metric_reference::assert_documented;
+
+    #[test]
+    fn the_reference_lists_exactly_the_controllers_metrics() {
+        let (metrics, health) = (Metrics::default(), Health::default());
+        health.absent();
+        metrics.watch("HTTPRoute", health);
+        metrics.event(true);
+        let text = metrics.encode(&Leadership::lasting(Duration::from_secs(9))).unwrap();
+        assert_documented("### Metrics of the controller", &text);
     }
 }

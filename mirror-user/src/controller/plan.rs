@@ -1,20 +1,17 @@
-//! Planning: the world in; for each HTTPRoute whose status is not as it should be, what it should
+//! Planning: the object store in; for each HTTPRoute whose status is not as it should be, what it should
 //! be, out. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    route::{RouteRow, Verdict},
+    object_store::ObjectStore,
+    route::{DecodeVerdict, RouteRow},
     status::{self, Moment, ParentStatus},
-    world::World,
 };
-use crate::{
-    control::{objects::ObjectName, resolve::RouteStatus},
-    route::RouteName,
-};
+use crate::{control::resolve::RouteStatus, model::ObjectName, route::RouteName};
 
 /// What is to be written, by route.
-pub type Plan = BTreeMap<ObjectName, RoutePlan>;
+pub type StatusPlan = BTreeMap<ObjectName, RoutePlan>;
 
 /// What is to be written to one route.
 #[derive(Clone, Debug)]
@@ -42,18 +39,18 @@ impl RoutePlan {
 
 /// Judges all routes.
 #[must_use]
-pub fn plan(world: &mut World) -> Plan {
-    let conditions = world.judge();
+pub fn plan(store: &mut ObjectStore) -> StatusPlan {
+    let conditions = store.reconcile();
     let mut verdicts: HashMap<&RouteName, Vec<&RouteStatus>> = HashMap::new();
     for status in &conditions {
         verdicts.entry(&status.route).or_default().push(status);
     }
-    let mut plan = Plan::new();
-    for (name, row) in world.routes().iter().filter(|(_, row)| !row.leaving) {
+    let mut plan = StatusPlan::new();
+    for (name, row) in store.routes().iter().filter(|(_, row)| !row.leaving) {
         let statuses = verdicts.get(&RouteName::from(name)).map(Vec::as_slice);
         let mut wanted = wanted(row, statuses.unwrap_or_default());
-        if let Some(caution) = world.caution(name) {
-            wanted.iter_mut().for_each(|status| status.caution(&caution));
+        if let Some(warning_for) = store.warning_for(name) {
+            wanted.iter_mut().for_each(|status| status.warning_for(&warning_for));
         }
         let route = RoutePlan { row: row.clone(), wanted };
         if route.parents(row, "").is_some() {
@@ -67,11 +64,11 @@ pub fn plan(world: &mut World) -> Plan {
 fn wanted(row: &RouteRow, statuses: &[&RouteStatus]) -> Vec<ParentStatus> {
     let parents = row.parent_refs.iter().cloned();
     match &row.verdict {
-        Verdict::Foreign => Vec::new(),
-        Verdict::Refused(refusal) => {
+        DecodeVerdict::Foreign => Vec::new(),
+        DecodeVerdict::Refused(refusal) => {
             parents.map(|parent| ParentStatus::refused(parent, refusal)).collect()
         }
-        Verdict::Decoded => parents
+        DecodeVerdict::Decoded => parents
             .zip(statuses)
             .map(|(parent, status)| ParentStatus::resolved(parent, status))
             .collect(),
@@ -89,9 +86,9 @@ mod tests {
         ObjectName { namespace: "default".into(), name: name.into() }
     }
 
-    fn apply(world: &mut World, kind: Watched, name_: &str, value: &Value) {
+    fn apply(store: &mut ObjectStore, kind: Watched, name_: &str, value: &Value) {
         let raw = RawValue::from_string(value.to_string()).unwrap();
-        world.apply(kind, Event::Applied(name(name_), raw));
+        store.apply(kind, Event::Applied(name(name_), raw));
     }
 
     fn service(service: &str) -> Value {
@@ -110,17 +107,17 @@ mod tests {
                             "backendRefs": [{"name": "a", "port": 80}]}]}})
     }
 
-    fn world() -> World {
-        let mut world = World::default();
-        apply(&mut world, Watched::Service, "a", &service("a"));
-        apply(&mut world, Watched::Route, "good", &route("good", "RequestMirror"));
-        apply(&mut world, Watched::Route, "odd", &route("odd", "ExternalAuth"));
-        world
+    fn store() -> ObjectStore {
+        let mut store = ObjectStore::default();
+        apply(&mut store, Watched::Service, "a", &service("a"));
+        apply(&mut store, Watched::Route, "good", &route("good", "RequestMirror"));
+        apply(&mut store, Watched::Route, "odd", &route("odd", "ExternalAuth"));
+        store
     }
 
     #[test]
     fn a_route_that_does_not_decode_is_known_by_name_and_delays_no_other() {
-        let plan = plan(&mut world());
+        let plan = plan(&mut store());
         let reason = |route: &str| {
             let list = plan[&name(route)].parents(&plan[&name(route)].row, "t").unwrap();
             assert_eq!(list.len(), 1, "the Gateway is another's");
@@ -131,33 +128,33 @@ mod tests {
 
     #[test]
     fn what_is_written_already_is_not_planned_and_what_is_no_longer_ours_is_taken_out() {
-        let mut world = world();
-        let planned = plan(&mut world);
+        let mut store = store();
+        let planned = plan(&mut store);
         let list = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
         let mut written = route("good", "RequestMirror");
         written["status"] = json!({"parents": list});
-        apply(&mut world, Watched::Route, "good", &written);
-        assert!(!plan(&mut world).contains_key(&name("good")));
+        apply(&mut store, Watched::Route, "good", &written);
+        assert!(!plan(&mut store).contains_key(&name("good")));
         // Its Service is no parent any more.
         written["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
         written["metadata"]["generation"] = json!(3);
-        apply(&mut world, Watched::Route, "good", &written);
-        let planned = plan(&mut world);
+        apply(&mut store, Watched::Route, "good", &written);
+        let planned = plan(&mut store);
         let left = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
         assert!(left.is_empty(), "{left:?}");
         assert!(written.to_string().contains(CONTROLLER));
     }
 
     #[test]
-    fn a_schema_that_drops_percent_is_told_to_who_mirrors_everything() {
-        let mut world = world();
+    fn a_schema_that_drops_percent_is_reported_to_who_mirrors_everything() {
+        let mut store = store();
         let mut some = route("some", "RequestMirror");
         some["spec"]["rules"][0]["filters"][0]["requestMirror"]["percent"] = json!(10);
-        apply(&mut world, Watched::Route, "some", &some);
-        let message = |world: &mut World, route: &str| {
-            plan(world)[&name(route)].wanted[0].conditions[0].1.message.clone()
+        apply(&mut store, Watched::Route, "some", &some);
+        let message = |store: &mut ObjectStore, route: &str| {
+            plan(store)[&name(route)].wanted[0].conditions[0].1.message.clone()
         };
-        assert!(!message(&mut world, "good").contains("lacks"));
+        assert!(!message(&mut store, "good").contains("lacks"));
         let mut schema = json!({"requestMirror": {"properties": {"backendRef": {}}}});
         for step in ["filters", "rules"] {
             schema = json!({step: {"items": {"properties": schema}}});
@@ -167,36 +164,36 @@ mod tests {
             {"name": "v1", "served": true, "schema": {"openAPIV3Schema": schema}}]}});
         let raw = RawValue::from_string(crd.to_string()).unwrap();
         let applied = Event::Applied(name("crd"), raw);
-        assert!(world.apply_crd(&applied) && !world.apply_crd(&applied));
-        assert!(message(&mut world, "good").contains("lacks percent"));
-        assert!(!message(&mut world, "some").contains("lacks"), "its share has arrived");
-        assert!(world.apply_crd(&Event::Deleted(name("crd"))));
+        assert!(store.apply_crd(&applied) && !store.apply_crd(&applied));
+        assert!(message(&mut store, "good").contains("lacks percent"));
+        assert!(!message(&mut store, "some").contains("lacks"), "its share has arrived");
+        assert!(store.apply_crd(&Event::Deleted(name("crd"))));
     }
 
     #[test]
     fn a_service_that_goes_changes_the_verdict() {
-        let mut world = world();
-        world.apply(Watched::Service, Event::Deleted(name("a")));
-        let plan = plan(&mut world);
+        let mut store = store();
+        store.apply(Watched::Service, Event::Deleted(name("a")));
+        let plan = plan(&mut store);
         let condition = &plan[&name("good")].wanted[0].conditions[0];
         assert_eq!((condition.0, condition.1.reason), ("Accepted", "NoMatchingParent"));
     }
 
     #[test]
     fn a_new_list_forgets_what_it_does_not_name_at_its_end() {
-        let mut world = world();
-        assert_eq!(world.incomplete().count(), 4);
-        world.apply(Watched::Route, Event::Started);
-        apply(&mut world, Watched::Route, "good", &route("good", "RequestMirror"));
-        assert_eq!(plan(&mut world).len(), 2, "until then it stays");
-        world.apply(Watched::Route, Event::Complete);
-        assert_eq!(plan(&mut world).keys().collect::<Vec<_>>(), [&name("good")]);
-        assert_eq!(world.incomplete().count(), 3);
+        let mut store = store();
+        assert_eq!(store.incomplete().count(), 6);
+        store.apply(Watched::Route, Event::Started);
+        apply(&mut store, Watched::Route, "good", &route("good", "RequestMirror"));
+        assert_eq!(plan(&mut store).len(), 2, "until then it stays");
+        store.apply(Watched::Route, Event::Complete);
+        assert_eq!(plan(&mut store).keys().collect::<Vec<_>>(), [&name("good")]);
+        assert_eq!(store.incomplete().count(), 5);
         let seconds = std::time::Duration::from_secs;
-        assert!(!world.apply(Watched::Route, Event::Missing(seconds(29))));
-        assert_eq!(world.routes().len(), 1, "a server that has just started may be wrong");
-        assert!(world.apply(Watched::Route, Event::Missing(seconds(30))));
-        assert!(world.routes().is_empty());
-        assert!(!world.apply(Watched::Route, Event::Missing(seconds(35))));
+        assert!(!store.apply(Watched::Route, Event::Missing(seconds(29))));
+        assert_eq!(store.routes().len(), 1, "a server that has just started may be wrong");
+        assert!(store.apply(Watched::Route, Event::Missing(seconds(30))));
+        assert!(store.routes().is_empty());
+        assert!(!store.apply(Watched::Route, Event::Missing(seconds(35))));
     }
 }

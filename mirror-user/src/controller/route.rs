@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::control::{decode, objects::Object, resolve::Condition};
+use crate::control::{decode, expressions::Allowance, objects::Object, resolve::Condition};
 
 /// `apiVersion` of HTTPRoutes as they are watched and written.
 pub const VERSION: &str = "gateway.networking.k8s.io/v1";
@@ -24,35 +24,50 @@ pub struct RouteRow {
     /// Whether it is being deleted.
     pub leaving: bool,
     /// What the decoder said.
-    pub verdict: Verdict,
+    pub verdict: DecodeVerdict,
 }
 
 /// What became of a route in the decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DecodeVerdict {
     /// It is among the objects.
     Decoded,
-    /// No Service is among its parents: others judge it.
+    /// No Service is among its parents: other controllers write its status.
     Foreign,
     /// Its condition Accepted.
     Refused(Condition),
 }
 
 impl RouteRow {
-    /// Reads an object with apiVersion and kind.
+    /// Reads an object with apiVersion and kind. `expressions`: what those of the route may cost.
     ///
     /// # Errors
     /// When it lacks what every stored object has.
-    pub fn read(value: &Value) -> Result<(Self, Option<Object>), String> {
+    pub fn read(
+        value: &Value,
+        expressions: &mut Allowance,
+    ) -> Result<(Self, Option<Object>), String> {
+        let (verdict, object) = match decode::decode_within(value.clone(), expressions) {
+            Ok(route @ Object::Route(_)) => (DecodeVerdict::Decoded, Some(route)),
+            Ok(other) => (DecodeVerdict::Foreign, Some(other)),
+            Err(error) => (DecodeVerdict::Refused(Condition::refused(&error)), None),
+        };
+        Self::new(value, verdict).map(|row| (row, object))
+    }
+
+    /// The same for a route that is refused whatever its content.
+    ///
+    /// # Errors
+    /// As for [`RouteRow::read`].
+    pub fn unread(value: &Value, refusal: Condition) -> Result<Self, String> {
+        Self::new(value, DecodeVerdict::Refused(refusal))
+    }
+
+    fn new(value: &Value, verdict: DecodeVerdict) -> Result<Self, String> {
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let stored = |path: &str| text(path).ok_or_else(|| format!("it has no {path}"));
         let parents = value.pointer("/status/parents").and_then(Value::as_array);
-        let (verdict, object) = match decode::decode(value.clone()) {
-            Ok(route @ Object::Route(_)) => (Verdict::Decoded, Some(route)),
-            Ok(_) => (Verdict::Foreign, None),
-            Err(error) => (Verdict::Refused(Condition::refused(&error)), None),
-        };
-        let row = Self {
+        Ok(Self {
             uid: stored("/metadata/uid")?,
             generation: value
                 .pointer("/metadata/generation")
@@ -63,7 +78,6 @@ impl RouteRow {
             parents: parents.cloned().unwrap_or_default(),
             leaving: value.pointer("/metadata/deletionTimestamp").is_some(),
             verdict,
-        };
-        Ok((row, object))
+        })
     }
 }

@@ -45,9 +45,9 @@ impl ParentStatus {
     }
 
     /// Adds to the message of the first condition what is no fault of the route.
-    pub fn caution(&mut self, caution: &str) {
+    pub fn warning_for(&mut self, warning_for: &str) {
         if let Some((_, condition)) = self.conditions.first_mut() {
-            condition.message = format!("{}; {caution}", condition.message);
+            condition.message = format!("{}; {warning_for}", condition.message);
         }
     }
 
@@ -72,7 +72,7 @@ pub struct Moment<'a> {
 /// - Entries of other controllers stay as they are, where they are.
 /// - Ours of parents that are no longer `wanted` go.
 /// - `lastTransitionTime` changes when a condition's status does, and only then.
-/// - An entry about a newer generation than `moment` stays: whoever wrote it knew more.
+/// - An entry about a newer generation than `moment` stays, because its writer knew more.
 /// - Ours never make the list longer than the API allows; what has no place is left out.
 #[must_use]
 pub fn parents(

@@ -15,11 +15,12 @@ use super::{
     lease::{ClusterLease, LeaseStore as _, Timing},
     route::RouteRow,
     status::{self, Moment},
-    writer::{self, Routes, WriteError},
+    writer::{self, RouteApi, WriteError},
 };
 use crate::{
-    control::objects::ObjectName,
-    kube::{Where, connect},
+    kube::{ConfigSource, connect},
+    model::ObjectName,
+    stdout,
 };
 
 /// Routes of one page of the list.
@@ -33,19 +34,22 @@ const ATTEMPTS: u32 = 20;
 /// # Errors
 /// When a controller still runs, or the API server refuses something.
 pub async fn run(args: &UninstallArgs) -> anyhow::Result<()> {
-    let client = connect(Where::find()).await?;
+    let client = connect(ConfigSource::find()).await?;
     let lease = ClusterLease::new(client.clone(), &args.lease.namespace, &args.lease.lease);
     if !args.force {
         refuse_if_running(&lease).await?;
     }
     let (cleaned, all) = clean(&client).await?;
-    println!("{cleaned} of {all} HTTPRoutes had status of mirror's, which is removed");
+    print(&format!("removed mirror's status from {cleaned} of {all} HTTPRoutes\n"))?;
     let place = format!("Lease {}/{}", args.lease.namespace, args.lease.lease);
     match lease.delete().await.with_context(|| format!("cannot delete the {place}"))? {
-        true => println!("{place} is deleted"),
-        false => println!("{place} did not exist"),
+        true => print(&format!("deleted {place}\n")),
+        false => print(&format!("{place} does not exist\n")),
     }
-    Ok(())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    stdout::print(text).context("writing to stdout")
 }
 
 /// A controller that ended gave its Lease back; one that was killed does not renew it.
@@ -57,8 +61,8 @@ async fn refuse_if_running(lease: &ClusterLease) -> anyhow::Result<()> {
     sleep(Timing::DEFAULT.renew + Timing::DEFAULT.retry).await;
     match read().await? {
         Some(second) if second.record.stamps != first.record.stamps => bail!(
-            "the controller {} still runs, and would write again what is removed: \
-             kubectl delete -k deploy/ first, or use --force",
+            "the controller {} still runs and would write the removed entries again: delete it first \
+             (kubectl -n mirror-system delete deployment mirror-controller), or use --force",
             second.record.holder
         ),
         _ => Ok(()),
@@ -68,7 +72,7 @@ async fn refuse_if_running(lease: &ClusterLease) -> anyhow::Result<()> {
 /// Of how many routes something was taken out, and how many there are.
 async fn clean(client: &Client) -> anyhow::Result<(usize, usize)> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &writer::resource());
-    let routes = Routes::new(client.clone());
+    let routes = RouteApi::new(client.clone());
     let (mut cleaned, mut all) = (0, 0);
     let mut page = ListParams::default().limit(PAGE);
     loop {
@@ -97,7 +101,7 @@ async fn clean(client: &Client) -> anyhow::Result<(usize, usize)> {
     }
 }
 
-async fn clean_route(routes: &Routes, name: &ObjectName) -> Result<(), WriteError> {
+async fn clean_route(routes: &RouteApi, name: &ObjectName) -> Result<(), WriteError> {
     for _ in 0..ATTEMPTS {
         let Some(row) = routes.read(name).await? else { return Ok(()) };
         let Some(parents) = without_ours(&row) else { return Ok(()) };

@@ -1,10 +1,10 @@
 //! Writing: plans and leadership in; `status.parents` of HTTPRoutes out, one write at a time, and
-//! an Event for what has become wrong. It never writes without leading: the time that is left is
-//! looked at before each write, and a write that is under way when it ends is dropped.
+//! an Event for what has become wrong. It never writes without leading: the remaining time is
+//! checked before each write, and a write in progress when it ends is dropped.
 //!
 //! Each write is a merge patch of the whole list under the resourceVersion that it was computed
-//! from. When another controller was faster (409), the route is read again and the list computed
-//! anew, so that nobody's entry is lost.
+//! from. If another controller was faster (409), the route is read again and the list computed
+//! again, so that no controller's entry is lost.
 
 use std::{
     sync::Arc,
@@ -22,11 +22,13 @@ use super::{
     events::Reporter,
     lease::Leadership,
     metrics::{Metrics, Outcome},
-    plan::{Plan, RoutePlan},
+    plan::{RoutePlan, StatusPlan},
     route::{RouteRow, VERSION},
     status,
 };
-use crate::control::objects::ObjectName;
+use crate::{backoff::ExponentialBackoff, control::expressions::Allowance, model::ObjectName};
+
+use crate::error_chain::WithCauses;
 
 /// Longest that the requests for one route may take.
 const ROUTE: Duration = Duration::from_secs(5);
@@ -35,13 +37,14 @@ const ROUTE: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 20;
 
 /// Pauses before what failed is tried again.
-const RETRY: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(60);
+const RETRY: ExponentialBackoff =
+    ExponentialBackoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
 /// HTTPRoutes at the API server.
 #[derive(Clone)]
-pub struct Routes(Client);
+pub struct RouteApi(Client);
 
-impl Routes {
+impl RouteApi {
     /// By this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
@@ -62,7 +65,8 @@ impl Routes {
         };
         let value =
             serde_json::to_value(object).map_err(|e| WriteError::Unreadable(e.to_string()))?;
-        RouteRow::read(&value).map(|(row, _)| Some(row)).map_err(WriteError::Unreadable)
+        let read = RouteRow::read(&value, &mut Allowance::default());
+        read.map(|(row, _)| Some(row)).map_err(WriteError::Unreadable)
     }
 
     /// Replaces `status.parents`, if the route is still of that version.
@@ -100,7 +104,7 @@ pub(super) fn resource() -> ApiResource {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Another one wrote the route meanwhile (409).
-    #[error("the route has changed meanwhile")]
+    #[error("the route has changed in the meantime")]
     Conflict,
     /// The route is gone (404).
     #[error("the route is gone")]
@@ -126,21 +130,22 @@ impl From<kube::Error> for WriteError {
 /// Carries out plans while this replica leads.
 pub struct Writer {
     /// Where to.
-    pub routes: Routes,
+    pub routes: RouteApi,
     /// Whether it may.
     pub leadership: Leadership,
     /// The newest plan.
-    pub plans: watch::Receiver<Arc<Plan>>,
-    /// Who is told of what has become wrong.
+    pub plans: watch::Receiver<Arc<StatusPlan>>,
+    /// Reports what has become wrong.
     pub reporter: Reporter,
     /// What became of each write.
     pub metrics: Arc<Metrics>,
 }
 
 impl Writer {
-    /// Writes for ever.
+    /// Writes forever.
     pub async fn run(mut self) {
-        let mut pause = RETRY.start;
+        // Rounds in a row that left a route to be written, before the present one.
+        let mut failures = 0_u32;
         loop {
             let unfinished = self.round().await;
             let leads = self.leadership.remaining().is_some();
@@ -148,9 +153,9 @@ impl Writer {
                 changed = self.plans.changed() => if changed.is_err() { return },
                 // One that came during the round counts.
                 () = self.leadership.changed(), if !leads => {}
-                () = sleep(pause), if leads && unfinished => {}
+                () = sleep(RETRY.delay(failures)), if leads && unfinished => {}
             }
-            pause = if unfinished { (pause * 2).min(RETRY.end) } else { RETRY.start };
+            failures = if unfinished { failures.saturating_add(1) } else { 0 };
         }
     }
 
@@ -179,13 +184,14 @@ impl Writer {
             biased;
             () = sleep(left) => Outcome::Dropped,
             () = sleep(ROUTE) => {
-                tracing::warn!(%name, "no answer to the write of a status within {ROUTE:?}");
+                tracing::warn!(%name, "no response to the write of a status within {ROUTE:?}");
                 Outcome::Failed
             }
             written = self.write(name, plan) => written.unwrap_or_else(|error| match error {
                 WriteError::Gone => Outcome::Unchanged,
                 error => {
-                    tracing::warn!(%name, %error, "the status of an HTTPRoute cannot be written");
+                    let error = WithCauses(&error);
+                    tracing::warn!(%name, %error, "cannot write the status of an HTTPRoute");
                     Outcome::Failed
                 }
             }),
@@ -210,11 +216,11 @@ impl Writer {
             }
             match self.routes.read(name).await? {
                 Some(newer) if plan.is_about(&newer) => row = newer,
-                // What was judged is no longer what it says: the watch tells, and a plan follows.
+                // The route has changed since the plan was made: the watch reports it, and a new plan follows.
                 _ => return Ok(Outcome::Unchanged),
             }
         }
-        tracing::warn!(%name, "others write the status of an HTTPRoute all the time: trying later");
+        tracing::warn!(%name, "other controllers keep changing the status of an HTTPRoute; retrying later");
         Ok(Outcome::Failed)
     }
 }

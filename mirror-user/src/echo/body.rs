@@ -1,4 +1,4 @@
-//! Bodies of `mirror echo`'s answers.
+//! Bodies of `mirror echo`'s responses.
 
 use std::{
     io,
@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub(super) enum AnswerBody {
+pub(super) enum EchoBody {
     /// All at once.
     Whole(Bytes),
     /// So many more bytes of filling.
@@ -30,7 +30,7 @@ pub(super) enum AnswerBody {
 /// Filling is sent in pieces of this.
 static PIECE: [u8; 16 * 1024] = [b'x'; 16 * 1024];
 
-impl AnswerBody {
+impl EchoBody {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Whole(bytes) => bytes.len() as u64,
@@ -52,7 +52,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for EchoBody {
     type Data = Bytes;
     type Error = io::Error;
 

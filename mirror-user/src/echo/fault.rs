@@ -22,19 +22,19 @@ pub enum Fault {
     Refuse,
     /// Accepts connections and never reads from them.
     AcceptNeverRead,
-    /// Reads requests whole and never answers.
+    /// Reads requests whole and never responds.
     AnswerNever,
-    /// Answers each request this much later.
+    /// Responds to each request this much later.
     Delay(Duration),
     /// Reads this many bytes per second from each connection.
     SlowRead(NonZeroU32),
-    /// Closes the connection in the middle of the answer's body.
+    /// Closes the connection in the middle of the response's body.
     CloseMidAnswer,
-    /// Answers 413 without reading the body, and closes.
+    /// Responds with 413 without reading the body, and closes.
     EarlyAnswer,
 }
 
-/// The value of `--fault` is none of the known ones.
+/// The value of `--fault` is unknown.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown fault {0:?}: expected refuse, accept-never-read, answer-never, delay=DURATION, \

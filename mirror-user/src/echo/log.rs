@@ -14,29 +14,31 @@ use http::{HeaderMap, header, request::Parts};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::plain::{self, Plain};
+
 /// Where the lines go.
 #[derive(Clone, Debug)]
-pub(super) struct Log {
+pub(super) struct EchoLog {
     name: String,
-    json: Option<Arc<Sink>>,
+    json: Option<Arc<EchoSink>>,
     access: bool,
 }
 
 #[derive(Debug)]
-enum Sink {
+enum EchoSink {
     Stdout,
     File(Mutex<File>),
 }
 
-impl Log {
+impl EchoLog {
     pub(super) fn open(name: String, json: Option<&Path>, quiet: bool) -> anyhow::Result<Self> {
         let stdout = json == Some(Path::new("-"));
         let json = match json {
             None => None,
-            Some(_) if stdout => Some(Sink::Stdout),
+            Some(_) if stdout => Some(EchoSink::Stdout),
             Some(path) => {
                 let file = File::options().create(true).append(true).open(path);
-                Some(Sink::File(Mutex::new(file.with_context(|| {
+                Some(EchoSink::File(Mutex::new(file.with_context(|| {
                     format!("mirror echo cannot open its log {}", path.display())
                 })?)))
             }
@@ -60,12 +62,13 @@ impl Log {
             field(header::REFERER),
             field(header::USER_AGENT),
         );
-        Sink::Stdout.write(&line);
+        // Its lines are for people.
+        EchoSink::Stdout.write(&Plain(&line).to_string());
     }
 
     /// Begins the record of a request; it is written when dropped.
-    pub(super) fn record(&self, peer: SocketAddr, head: &Parts) -> Record {
-        Record {
+    pub(super) fn record(&self, peer: SocketAddr, head: &Parts) -> RequestRecord {
+        RequestRecord {
             sink: self.json.clone(),
             head: self.json.is_some().then(|| {
                 json!({
@@ -86,7 +89,7 @@ impl Log {
     }
 }
 
-impl Sink {
+impl EchoSink {
     /// One line, whole; a log that cannot be written to is no reason to stop serving.
     fn write(&self, line: &str) {
         let line = format!("{line}\n");
@@ -103,10 +106,10 @@ impl Sink {
 }
 
 /// What arrived of one request. Written when dropped, so that requests that the client (or a
-/// fault) ended early are told as well, with `complete` false.
+/// fault) ended early are logged as well, with `complete` false.
 #[derive(Debug)]
-pub(super) struct Record {
-    sink: Option<Arc<Sink>>,
+pub(super) struct RequestRecord {
+    sink: Option<Arc<EchoSink>>,
     head: Option<Value>,
     hash: Sha256,
     length: u64,
@@ -114,7 +117,7 @@ pub(super) struct Record {
     complete: bool,
 }
 
-impl Record {
+impl RequestRecord {
     pub(super) fn data(&mut self, data: &[u8]) {
         self.hash.update(data);
         self.length += data.len() as u64;
@@ -137,14 +140,14 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         let (Some(sink), Some(mut line)) = (&self.sink, self.head.take()) else { return };
         line["body_length"] = self.length.into();
         line["body_sha256"] = self.sha256().into();
         line["trailers"] = pairs(&self.trailers);
         line["complete"] = self.complete.into();
-        sink.write(&line.to_string());
+        sink.write(&plain::json(line.to_string()));
     }
 }
 

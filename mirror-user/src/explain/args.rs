@@ -2,59 +2,79 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, request, uri};
 
-use crate::cli;
+use crate::{
+    cli,
+    route::{Values, target},
+};
 
 /// Flags of `mirror explain`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 a rule matches; 3 mirror answers 404 or 400 itself; 4 not \
-                        captured, or passed through unparsed; 1 and 2 errors.")]
+#[command(after_help = "Exit code: 0 if a rule matches; 3 if mirror itself responds with 404 or \
+                        400; 4 if the connection is not captured or not parsed; 1 or 2 on errors.")]
 pub struct ExplainArgs {
     /// Method of the request.
     #[arg(value_parser = method)]
     pub method: Method,
 
-    /// Where the client connects to: http://HOST:PORT/PATH?QUERY; all but HOST may be left out.
-    /// HOST is a Service's name as a client resolves it (NAME, NAME.NAMESPACE,
-    /// NAME.NAMESPACE.svc, NAME.NAMESPACE.svc.cluster.local) or an address.
+    /// URL that the client requests: http://HOST:PORT/PATH?QUERY, where only HOST is required. HOST is an
+    /// IP address, or the name of a Service as a client resolves it: NAME, NAME.NAMESPACE,
+    /// NAME.NAMESPACE.svc or NAME.NAMESPACE.svc.cluster.local.
     #[arg(value_name = "URL")]
-    pub url: Target,
+    pub url: UrlTarget,
 
-    /// A header of the request, as 'Name: value'; repeatable. Host replaces the URL's.
+    /// Header of the request, as 'Name: value'. Host replaces that of the URL. Repeatable.
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = field)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
 
-    /// Folder of Kubernetes YAML, as the agent's.
+    /// Folder of Kubernetes YAML, as for `mirror agent`.
     #[arg(long, env = "MIRROR_ROUTES", value_name = "DIR")]
     pub routes: PathBuf,
 
-    /// Namespace of the client: it completes names, and consumer routes hold for it.
+    /// Namespace of the client, which completes host names and selects its consumer routes.
     #[arg(long, value_name = "NAMESPACE", default_value = "default",
           value_parser = cli::namespace)]
     pub client_namespace: String,
 
-    /// Appended to the host part of a copy's Host, as the agent's flag of that name.
+    /// Who chooses the endpoint of the primary, as for `mirror agent`.
+    #[arg(long, env = "MIRROR_ENDPOINTS", value_enum, default_value = "mirror")]
+    pub endpoints: cli::EndpointsArg,
+
+    /// Suffix appended to the host name in the Host of each copy, as for `mirror agent`.
     #[arg(long = "shadow-host-suffix", visible_alias = "host-suffix",
           env = "MIRROR_SHADOW_HOST_SUFFIX", value_name = "SUFFIX", default_value = "-shadow",
           allow_hyphen_values = true, value_parser = cli::suffix)]
     pub host_suffix: String,
 
-    /// Write one JSON object.
+    /// Show the values of headers and query parameters that matches require. By default they are printed
+    /// as (hidden), because they may be secrets.
+    #[arg(long)]
+    pub show_values: bool,
+
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
 
 impl ExplainArgs {
+    pub(super) fn values(&self) -> Values {
+        if self.show_values { Values::Shown } else { Values::Hidden }
+    }
+
     /// The head that a client would send: the target in origin form, Host from the URL.
     pub(super) fn head(&self) -> request::Parts {
         let mut head = Request::new(()).into_parts().0;
         head.method = self.method.clone();
         head.version = Version::HTTP_11;
-        head.uri = match self.method {
-            Method::CONNECT => Uri::from(self.url.authority()),
-            _ => Uri::from(self.url.target.clone()),
-        };
+        if self.method == Method::CONNECT {
+            head.uri = Uri::from(self.url.authority());
+        } else {
+            let bytes = Bytes::copy_from_slice(self.url.target.as_bytes());
+            let place = 0..bytes.len();
+            target::set(&mut head, &bytes, place).expect("a target begins with a slash");
+        }
         if self.headers.iter().all(|(name, _)| name != header::HOST) {
             head.headers.insert(header::HOST, self.url.host_field());
         }
@@ -67,13 +87,13 @@ impl ExplainArgs {
 
 /// The URL, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct UrlTarget {
     /// Host name or address, as given, an IPv6 address without its brackets.
     pub host: String,
     /// Port, 80 where there is none.
     pub port: u16,
     /// Path and query; `/` where there is none.
-    pub target: uri::PathAndQuery,
+    pub target: String,
     authority: uri::Authority,
 }
 
@@ -84,10 +104,10 @@ pub enum TargetError {
     #[error("only http:// is parsed and mirrored; TLS and other protocols pass through untouched")]
     Scheme,
     /// `user:password@`.
-    #[error("user information is no part of a request: give -H 'Authorization: ...' instead")]
+    #[error("a request carries no user information: give -H 'Authorization: ...' instead")]
     UserInfo,
     /// Nothing before the path.
-    #[error("there is no host: write http://HOST[:PORT]/PATH, for example http://httpbin:8000/get")]
+    #[error("missing host: write http://HOST[:PORT]/PATH, for example http://httpbin:8000/get")]
     NoHost,
     /// A port outside 1 to 65535, or none after the colon.
     #[error("{0:?} is not a port, 1 to 65535")]
@@ -97,7 +117,7 @@ pub enum TargetError {
     Malformed(String, String),
 }
 
-impl FromStr for Target {
+impl FromStr for UrlTarget {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
@@ -113,9 +133,11 @@ impl FromStr for Target {
             return Err(TargetError::UserInfo);
         }
         let slash = if target.starts_with('/') { "" } else { "/" };
-        let target = uri::PathAndQuery::try_from(format!("{slash}{target}"));
-        let target =
-            target.map_err(|error| TargetError::Malformed(rest.to_owned(), error.to_string()))?;
+        let target = format!("{slash}{target}");
+        if target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            let why = "whitespace or a control character".to_owned();
+            return Err(TargetError::Malformed(rest.to_owned(), why));
+        }
         let (host, port) = split_port(authority)?;
         if host.is_empty() {
             return Err(TargetError::NoHost);
@@ -127,12 +149,12 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
+impl UrlTarget {
     /// As clients write it: without the port where it is the scheme's own.
     fn host_field(&self) -> HeaderValue {
         let authority = self.authority.as_str();
         let field = if self.port == 80 { self.authority.host() } else { authority };
-        HeaderValue::from_str(field).expect("an authority is visible ASCII")
+        HeaderValue::from_str(field).expect("an authority may have visible ASCII only")
     }
 
     /// `HOST:PORT`, as CONNECT asks for it.
@@ -169,10 +191,10 @@ fn is_standard(method: &str) -> bool {
 }
 
 fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("there is no ':': write 'Name: value'")?;
+    let (name, value) = text.split_once(':').ok_or("missing ':': write 'Name: value'")?;
     let name = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("{name:?} is not a header name (RFC 9110, section 5.1)"))?;
     let value = HeaderValue::from_bytes(value.trim_matches([' ', '\t']).as_bytes())
-        .map_err(|_| format!("{value:?} cannot be sent as a header's value"))?;
+        .map_err(|_| format!("{value:?} is not a valid header value"))?;
     Ok((name, value))
 }

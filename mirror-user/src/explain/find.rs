@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::args::Target;
-use crate::control::{
-    objects::{ObjectName, Objects, ParentRef, ServiceAddress},
-    resolve::{Resolved, ResolvedFrontend, unattachable},
+use super::args::UrlTarget;
+use crate::{
+    control::{
+        objects::{Objects, ParentRef, ServiceAddress},
+        resolve::{AddressPolicy, Resolved, ResolvedFrontend, unattachable},
+    },
+    model::ObjectName,
 };
 
 /// The domain of clusters, unless theirs was changed.
@@ -24,7 +27,7 @@ pub(super) struct NotFound {
 pub(super) fn find<'r>(
     objects: &Objects,
     resolved: &'r Resolved,
-    target: &Target,
+    target: &UrlTarget,
     namespace: &str,
 ) -> Result<Vec<&'r ResolvedFrontend>, NotFound> {
     let service = match target.host.parse::<IpAddr>() {
@@ -87,7 +90,7 @@ fn by_address(objects: &Objects, address: IpAddr) -> Result<ObjectName, NotFound
 /// The Service, or its port, has no frontend.
 fn none(objects: &Objects, service: ObjectName, port: u16) -> NotFound {
     let parent = ParentRef { service, port: Some(port), section: None };
-    let why = unattachable(objects, &parent).unwrap_or_else(|| {
+    let why = unattachable(&AddressPolicy::default(), objects, &parent).unwrap_or_else(|| {
         let service = &parent.service;
         let attached = objects.routes.values().flat_map(|route| &route.parents);
         let attached = attached.filter(|other| other.service == *service);

@@ -6,26 +6,30 @@ use super::{
     args::ExplainArgs,
     find::{NotFound, find},
     report::{
-        Candidate, Explanation, Fate, FrontendView, MismatchView, RequestView, TableView, Verdict,
+        Candidate, Explanation, FrontendView, MatchResult, MismatchView, RequestView, TableView,
+        Verdict,
     },
     rule::{self, fields},
 };
 use crate::{
     control::{
-        config_dump::{Report, RouteDump},
+        config_dump::{ControlReport, RouteDump},
         files::State,
-        objects::ObjectName,
         resolve::{Resolved, ResolvedFrontend},
     },
-    proxy::prepare_request,
-    route::{Mismatch, Precedence, RouteTable},
+    model::ObjectName,
+    proxy::{Connected, prepare_request},
+    route::{Backend, Mismatch, Precedence, RouteTable, Values, Verbatim},
 };
 
 pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
     let head = args.head();
     let request = RequestView {
         method: head.method.to_string(),
-        target: head.uri.to_string(),
+        target: Verbatim::of(&head).map_or_else(
+            || head.uri.to_string(),
+            |verbatim| String::from_utf8_lossy(verbatim.as_bytes()).into_owned(),
+        ),
         headers: fields(&head.headers),
         client_namespace: args.client_namespace.clone(),
     };
@@ -39,7 +43,12 @@ pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) ->
             (Some(service), at_frontend(args, &frontends, head))
         }
     };
-    let report = Report::new(state.remarks(), &resolved.conditions, &resolved.warnings, Vec::new());
+    let report = ControlReport::new(
+        state.diagnostics(),
+        &resolved.conditions,
+        &resolved.warnings,
+        Vec::new(),
+    );
     let routes = report.routes.iter().filter(|route| service.as_ref() == Some(route.service()));
     Explanation {
         request,
@@ -82,8 +91,8 @@ fn at_frontend(
             (TableView::Producer { namespace: first.service.namespace.clone() }, routes)
         }
         (None, None) if first.ahead => {
-            let why = "no route holds for it: the Service is captured ahead of its routes (label \
-                       mirror.dev/capture=enabled), and requests go on as they are"
+            let why = "no route applies to it: the Service is captured ahead of its routes (label \
+                       mirror.dev/capture=enabled), and requests pass unchanged"
                 .to_owned();
             return Verdict::PassesThrough { frontend, why };
         }
@@ -91,54 +100,58 @@ fn at_frontend(
             let mut others: Vec<_> = first.consumers.keys().map(String::as_str).collect();
             others.sort_unstable();
             let why = format!(
-                "routes hold for clients of {} alone; for clients of {namespace} the bytes pass \
+                "routes apply only to clients of {}; for clients of {namespace} the bytes pass \
                  through unparsed",
                 others.join(", ")
             );
             return Verdict::PassesThrough { frontend, why };
         }
     };
-    let carriage = match prepare_request(&mut head) {
-        Ok(carriage) => carriage,
+    let to = Connected { service: &first.service, address: first.address, namespace };
+    let kind = match prepare_request(&mut head, to) {
+        Ok(kind) => kind,
         Err(malformed) => {
             let status = StatusCode::BAD_REQUEST.as_u16();
             return Verdict::BadRequest { frontend, status, why: malformed.to_string() };
         }
     };
-    let candidates = candidates(routes, &head);
+    let candidates = candidates(routes, &head, args.values());
     let Some(matched) = routes.find(&head) else {
         let status = StatusCode::NOT_FOUND.as_u16();
         return Verdict::NoMatch { frontend, table, candidates, status };
     };
-    let chosen = candidates.iter().find(|c| matches!(c.fate, Fate::Chosen { .. }));
+    let chosen = candidates.iter().find(|c| matches!(c.result, MatchResult::Chosen { .. }));
     let at = chosen.map_or(0, |chosen| chosen.r#match);
-    let rule = rule::view(matched, at, head, carriage, &args.host_suffix);
+    let address = |backend: &Backend| {
+        backend.cluster_address(&first.service, first.address, args.endpoints.into())
+    };
+    let rule = rule::view(matched, at, head, kind, &args.host_suffix, address);
     Verdict::Match { frontend, table, candidates, rule: Box::new(rule) }
 }
 
 /// All matches, those behind the chosen one as well: a user asks why it is not another.
-fn candidates(routes: &RouteTable, head: &request::Parts) -> Vec<Candidate> {
+fn candidates(routes: &RouteTable, head: &request::Parts, values: Values) -> Vec<Candidate> {
     let mut chosen = None;
     let mut candidates = Vec::with_capacity(routes.candidates().len());
     for (precedence, matcher, rule) in routes.candidates() {
-        let mismatches = matcher.mismatches(head);
-        let fate = match chosen {
-            _ if !mismatches.is_empty() => {
-                Fate::Differs { mismatches: mismatches.iter().map(MismatchView::new).collect() }
-            }
+        let mismatches = matcher.mismatches(head, values);
+        let result = match chosen {
+            _ if !mismatches.is_empty() => MatchResult::Differs {
+                mismatches: mismatches.iter().map(MismatchView::new).collect(),
+            },
             None => {
                 chosen = Some(precedence);
-                Fate::Chosen { precedence: precedence.to_string() }
+                MatchResult::Chosen { precedence: precedence.to_string() }
             }
-            Some(first) => Fate::Later { because: because(first, precedence) },
+            Some(first) => MatchResult::Later { because: because(first, precedence) },
         };
         candidates.push(Candidate {
-            wants: matcher.to_string(),
+            wants: values.of_match(matcher),
             route: rule.route.to_string(),
             rule: rule.index,
             rule_name: rule.name.clone(),
             r#match: precedence.match_index(),
-            fate,
+            result,
         });
     }
     candidates

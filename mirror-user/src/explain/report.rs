@@ -32,9 +32,9 @@ pub(super) enum Verdict {
     NotCaptured { why: String },
     /// A frontend, and no route for clients of this namespace.
     PassesThrough { frontend: FrontendView, why: String },
-    /// Answered by mirror, with 400.
+    /// mirror itself responds with 400.
     BadRequest { frontend: FrontendView, status: u16, why: String },
-    /// Answered by mirror, with 404.
+    /// mirror itself responds with 404.
     NoMatch { frontend: FrontendView, table: TableView, candidates: Vec<Candidate>, status: u16 },
     /// A rule matches.
     Match {
@@ -72,12 +72,12 @@ pub(super) struct Candidate {
     /// Its place in the rule's `matches`.
     pub(super) r#match: usize,
     #[serde(flatten)]
-    pub(super) fate: Fate,
+    pub(super) result: MatchResult,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "fate", rename_all = "snake_case")]
-pub(super) enum Fate {
+pub(super) enum MatchResult {
     /// Tried, and does not hold, or would not if it were tried.
     Differs { mismatches: Vec<MismatchView> },
     /// The first that holds.
@@ -106,8 +106,8 @@ pub(super) struct RuleView {
     /// CONNECT or Upgrade: a tunnel, which is never copied.
     pub(super) tunnel: bool,
     /// `filters`, in order.
-    pub(super) filters: Vec<Step>,
-    /// `timeouts`; a request that takes longer is answered with 504.
+    pub(super) filters: Vec<FilterStep>,
+    /// `timeouts`; a request that takes longer gets 504.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) timeouts: Vec<String>,
     pub(super) backends: Vec<BackendView>,
@@ -117,13 +117,13 @@ pub(super) struct RuleView {
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "filter", rename_all = "snake_case")]
-pub(super) enum Step {
+pub(super) enum FilterStep {
     RequestHeaders { changes: Vec<String> },
     ResponseHeaders { changes: Vec<String> },
     Mirror(CopyView),
 }
 
-/// A copy, as it stands at its filter's place.
+/// A copy, as its head is at the place of its mirror filter.
 #[derive(Debug, Serialize)]
 pub(super) struct CopyView {
     /// The Service, or None when the reference leads nowhere.
@@ -145,8 +145,10 @@ pub(super) struct BackendView {
     /// Of the rule's requests, in percent.
     pub(super) share: f64,
     pub(super) changes: Vec<String>,
+    /// What requests are sent to where the cluster chooses the endpoint; None where mirror does.
+    pub(super) address: Option<String>,
     pub(super) endpoints: Vec<String>,
-    /// Status that mirror answers with itself, and why; None when a backend is asked.
+    /// Status with which mirror itself responds, and why; None if a backend gets the request.
     pub(super) answer: Option<(u16, String)>,
     pub(super) host: Option<String>,
 }

@@ -2,32 +2,36 @@
 //! filter's place, backends and what each share of the clients gets. In: a rule and the head as it
 //! is matched. Out: the view. The order of the steps is that of `proxy::exchange`.
 
+use std::net::SocketAddr;
+
 use http::{HeaderMap, header, request};
 
-use super::report::{BackendView, CopyView, RuleView, Step};
+use super::report::{BackendView, CopyView, FilterStep, RuleView};
 use crate::{
-    proxy::{Carriage, shadow_host},
+    proxy::{RequestKind, shadow_host, without_upgrade},
     route::{Backend, BackendRef, Filter, HeaderModifier, Mirror, Rule, ServicePort, Timeouts},
 };
 
+/// `address`: what requests for a backend are sent to where the cluster chooses the endpoint.
 pub(super) fn view(
     rule: &Rule,
     matched: usize,
     mut head: request::Parts,
-    carriage: Carriage,
+    kind: RequestKind,
     suffix: &str,
+    address: impl Fn(&Backend) -> Option<SocketAddr>,
 ) -> RuleView {
     let mut filters = Vec::with_capacity(rule.filters.len());
     for filter in &rule.filters {
         filters.push(match filter {
             Filter::RequestHeaders(modifier) => {
                 modifier.apply(&mut head.headers);
-                Step::RequestHeaders { changes: changes(modifier) }
+                FilterStep::RequestHeaders { changes: changes(modifier) }
             }
             Filter::ResponseHeaders(modifier) => {
-                Step::ResponseHeaders { changes: changes(modifier) }
+                FilterStep::ResponseHeaders { changes: changes(modifier) }
             }
-            Filter::Mirror(mirror) => Step::Mirror(copy(mirror, &head, carriage, suffix)),
+            Filter::Mirror(mirror) => FilterStep::Mirror(copy(mirror, &head, kind, suffix)),
         });
     }
     let refs = rule.backends.refs();
@@ -37,10 +41,10 @@ pub(super) fn view(
         rule: rule.index,
         name: rule.name.clone(),
         r#match: matched,
-        tunnel: carriage == Carriage::Tunnel,
+        tunnel: kind == RequestKind::Tunnel,
         filters,
         timeouts: timeouts(&rule.timeouts),
-        backends: refs.iter().map(|entry| backend(entry, total, &head.headers)).collect(),
+        backends: refs.iter().map(|entry| backend(entry, total, &head.headers, &address)).collect(),
         no_backend: (total == 0)
             .then(|| "500: the rule has no backend with a weight above 0".to_owned()),
     }
@@ -66,12 +70,12 @@ pub(super) fn services(rule: &Rule) -> impl Iterator<Item = String> {
     })
 }
 
-fn copy(mirror: &Mirror, head: &request::Parts, carriage: Carriage, suffix: &str) -> CopyView {
+fn copy(mirror: &Mirror, head: &request::Parts, kind: RequestKind, suffix: &str) -> CopyView {
     let Mirror { target, share } = mirror;
     let never = match target {
         Err(invalid) => Some(format!("no copy: {invalid}")),
-        Ok(_) if carriage == Carriage::Tunnel => {
-            Some("no copy: a tunnel (CONNECT or Upgrade) is never copied".into())
+        Ok(_) if kind == RequestKind::Tunnel => {
+            Some("no copy: a tunnel (CONNECT, or Upgrade to WebSocket) is never copied".into())
         }
         Ok(_) if share.numerator == 0 => Some("no copy: its share is 0".into()),
         Ok(backend) if backend.endpoints.is_empty() => {
@@ -79,7 +83,10 @@ fn copy(mirror: &Mirror, head: &request::Parts, carriage: Carriage, suffix: &str
         }
         Ok(_) => None,
     };
-    let mut headers = head.headers.clone();
+    let mut headers = match kind {
+        RequestKind::Upgrade => without_upgrade(head).headers,
+        RequestKind::Message | RequestKind::Tunnel => head.headers.clone(),
+    };
     let shadow = headers.get(header::HOST).and_then(|host| shadow_host(host, suffix));
     if let Some(shadow) = shadow {
         headers.insert(header::HOST, shadow);
@@ -95,7 +102,12 @@ fn copy(mirror: &Mirror, head: &request::Parts, carriage: Carriage, suffix: &str
     }
 }
 
-fn backend(entry: &BackendRef, total: u64, headers: &HeaderMap) -> BackendView {
+fn backend(
+    entry: &BackendRef,
+    total: u64,
+    headers: &HeaderMap,
+    address: impl Fn(&Backend) -> Option<SocketAddr>,
+) -> BackendView {
     let mut headers = headers.clone();
     let mut changed = Vec::new();
     for filter in &entry.filters {
@@ -105,14 +117,15 @@ fn backend(entry: &BackendRef, total: u64, headers: &HeaderMap) -> BackendView {
                 changed.extend(changes(modifier).into_iter().map(|c| format!("request: {c}")));
             }
             Filter::ResponseHeaders(modifier) => {
-                changed.extend(changes(modifier).into_iter().map(|c| format!("answer: {c}")));
+                changed.extend(changes(modifier).into_iter().map(|c| format!("response: {c}")));
             }
             Filter::Mirror(_) => {}
         }
     }
+    let address = entry.target.as_ref().ok().and_then(|backend| address(backend));
     let answer = match &entry.target {
         Err(invalid) => Some((500, invalid.to_string())),
-        Ok(backend) if backend.endpoints.is_empty() => {
+        Ok(backend) if backend.endpoints.is_empty() && address.is_none() => {
             Some((503, format!("Service {} has no ready endpoint", backend.service)))
         }
         Ok(_) => None,
@@ -122,6 +135,7 @@ fn backend(entry: &BackendRef, total: u64, headers: &HeaderMap) -> BackendView {
         weight: entry.weight,
         share: if total == 0 { 0.0 } else { f64::from(entry.weight) * 100.0 / total as f64 },
         changes: changed,
+        address: address.map(|address| address.to_string()),
         endpoints: entry.target.iter().flat_map(|backend| endpoints(backend)).collect(),
         answer,
         host: host(&headers),

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Parser;
 
 use super::{args::TargetError, *};
+use crate::route::Verbatim;
 
 #[derive(Debug, Parser)]
 struct Command {
@@ -13,16 +14,36 @@ struct Command {
 }
 
 fn parse(line: &[&str]) -> Result<ExplainArgs, String> {
+    parse_hidden(line).map(|args| ExplainArgs { show_values: true, ..args })
+}
+
+fn parse_hidden(line: &[&str]) -> Result<ExplainArgs, String> {
     let line = ["explain", "--routes", "tests/fixtures/explain"].iter().chain(line);
     Command::try_parse_from(line).map(|command| command.explain).map_err(|e| e.to_string())
 }
 
 fn explained(line: &[&str]) -> Explanation {
-    let args = parse(line).unwrap();
+    explained_by(&parse(line).unwrap())
+}
+
+fn explained_by(args: &ExplainArgs) -> Explanation {
     // Relative, so that the snapshots name no folder of this machine.
     assert!(Path::new("tests/fixtures/explain").is_dir(), "cargo test runs in the crate's folder");
     let state = files::read(&args.routes).unwrap();
-    inspect(&args, &state, &resolve::resolve(&state.objects))
+    inspect(args, &state, &resolve::resolve(&AddressPolicy::default(), &state.objects))
+}
+
+#[test]
+fn values_that_matches_want_are_hidden_unless_requested() {
+    for (flags, shown) in [(&[][..], false), (&["--show-values"], true)] {
+        let line = [&["GET", "cart.shop/api"], flags].concat();
+        let explanation = explained_by(&parse_hidden(&line).unwrap());
+        let json = serde_json::to_string(&explanation).unwrap();
+        for text in [explanation.to_string(), json] {
+            assert!(text.contains("header x-env"), "{text}");
+            assert_eq!((text.contains("= canary"), text.contains("= (hidden)")), (shown, !shown));
+        }
+    }
 }
 
 /// The text behind the exit code that goes with it.
@@ -43,6 +64,13 @@ fn a_rule_with_everything() {
 fn the_same_as_json() {
     let line = ["GET", "cart.shop.svc/api/beta", "--json"];
     insta::assert_snapshot!(serde_json::to_string_pretty(&explained(&line)).unwrap());
+}
+
+#[test]
+fn the_cluster_chooses_the_endpoint() {
+    let line = ["GET", "http://cart.shop/api/beta?q=1", "--endpoints", "service"];
+    insta::assert_snapshot!(text(&line));
+    insta::assert_snapshot!(text(&["GET", "nodes.shop:8080/", "--endpoints", "service"]));
 }
 
 #[test]
@@ -75,7 +103,7 @@ fn a_tunnel_is_not_copied() {
 
 #[test]
 fn what_is_not_captured_says_why() {
-    let told = |line: &[&str]| match explained(line).verdict {
+    let message = |line: &[&str]| match explained(line).verdict {
         report::Verdict::NotCaptured { why } | report::Verdict::PassesThrough { why, .. } => why,
         other => panic!("{line:?}: {other:?}"),
     };
@@ -86,11 +114,11 @@ fn what_is_not_captured_says_why() {
         (&["GET", "10.96.1.2/"], "no route is attached to port 80 of Service shop/cart-v1"),
         (&["GET", "10.0.0.1/"], "no Service of the folder has the address 10.0.0.1"),
         (&["GET", "[fd00::1]/"], "no Service of the folder has the address fd00::1"),
-        (&["GET", "stock.shop/"], "routes hold for clients of team-a alone"),
+        (&["GET", "stock.shop/"], "routes apply only to clients of team-a"),
         (&["GET", "www.example.com/"], "www.example.com is not the name of a Service"),
     ];
     for (line, expected) in cases {
-        let why = told(line);
+        let why = message(line);
         assert!(why.starts_with(expected), "{line:?}: {why}");
         assert_eq!(explained(line).verdict.exit_code(), 4, "{line:?}");
     }
@@ -110,7 +138,11 @@ fn urls_as_clients_write_them() {
         let args = parse(&["GET", text]).unwrap();
         let head = args.head();
         let host = head.headers["host"].to_str().unwrap().to_owned();
-        (args.url.host, args.url.port, host, head.uri.to_string())
+        let target = Verbatim::of(&head).map_or_else(
+            || head.uri.to_string(),
+            |verbatim| String::from_utf8_lossy(verbatim.as_bytes()).into_owned(),
+        );
+        (args.url.host, args.url.port, host, target)
     };
     let cases = [
         ("http://httpbin:8000/get?a=1#top", "httpbin", 8000, "httpbin:8000", "/get?a=1"),
@@ -118,6 +150,7 @@ fn urls_as_clients_write_them() {
         ("httpbin:80?a=1", "httpbin", 80, "httpbin", "/?a=1"),
         ("httpbin:/x", "httpbin", 80, "httpbin", "/x"),
         ("httpbin/go?to=http://b/", "httpbin", 80, "httpbin", "/go?to=http://b/"),
+        ("httpbin/caf\u{e9}<`?q=\"{}\"", "httpbin", 80, "httpbin", "/caf\u{e9}<`?q=\"{}\""),
         ("10.96.0.10:8000/", "10.96.0.10", 8000, "10.96.0.10:8000", "/"),
         ("http://[fd00::1]:8000/", "fd00::1", 8000, "[fd00::1]:8000", "/"),
     ];
@@ -130,8 +163,8 @@ fn urls_as_clients_write_them() {
 }
 
 #[test]
-fn each_malformed_argument_is_told_by_its_own_words() {
-    let url = |text: &str| text.parse::<Target>().unwrap_err();
+fn each_malformed_argument_is_reported_by_its_own_words() {
+    let url = |text: &str| text.parse::<UrlTarget>().unwrap_err();
     assert_eq!(url("https://httpbin/"), TargetError::Scheme);
     assert_eq!(url("http://me:secret@httpbin/"), TargetError::UserInfo);
     assert_eq!(url("/get"), TargetError::NoHost);
@@ -144,9 +177,9 @@ fn each_malformed_argument_is_told_by_its_own_words() {
     let refused: [(&[&str], &str); 6] = [
         (&["get", "httpbin/"], "write GET"),
         (&["G T", "httpbin/"], "not a token"),
-        (&["GET", "httpbin/", "-H", "x-env"], "there is no ':'"),
+        (&["GET", "httpbin/", "-H", "x-env"], "missing ':'"),
         (&["GET", "httpbin/", "-H", "x env: 1"], "not a header name"),
-        (&["GET", "httpbin/", "-H", "x: a\nb"], "cannot be sent"),
+        (&["GET", "httpbin/", "-H", "x: a\nb"], "is not a valid header value"),
         (&["GET", "httpbin/", "--client-namespace", "A"], "not a Kubernetes name"),
     ];
     for (line, expected) in refused {

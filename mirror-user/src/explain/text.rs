@@ -1,12 +1,13 @@
-//! The explanation in words, for a terminal. Text from the request and the folder is written with
+//! The explanation as text, for a terminal. Text from the request and the folder is written with
 //! its control characters escaped.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{
-    BackendView, Candidate, CopyView, Explanation, Fate, FrontendView, RuleView, Step, TableView,
-    Verdict,
+    BackendView, Candidate, CopyView, Explanation, FilterStep, FrontendView, MatchResult, RuleView,
+    TableView, Verdict,
 };
+use crate::plain::Plain;
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -17,8 +18,8 @@ impl Display for Explanation {
         }
         writeln!(f, "client     of namespace {}", request.client_namespace)?;
         self.verdict.fmt(f)?;
-        list(f, "problems: these files are not in force as they are", &self.problems)?;
-        list(f, "conditions that do not hold", &self.unmet_conditions)?;
+        list(f, "problems: parts of these files are not in force", &self.problems)?;
+        list(f, "conditions that are not met", &self.unmet_conditions)?;
         list(f, "warnings", &self.warnings)
     }
 }
@@ -44,12 +45,12 @@ impl Display for Verdict {
             }
             Self::BadRequest { frontend, status, why } => {
                 frontend.fmt(f)?;
-                writeln!(f, "\nmirror answers {status} itself: {why}")
+                writeln!(f, "\nmirror itself responds with {status}: {why}")
             }
             Self::NoMatch { frontend, table, candidates, status } => {
                 write!(f, "{frontend}{table}")?;
                 tried(f, candidates)?;
-                writeln!(f, "\nNo rule matches: mirror answers {status} itself.")
+                writeln!(f, "\nNo rule matches: mirror itself responds with {status}.")
             }
             Self::Match { frontend, table, candidates, rule } => {
                 write!(f, "{frontend}{table}")?;
@@ -84,17 +85,17 @@ impl Display for TableView {
 fn tried(f: &mut Formatter<'_>, candidates: &[Candidate]) -> fmt::Result {
     writeln!(f, "\nmatches, in the order in which they are tried")?;
     for (at, candidate) in candidates.iter().enumerate() {
-        let Candidate { wants, route, rule, rule_name, r#match, fate } = candidate;
-        let mark = if matches!(fate, Fate::Chosen { .. }) { '>' } else { ' ' };
+        let Candidate { wants, route, rule, rule_name, r#match, result } = candidate;
+        let mark = if matches!(result, MatchResult::Chosen { .. }) { '>' } else { ' ' };
         writeln!(f, "{mark} {}. {}", at + 1, Plain(wants))?;
         writeln!(f, "     {route} rule {rule}{}, match {match}", Named(rule_name))?;
-        match fate {
-            Fate::Differs { mismatches } => mismatches
+        match result {
+            MatchResult::Differs { mismatches } => mismatches
                 .iter()
                 .try_for_each(|mismatch| writeln!(f, "     differs: {}", Plain(&mismatch.text)))?,
-            Fate::Chosen { precedence } => writeln!(f, "     matches: {precedence}")?,
-            Fate::Later { because } => {
-                writeln!(f, "     would match, and comes after the chosen one ({because})")?;
+            MatchResult::Chosen { precedence } => writeln!(f, "     matches: {precedence}")?,
+            MatchResult::Later { because } => {
+                writeln!(f, "     would match, but comes after the chosen one ({because})")?;
             }
         }
     }
@@ -106,7 +107,7 @@ impl Display for RuleView {
         let Self { route, rule, name, r#match, tunnel, filters, .. } = self;
         writeln!(f, "\nrule       {route} rule {rule}{}, match {match}", Named(name))?;
         if *tunnel {
-            writeln!(f, "tunnel     the request asks for one (CONNECT or Upgrade)")?;
+            writeln!(f, "tunnel     the request asks for one (CONNECT, or Upgrade to WebSocket)")?;
         }
         if !filters.is_empty() {
             writeln!(f, "\nfilters, in order")?;
@@ -114,17 +115,17 @@ impl Display for RuleView {
         for (at, step) in filters.iter().enumerate() {
             write!(f, "  {}. ", at + 1)?;
             match step {
-                Step::RequestHeaders { changes } => {
+                FilterStep::RequestHeaders { changes } => {
                     writeln!(f, "request headers: {}", Plain(&changes.join("; ")))?;
                 }
-                Step::ResponseHeaders { changes } => {
-                    writeln!(f, "answer's headers: {}", Plain(&changes.join("; ")))?;
+                FilterStep::ResponseHeaders { changes } => {
+                    writeln!(f, "response headers: {}", Plain(&changes.join("; ")))?;
                 }
-                Step::Mirror(copy) => copy.fmt(f)?,
+                FilterStep::Mirror(copy) => copy.fmt(f)?,
             }
         }
         if !self.timeouts.is_empty() {
-            writeln!(f, "\ntimeouts, answered with 504: {}", self.timeouts.join(", "))?;
+            writeln!(f, "\ntimeouts, after which clients get 504: {}", self.timeouts.join(", "))?;
         }
         writeln!(f, "\nbackends")?;
         self.backends.iter().try_for_each(|backend| backend.fmt(f))?;
@@ -153,17 +154,22 @@ impl Display for CopyView {
 
 impl Display for BackendView {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { service, weight, share, changes, endpoints, answer, host } = self;
+        let Self { service, weight, share, changes, address, endpoints, answer, host } = self;
         let service = service.as_deref().unwrap_or("nowhere");
         let share = (share * 1e4).round() / 1e4;
         writeln!(f, "  - {service}, weight {weight}: {share} % of the requests")?;
         changes.iter().try_for_each(|change| writeln!(f, "    {}", Plain(change)))?;
         match answer {
             Some((status, why)) => {
-                writeln!(f, "    mirror answers {status} itself: {}", Plain(why))
+                writeln!(f, "    mirror itself responds with {status}: {}", Plain(why))
             }
             None => {
-                writeln!(f, "    endpoints {}", endpoints.join(", "))?;
+                match address {
+                    Some(address) => {
+                        writeln!(f, "    address {address}; the cluster chooses the endpoint")?;
+                    }
+                    None => writeln!(f, "    endpoints {}", endpoints.join(", "))?,
+                }
                 writeln!(f, "    host {}", Plain(host.as_deref().unwrap_or("none")))
             }
         }
@@ -176,17 +182,5 @@ struct Named<'a>(&'a Option<String>);
 impl Display for Named<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|name| write!(f, " {name:?}"))
-    }
-}
-
-/// Text of others: no control character of it reaches the terminal.
-pub(crate) struct Plain<'a>(pub(crate) &'a str);
-
-impl Display for Plain<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c.is_control() {
-            true => write!(f, "{}", c.escape_default()),
-            false => write!(f, "{c}"),
-        })
     }
 }

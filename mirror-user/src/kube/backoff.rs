@@ -2,7 +2,7 @@
 //!
 //! Full jitter (each wait is drawn from zero to a cap), and a cap that follows how long the
 //! failure lasts instead of how often was tried: a fifth of it, from 0.6 s up to 30 s. After an
-//! outage of 20 s (a server that was killed for 10 s, and its start) that is 4 s, so that nobody is
+//! outage of 20 s (a server that was killed for 10 s, and its start) that is 4 s, so that no agent is
 //! out of date 5 s after the server is back; a server that is down for long sees each agent every
 //! 15 s on average.
 

@@ -8,6 +8,8 @@ use ::kube::{
     config::{InClusterError, KubeConfigOptions, KubeconfigError},
 };
 
+use crate::error_chain::WithCauses;
+
 /// Longest that connecting may take, TLS included: a server that is gone for good is asked again
 /// by the backoff, not waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,14 +19,14 @@ const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
 /// Where the cluster is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Where {
+pub enum ConfigSource {
     /// By the pod's environment and ServiceAccount.
     Pod,
     /// By KUBECONFIG, or else ~/.kube/config.
     Kubeconfig,
 }
 
-impl Where {
+impl ConfigSource {
     /// KUBECONFIG if it is set, else the pod if this is one, else ~/.kube/config.
     #[must_use]
     pub fn find() -> Self {
@@ -46,15 +48,16 @@ impl Where {
 pub enum ClientError {
     /// In a pod, and without what the kubelet puts there.
     #[error(
-        "cannot read the pod's access to its API server: {0}; \
-         the pod needs a serviceAccountName and automountServiceAccountToken"
+        "cannot read the pod's access to its API server: {}; \
+         the pod needs a serviceAccountName and automountServiceAccountToken",
+        WithCauses(.0.as_ref())
     )]
     Pod(#[source] Box<InClusterError>),
     /// Outside, and without a usable kubeconfig.
-    #[error("cannot read the kubeconfig: {0}; set KUBECONFIG to a readable file")]
+    #[error("cannot read the kubeconfig: {}; set KUBECONFIG to a readable file", WithCauses(.0.as_ref()))]
     Kubeconfig(#[source] Box<KubeconfigError>),
     /// Certificates or address are not usable.
-    #[error("cannot make a client for {server}: {source}")]
+    #[error("cannot make a client for {server}: {}", WithCauses(.source.as_ref()))]
     Unusable {
         /// The API server's URL.
         server: String,
@@ -75,15 +78,17 @@ impl ClientError {
     }
 }
 
-/// Makes a client. Nothing is sent yet: that the server does not answer is no error of this.
+/// Makes a client. Nothing is sent yet, so a server that does not respond is no error here.
 /// Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When the environment does not describe a cluster, in words that say what is missing.
-pub async fn connect(place: Where) -> Result<Client, ClientError> {
-    let config = match place {
-        Where::Pod => Config::incluster().map_err(|error| ClientError::Pod(Box::new(error)))?,
-        Where::Kubeconfig => Config::from_kubeconfig(&KubeConfigOptions::default())
+/// If the environment does not describe a cluster; the text says what is missing.
+pub async fn connect(source: ConfigSource) -> Result<Client, ClientError> {
+    let config = match source {
+        ConfigSource::Pod => {
+            Config::incluster().map_err(|error| ClientError::Pod(Box::new(error)))?
+        }
+        ConfigSource::Kubeconfig => Config::from_kubeconfig(&KubeConfigOptions::default())
             .await
             .map_err(|error| ClientError::Kubeconfig(Box::new(error)))?,
     };

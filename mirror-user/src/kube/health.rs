@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Shared between a watch and who tells of it. A clone is the same one.
+/// Shared between a watch and those who report it. A clone is a handle to the same state.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<State>>);
 
@@ -15,10 +15,10 @@ pub struct Health(Arc<Mutex<State>>);
 struct State {
     /// The last list that was complete.
     complete: bool,
-    /// A stream is open, and what it tells is all there is to know.
+    /// A stream is open and has delivered all changes.
     current: bool,
     /// When the server last said anything.
-    heard: Option<Instant>,
+    last_message: Option<Instant>,
     lists: u64,
     failures: u64,
     last_failure: Option<String>,
@@ -31,13 +31,13 @@ impl Health {
         self.state().complete
     }
 
-    /// How old what is known may be: zero while the server tells of each change, else the time
+    /// The greatest possible age of what is known: zero while the server reports each change, else the time
     /// since it last said anything. None before the first complete list.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let state = self.state();
-        let heard = state.heard.filter(|_| state.complete)?;
-        Some(if state.current { Duration::ZERO } else { heard.elapsed() })
+        let last_message = state.last_message.filter(|_| state.complete)?;
+        Some(if state.current { Duration::ZERO } else { last_message.elapsed() })
     }
 
     /// Complete lists since the start: the first, and those after a cut that could not be resumed.
@@ -59,8 +59,8 @@ impl Health {
         state.last_failure.clone().filter(|_| !state.current)
     }
 
-    pub(super) fn hear(&self) {
-        self.state().heard = Some(Instant::now());
+    pub(super) fn record_message(&self) {
+        self.state().last_message = Some(Instant::now());
     }
 
     /// Everything was listed.
@@ -73,7 +73,7 @@ impl Health {
     /// The reader of the events takes the kind for absent: nothing is all there is.
     pub fn absent(&self) {
         let mut state = self.state();
-        (state.complete, state.current, state.heard) = (true, true, Some(Instant::now()));
+        (state.complete, state.current, state.last_message) = (true, true, Some(Instant::now()));
     }
 
     /// A stream follows a complete list.

@@ -1,4 +1,8 @@
 //! What is watched: a kind of object, and which of them. In: its names. Out: the requests.
+//!
+//! kube's own builder (`kube::core::Request` with `WatchParams`, kube 4.2) is not used, because it
+//! refuses watches of 295 s and longer, while these last 300 to 600 s, and because it adds a
+//! `resourceVersion` to every watch, which a streaming list must not have to be as new as etcd.
 
 use std::time::Duration;
 

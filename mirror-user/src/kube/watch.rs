@@ -2,16 +2,16 @@
 //! until its receiver is dropped. Objects are handed over as they came, one by one: what one of
 //! them says can neither stop nor delay the others.
 //!
-//! kube's own watcher is not used, since against real servers of kube 4.2 it (1) repeats for ever
-//! what a server without streaming lists refuses, (2) retries a failing list every second for
-//! ever, (3) mixes an interrupted list with the next, (4) takes 8 to 14 s to recover from an
+//! kube's own watcher is not used, because kube 4.2's, against real servers, (1) repeats forever
+//! what a server without streaming lists refuses, (2) retries a failing list every second
+//! forever, (3) mixes an interrupted list with the next, (4) takes 8 to 14 s to recover from an
 //! outage of 10 s.
 //!
 //! - A streaming list is tried first (KEP-3157); a server that refuses it (400, 422) or does not
 //!   end it is asked for paged lists from then on.
 //! - A cut watch resumes from where it was. When the server has forgotten that (410) or refuses
-//!   it, everything is listed anew.
-//! - After a failure it waits, see [`Backoff`]; only a complete list, or a watch that lasted, tell
+//!   it, everything is listed again.
+//! - After a failure it waits, see [`Backoff`]; only a complete list, or a watch that lasted, shows
 //!   that the failure is over.
 
 use std::{sync::Arc, time::Duration};
@@ -25,10 +25,9 @@ use tokio::{
 
 use self::{
     message::{Message, Page},
-    stream::{Lines, open},
+    stream::{LineReader, open},
 };
 use super::{Backoff, Health, Resource};
-use crate::control::objects::ObjectName;
 
 mod error;
 mod message;
@@ -37,9 +36,10 @@ mod stream;
 mod tests;
 
 pub use self::error::WatchError;
+use crate::model::ObjectName;
 
-/// Events that may wait for their reader.
-const QUEUE: usize = 64;
+/// Events that may wait for their reader: each may be as large as the API server lets objects be.
+const QUEUE: usize = 16;
 
 /// How long the server keeps one watch open: spread, so that not all end at once.
 const LASTS: std::ops::Range<u64> = 300..600;
@@ -53,10 +53,10 @@ const SOON: Duration = Duration::from_millis(1500);
 /// How soon one that knows no such kind (404) is.
 const MISSING: Duration = Duration::from_secs(5);
 
-/// What a watch tells.
+/// What a watch reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A list begins: of what is known, what it does not name is gone at [`Event::Complete`].
+    /// A list begins: known objects that it does not name are gone at [`Event::Complete`].
     /// If another Started comes before that, the list was cut.
     Started,
     /// An object is there, or has changed. Its JSON lacks apiVersion and kind in a paged list.
@@ -76,7 +76,8 @@ pub struct Watch {
     resource: Resource,
     events: mpsc::Sender<Event>,
     health: Health,
-    nudge: Arc<Notify>,
+    retry_now: Arc<Notify>,
+    relist: Arc<Notify>,
     /// Whether the server is believed to stream lists.
     streaming: bool,
     /// Where to resume; None: list first.
@@ -86,7 +87,7 @@ pub struct Watch {
 }
 
 /// How one attempt ended.
-type Attempt = Result<(), WatchError>;
+type AttemptResult = Result<(), WatchError>;
 
 impl Watch {
     /// A watch, and where its events arrive. It begins with [`Watch::run`].
@@ -98,7 +99,8 @@ impl Watch {
             resource,
             events,
             health: Health::default(),
-            nudge: Arc::default(),
+            retry_now: Arc::default(),
+            relist: Arc::default(),
             streaming: true,
             version: None,
             missing_since: None,
@@ -116,8 +118,14 @@ impl Watch {
     /// Ends the wait after a failure: `notify_one` it when there is reason to believe that the kind
     /// exists now.
     #[must_use]
-    pub fn nudge(&self) -> Arc<Notify> {
-        Arc::clone(&self.nudge)
+    pub fn retry_now(&self) -> Arc<Notify> {
+        Arc::clone(&self.retry_now)
+    }
+
+    /// Has everything listed again: `notify_one` it.
+    #[must_use]
+    pub fn relist(&self) -> Arc<Notify> {
+        Arc::clone(&self.relist)
     }
 
     /// Watches until the receiver is dropped.
@@ -131,7 +139,14 @@ impl Watch {
 
     async fn repeat(&mut self) {
         loop {
-            let result = self.attempt().await;
+            let relist = Arc::clone(&self.relist);
+            let result = tokio::select! {
+                result = self.attempt() => result,
+                () = relist.notified() => {
+                    self.version = None;
+                    continue;
+                }
+            };
             let Err(error) = result else { continue };
             if matches!(error, WatchError::Unread) {
                 return;
@@ -140,32 +155,32 @@ impl Watch {
             // One that came during the attempt counts: the attempt may have been too early.
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.nudge.notified() => {}
+                () = self.retry_now.notified() => {}
             }
         }
     }
 
     /// Lists if need be, and follows what comes after until that ends.
-    async fn attempt(&mut self) -> Attempt {
+    async fn attempt(&mut self) -> AttemptResult {
         let lasts = Duration::from_secs(rand::random_range(LASTS));
         if let Some(version) = self.version.clone() {
             let request = self.resource.watch(&version, lasts);
-            let lines = self.open(request).await?;
-            return self.follow(lines, false).await;
+            let reader = self.open(request).await?;
+            return self.follow(reader, false).await;
         }
         if !self.streaming {
             return self.list_pages().await;
         }
         let request = self.resource.streaming_list(lasts);
-        let lines = match self.open(request).await {
+        let reader = match self.open(request).await {
             Err(WatchError::Refused { status: 400 | 422, message, .. }) => {
                 self.page_from_now_on(&message);
                 return Ok(());
             }
-            lines => lines?,
+            reader => reader?,
         };
-        self.tell(Event::Started).await?;
-        match self.follow(lines, true).await {
+        self.send(Event::Started).await?;
+        match self.follow(reader, true).await {
             // Servers from before 1.27 take it for an ordinary watch.
             Err(WatchError::Silent(limit)) if self.version.is_none() => {
                 self.page_from_now_on(&format!("no end of the list within {limit:?}"));
@@ -177,22 +192,26 @@ impl Watch {
 
     fn page_from_now_on(&mut self, why: &str) {
         self.streaming = false;
-        tracing::info!(kind = self.resource.kind, why, "the server streams no lists: paged ones");
+        tracing::info!(
+            kind = self.resource.kind,
+            why,
+            "the API server does not support streaming lists; using paged ones"
+        );
     }
 
     async fn open(
         &mut self,
         request: http::Request<::kube::client::Body>,
-    ) -> Result<Lines, WatchError> {
-        let lines = open(&self.client, request).await?;
+    ) -> Result<LineReader, WatchError> {
+        let reader = open(&self.client, request).await?;
         self.missing_since = None;
-        self.health.hear();
-        Ok(lines)
+        self.health.record_message();
+        Ok(reader)
     }
 
-    /// All pages, until the version is known that a watch goes on from.
-    async fn list_pages(&mut self) -> Attempt {
-        self.tell(Event::Started).await?;
+    /// Reads all pages, and with the last one the version from which a watch continues.
+    async fn list_pages(&mut self) -> AttemptResult {
+        self.send(Event::Started).await?;
         let mut after: Option<String> = None;
         loop {
             let request = self.resource.page(after.as_deref());
@@ -208,15 +227,15 @@ impl Watch {
         }
     }
 
-    /// Hands over what the stream tells. `listing`: it begins with everything there is, up to the
+    /// Passes on the stream's events. `listing`: it begins with all existing objects, up to the
     /// bookmark that says so.
-    async fn follow(&mut self, mut lines: Lines, mut listing: bool) -> Attempt {
+    async fn follow(&mut self, mut reader: LineReader, mut listing: bool) -> AttemptResult {
         let opened = Instant::now();
         if !listing {
             self.health.current();
         }
-        while let Some(line) = lines.next(listing).await? {
-            self.health.hear();
+        while let Some(line) = reader.next(listing).await? {
+            self.health.record_message();
             if !listing && opened.elapsed() >= LASTED {
                 self.recovered();
             }
@@ -226,7 +245,7 @@ impl Watch {
                     self.advance(version, listing);
                 }
                 Message::Deleted { version, name } => {
-                    self.tell(Event::Deleted(name)).await?;
+                    self.send(Event::Deleted(name)).await?;
                     self.advance(version, listing);
                 }
                 Message::Bookmark { version, ends_list } if listing && ends_list => {
@@ -251,43 +270,43 @@ impl Watch {
         }
     }
 
-    async fn complete(&mut self, version: String) -> Attempt {
+    async fn complete(&mut self, version: String) -> AttemptResult {
         self.version = Some(version);
         self.health.list();
         self.recovered();
-        self.tell(Event::Complete).await
+        self.send(Event::Complete).await
     }
 
     fn recovered(&mut self) {
         let failing = self.backoff.failing();
         if !failing.is_zero() {
             let (kind, seconds) = (self.resource.kind, failing.as_secs_f32());
-            tracing::info!(kind, seconds, "the API server is followed again");
+            tracing::info!(kind, seconds, "following the API server again");
         }
         self.backoff.reset();
     }
 
-    async fn apply(&self, object: &RawValue) -> Attempt {
+    async fn apply(&self, object: &RawValue) -> AttemptResult {
         match message::name(object) {
-            Some(name) => self.tell(Event::Applied(name, object.to_owned())).await,
+            Some(name) => self.send(Event::Applied(name, object.to_owned())).await,
             None => {
                 let kind = self.resource.kind;
-                tracing::error!(kind, "the API server sent an object without a name: passed over");
+                tracing::error!(kind, "the API server sent an object without a name; ignoring it");
                 Ok(())
             }
         }
     }
 
-    async fn tell(&self, event: Event) -> Attempt {
+    async fn send(&self, event: Event) -> AttemptResult {
         self.events.send(event).await.map_err(|_| WatchError::Unread)
     }
 
-    /// Draws the consequences of a failure, and says how long to wait.
+    /// Records a failure, and returns how long to wait.
     async fn fail(&mut self, error: &WatchError) -> Duration {
         if self.backoff.failing().is_zero() && !error.is_routine() {
-            tracing::warn!(kind = self.resource.kind, %error, "the API server is not followed");
+            tracing::warn!(kind = self.resource.kind, %error, "cannot follow the API server; retrying");
         } else {
-            tracing::debug!(kind = self.resource.kind, %error, "the API server is not followed");
+            tracing::debug!(kind = self.resource.kind, %error, "cannot follow the API server; retrying");
         }
         if error.forgets(self.version.is_some()) {
             self.version = None;
@@ -296,8 +315,8 @@ impl Watch {
         match error {
             WatchError::Refused { status: 404, .. } => {
                 let since = *self.missing_since.get_or_insert_with(Instant::now);
-                // Where nobody reads, the next attempt ends.
-                let _ = self.tell(Event::Missing(since.elapsed())).await;
+                // If the reader has ended, the next attempt ends as well.
+                let _ = self.send(Event::Missing(since.elapsed())).await;
                 self.backoff.after_failure(Duration::ZERO, MISSING)
             }
             WatchError::Refused { status: 410, .. } => {

@@ -1,6 +1,12 @@
-//! The access log: one line per request on stdout, off by default. A worker formats its line and
-//! offers it to a bounded channel; a thread of its own writes. When that thread falls behind,
+//! The access log: one line per request on stdout, off by default; and one for each connection that
+//! mirror refuses before there is a request. A worker formats its line and
+//! offers it to a bounded channel; a separate thread writes. If that thread falls behind,
 //! lines are dropped and counted: the data path never waits for a reader of stdout.
+//!
+//! tracing_appender's non-blocking writer, which the agent's own log uses, bounds the number of lines
+//! and not their bytes. Clients choose how long these lines are, so this queue has a bound for both;
+//! and that writer reports neither an error of stdout nor that the last lines are not written in time,
+//! which [`LogWriter::finish`] does.
 //!
 //! # Fields
 //!
@@ -14,31 +20,32 @@
 //! | `FRONTEND` | `frontend` | the Service that it connected to, as `namespace/name:port` |
 //! | `ROUTE#RULE` | `route`, `rule` | the HTTPRoute that matched, as `namespace/name`, and the place of its rule, from 0 |
 //! | `BACKEND` | `backend` | the Service port chosen |
-//! | `ENDPOINT` | `endpoint` | the address that answered |
+//! | `ENDPOINT` | `endpoint` | the address that responded |
 //! | `"METHOD TARGET PROTOCOL"` | `method`, `target`, `protocol` | of the request: the target is path and query, and the host and port of a CONNECT; the protocol is the client's, such as `HTTP/1.1` |
 //! | `"HOST"` | `host` | Host as the client sent it |
 //! | `STATUS` | `status` | what the client got |
-//! | `ANSWER` | `answer` | who answered: `primary`; mirror itself: `no_match` (404), `invalid_backend` (500), `no_endpoint` (503), `bad_request` (400), `timeout` (504); or `none` |
-//! | `ENDING` | `ending` | `complete`, `client_gone`, `primary_failed` or `tunnel` |
-//! | `FIRST_BYTE_MS` | `first_byte_ms` | from the end of the request's head to the answer's head |
+//! | `ANSWER` | `answer` | who responded: `primary`; mirror itself: `no_match` (404), `invalid_backend` (500), `no_endpoint` (503), `bad_request` (400), `timeout` (504), `unrequested_upgrade` (502); or `none` |
+//! | `ENDING` | `ending` | `complete`, `client_gone`, `primary_failed`, `tunnel`; or `refused`, before there was a request that could be sent anywhere |
+//! | `FIRST_BYTE_MS` | `first_byte_ms` | from the end of the request's head to the response's head |
 //! | `DURATION_MS` | `duration_ms` | from the end of the request's head to the end of the exchange |
 //! | `REQUEST_BYTES` | `request_bytes` | of the request's body, as far as the primary took it |
-//! | `RESPONSE_BYTES` | `response_bytes` | of the answer's body, as far as it was passed on |
+//! | `RESPONSE_BYTES` | `response_bytes` | of the response's body, as far as it was passed on |
 //! | `COPIES` | `copies` | how many mirrors selected the request |
-//! | `"REASON"` | `reason` | what `x-mirror-reason` says of an answer of mirror's own |
+//! | `"REASON"` | `reason` | why mirror refused it, or ended it on its own account: what `x-mirror-reason` says where there is a response |
 //!
-//! Within the quotes `"` and `\` are preceded by `\`, and control characters written as `\xHH`.
+//! Within the quotes `"` and `\` are preceded by `\`, and control characters and bytes that are no
+//! UTF-8 are written as `\xHH`, characters that turn the direction of text as `\u{HHHH}`; in JSON
+//! such bytes are U+FFFD.
+//!
+//! Of a target, a host or a reason that is longer than a line may have ([`cut`]) the beginning stands
+//! there, and `...(N bytes more)`. A user's name and password in a target are left out.
 
 use std::{
     borrow::Cow,
     fmt,
     io::{self, Write},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -46,18 +53,23 @@ use std::{
 use http::request;
 use serde::{Serialize, Serializer};
 
-pub use self::notes::Notes;
-use super::{RequestEvent, labels};
+pub use self::log_fields::LogFields;
+use self::refused::RefusedLine;
+use super::{RefusalEvent, RequestEvent, labels};
+use crate::{
+    plain::{self, is_harmless},
+    route::Verbatim,
+};
 
-mod notes;
-
-/// Lines that may wait for the writing thread, for all workers together.
-const WAITING: usize = 8192;
+mod cut;
+mod log_fields;
+mod queue;
+mod refused;
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LineFormat {
-    /// Fields parted by spaces.
+    /// Fields separated by spaces.
     Text,
     /// One JSON object.
     Json,
@@ -72,8 +84,7 @@ pub struct AccessLog {
 #[derive(Clone, Debug)]
 struct Sink {
     format: LineFormat,
-    lines: mpsc::SyncSender<Vec<u8>>,
-    dropped: Arc<AtomicU64>,
+    lines: queue::Sender,
 }
 
 /// The writing thread. It ends when every [`AccessLog`] handle is gone.
@@ -97,59 +108,64 @@ impl AccessLog {
         format: LineFormat,
         out: impl Write + Send + 'static,
     ) -> io::Result<(Self, LogWriter)> {
-        let (lines, waiting) = mpsc::sync_channel(WAITING);
+        let (lines, waiting) = queue::new();
         let (finished, done) = mpsc::channel();
         thread::Builder::new().name("access-log".into()).spawn(move || {
-            // The receiver may be gone: nobody waits for the end then.
+            // The receiver may be gone; then nothing waits for the end.
             let _ = finished.send(write_all(waiting, out));
         })?;
-        let sink = Sink { format, lines, dropped: Arc::default() };
-        Ok((Self { sink: Some(sink) }, LogWriter { done }))
+        Ok((Self { sink: Some(Sink { format, lines }) }, LogWriter { done }))
     }
 
     /// Lines that were dropped since the start because the writer fell behind or failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.sink.as_ref().map_or(0, |sink| sink.dropped.load(Ordering::Relaxed))
+        self.sink.as_ref().map_or(0, |sink| sink.lines.dropped())
     }
 
     /// What the line of a request will say of its head; nothing while the log is off.
-    pub(super) fn notes(&self, head: &request::Parts) -> Notes {
-        if self.sink.is_some() { Notes::new(head) } else { Notes::default() }
+    pub(super) fn log_fields(&self, head: &request::Parts) -> LogFields {
+        if self.sink.is_some() { LogFields::new(head) } else { LogFields::default() }
     }
 
     /// Offers the line of one request; never waits.
     pub(super) fn write(&self, event: &RequestEvent<'_>) {
         let Some(sink) = &self.sink else { return };
-        let line = Line::new(event, SystemTime::now()).format(sink.format);
-        if sink.lines.try_send(line).is_err() {
-            sink.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        sink.lines.offer(LogLine::new(event, SystemTime::now()).format(sink.format));
+    }
+
+    /// The same for what was refused before there was a request.
+    pub(super) fn write_refusal(&self, event: &RefusalEvent<'_>) {
+        let Some(sink) = &self.sink else { return };
+        sink.lines.offer(written(&RefusedLine::new(event, SystemTime::now()), sink.format));
     }
 }
 
 impl LogWriter {
-    /// Waits until all lines are written, at most `limit` (stdout may be a pipe that nobody
-    /// reads). Drop every handle first.
+    /// Waits until all lines are written, at most `limit` (stdout may be a pipe without a
+    /// reader). Drop every handle first.
     ///
     /// # Errors
     /// What writing said, or `TimedOut`.
     pub fn finish(self, limit: Duration) -> io::Result<()> {
         self.done.recv_timeout(limit).unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the access log could not be written out"))
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "could not write the rest of the access log",
+            ))
         })
     }
 }
 
 /// Writes lines until the last handle is gone; flushes whenever nothing waits.
 #[expect(clippy::needless_pass_by_value, reason = "lines are refused as soon as it returns")]
-fn write_all(waiting: mpsc::Receiver<Vec<u8>>, out: impl Write) -> io::Result<()> {
+fn write_all(waiting: queue::Receiver, out: impl Write) -> io::Result<()> {
     let mut out = io::BufWriter::with_capacity(64 * 1024, out);
-    while let Ok(first) = waiting.recv() {
-        let lines = std::iter::once(first).chain(waiting.try_iter());
-        let written = lines.into_iter().try_for_each(|line| out.write_all(&line));
+    while let Some(first) = waiting.next() {
+        let lines = std::iter::once(first).chain(waiting.ready());
+        let written = lines.into_iter().try_for_each(|line| out.write_all(line.bytes()));
         if let Err(error) = written.and_then(|()| out.flush()) {
-            tracing::error!(%error, "the access log ends: its output cannot be written");
+            tracing::error!(%error, "cannot write the access log any more");
             return Err(error);
         }
     }
@@ -158,7 +174,7 @@ fn write_all(waiting: mpsc::Receiver<Vec<u8>>, out: impl Write) -> io::Result<()
 
 /// The fields of a line, in the order of both formats.
 #[derive(Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     #[serde(serialize_with = "display")]
     time: humantime::Rfc3339Timestamp,
     client: &'a str,
@@ -168,8 +184,9 @@ struct Line<'a> {
     rule: Option<usize>,
     backend: Option<String>,
     endpoint: Option<SocketAddr>,
-    method: &'a str,
-    target: String,
+    method: Cow<'a, str>,
+    #[serde(serialize_with = "lossy")]
+    target: Cow<'a, [u8]>,
     protocol: Option<String>,
     host: Option<Cow<'a, str>>,
     status: Option<u16>,
@@ -180,12 +197,12 @@ struct Line<'a> {
     request_bytes: u64,
     response_bytes: u64,
     copies: u32,
-    reason: Option<&'a str>,
+    reason: Option<Cow<'a, str>>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> LogLine<'a> {
     fn new(event: &RequestEvent<'a>, now: SystemTime) -> Self {
-        let noted = event.notes.0.as_deref();
+        let noted = event.log_fields.0.as_deref();
         let host = noted.and_then(|noted| noted.host.as_ref());
         Self {
             time: humantime::format_rfc3339_millis(now),
@@ -196,36 +213,44 @@ impl<'a> Line<'a> {
             rule: event.rule.map(|(_, index)| index),
             backend: event.backend.map(|backend| labels::service(backend)),
             endpoint: event.endpoint,
-            method: event.method.as_str(),
-            target: target(event.target),
+            method: cut::word(event.method.as_str()),
+            target: cut::target(target(
+                event.target,
+                noted.and_then(|noted| noted.target.as_ref()),
+            )),
             protocol: noted.map(|noted| format!("{:?}", noted.protocol)),
-            host: host.map(|host| String::from_utf8_lossy(host.as_bytes())),
+            host: host.map(|host| cut::host(host.as_bytes())),
             status: event.status,
-            answer: event.answer.label(),
+            answer: event.source.label(),
             ending: event.ending.label(),
             first_byte_ms: noted.and_then(|noted| noted.first_byte).map(millis),
             duration_ms: millis(event.duration),
             request_bytes: event.request_bytes,
             response_bytes: event.response_bytes,
             copies: event.copies,
-            reason: noted.and_then(|noted| noted.reason.as_deref()),
+            reason: noted.and_then(|noted| noted.reason.as_deref()).map(cut::reason),
         }
     }
 
     fn format(&self, format: LineFormat) -> Vec<u8> {
-        let mut line = match format {
-            LineFormat::Text => self.to_string().into_bytes(),
-            LineFormat::Json => serde_json::to_vec(self)
-                .expect("a struct of strings and numbers is always representable"),
-        };
-        line.push(b'\n');
-        line
+        written(self, format)
     }
 }
 
-impl fmt::Display for Line<'_> {
+fn written(line: &(impl fmt::Display + Serialize), format: LineFormat) -> Vec<u8> {
+    let mut text = match format {
+        LineFormat::Text => line.to_string().into_bytes(),
+        LineFormat::Json => serde_json::to_string(line)
+            .map(|line| plain::json(line).into_bytes())
+            .expect("a struct of strings and numbers is always representable"),
+    };
+    text.push(b'\n');
+    text
+}
+
+impl fmt::Display for LogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { time, client, frontend, method, target, answer, ending, .. } = self;
+        let Self { time, client, frontend, method, target, answer: source, ending, .. } = self;
         write!(f, "{time} {client} {frontend} ")?;
         match (&self.route, self.rule) {
             (Some(route), Some(rule)) => write!(f, "{route}#{rule}")?,
@@ -233,15 +258,15 @@ impl fmt::Display for Line<'_> {
         }
         write!(f, " {} {}", OrDash(self.backend.as_ref()), OrDash(self.endpoint.as_ref()))?;
         let protocol = self.protocol.as_deref().unwrap_or("-");
-        write!(f, " \"{} {} {protocol}\"", Escaped(method), Escaped(target))?;
+        write!(f, " \"{} {} {protocol}\"", Escaped(method.as_bytes()), Escaped(target))?;
         write!(f, " {}", OrDash(self.host.as_deref().map(Quoted)))?;
-        write!(f, " {} {answer} {ending}", OrDash(self.status.as_ref()))?;
+        write!(f, " {} {source} {ending}", OrDash(self.status.as_ref()))?;
         match self.first_byte_ms {
             Some(first_byte) => write!(f, " {first_byte:.3}")?,
             None => f.write_str(" -")?,
         }
         write!(f, " {:.3} {} {}", self.duration_ms, self.request_bytes, self.response_bytes)?;
-        write!(f, " {} {}", self.copies, OrDash(self.reason.map(Quoted)))
+        write!(f, " {} {}", self.copies, OrDash(self.reason.as_deref().map(Quoted)))
     }
 }
 
@@ -250,8 +275,12 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// Without scheme and authority, which `host` has; CONNECT has nothing else.
-fn target(uri: &http::Uri) -> String {
-    uri.path_and_query().map_or_else(|| uri.to_string(), ToString::to_string)
+fn target<'a>(uri: &'a http::Uri, verbatim: Option<&'a Verbatim>) -> Cow<'a, [u8]> {
+    match (verbatim, uri.path_and_query()) {
+        (Some(verbatim), _) => verbatim.path_and_query().into(),
+        (None, Some(target)) => target.as_str().as_bytes().into(),
+        (None, None) => uri.to_string().into_bytes().into(),
+    }
 }
 
 /// A field that may be absent.
@@ -271,24 +300,34 @@ struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", Escaped(self.0))
+        write!(f, "\"{}\"", Escaped(self.0.as_bytes()))
     }
 }
 
-/// Text that comes from the client: nothing in it ends the quotes or the line.
-struct Escaped<'a>(&'a str);
+/// What comes from the client: nothing in it ends the quotes or the line, and it leaves as UTF-8.
+struct Escaped<'a>(&'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '"' | '\\' => write!(f, "\\{character}")?,
-                control if control.is_control() => write!(f, "\\x{:02x}", u32::from(control))?,
-                plain => write!(f, "{plain}")?,
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '"' | '\\' => write!(f, "\\{character}")?,
+                    control if control.is_control() => {
+                        write!(f, "\\x{:02x}", u32::from(control))?;
+                    }
+                    other if !is_harmless(other) => write!(f, "{}", other.escape_default())?,
+                    plain => write!(f, "{plain}")?,
+                }
             }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }
         Ok(())
     }
+}
+
+fn lossy<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&String::from_utf8_lossy(bytes))
 }
 
 fn display<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,10 @@
 //! Labels: the stable strings by which metrics and the access log call each outcome. They are
 //! part of the interface: dashboards and alerts name them.
 
-use super::{Answer, ConnectionKind, CopyOutcome, DropReason, Ending, RetryReason, UnknownReason};
+use super::{
+    ConnectionKind, CopyOutcome, DropReason, Ending, RefusalReason, ResponseSource, RetryReason,
+    ShadowClosed, Uncopied, UnknownReason,
+};
 use crate::route::ServicePort;
 
 /// Gives a field-less enum its labels and the list of its variants, from one table.
@@ -23,7 +26,7 @@ macro_rules! labels {
 }
 
 labels! {
-    ConnectionKind: 9 {
+    ConnectionKind: 10 {
         Http1 => "http1",
         Opaque => "opaque",
         Http2 => "http2",
@@ -33,14 +36,22 @@ labels! {
         Canary => "canary",
         UnknownId => "unknown_id",
         Silent => "silent",
+        Refused => "refused",
     }
-    Answer: 7 {
+    ResponseSource: 14 {
         Primary => "primary",
         NoMatch => "no_match",
         InvalidBackend => "invalid_backend",
         NoEndpoint => "no_endpoint",
         BadRequest => "bad_request",
         Timeout => "timeout",
+        ConnectRefused => "connect_refused",
+        ConnectTimeout => "connect_timeout",
+        Unreachable => "unreachable",
+        ConnectFailed => "connect_failed",
+        BadResponse => "bad_response",
+        Unread => "unread",
+        UnrequestedUpgrade => "unasked_upgrade",
         None => "none",
     }
     Ending: 4 {
@@ -49,7 +60,7 @@ labels! {
         PrimaryFailed => "primary_failed",
         Tunnel => "tunnel",
     }
-    DropReason: 14 {
+    DropReason: 15 {
         NoEndpoint => "no_endpoint",
         Connections => "connections",
         Backoff => "backoff",
@@ -57,6 +68,7 @@ labels! {
         ConnectTimeout => "connect_timeout",
         RequestBudget => "request_budget",
         BackendBudget => "backend_budget",
+        NamespaceBudget => "namespace_budget",
         AgentBudget => "agent_budget",
         PrimaryEnded => "primary_ended",
         ClientGone => "client_gone",
@@ -65,21 +77,69 @@ labels! {
         Unfit => "unfit",
         Shutdown => "shutdown",
     }
-    UnknownReason: 3 {
+    UnknownReason: 4 {
         Timeout => "timeout",
         Closed => "closed",
         Malformed => "malformed",
+        Flood => "flood",
+    }
+    ShadowClosed: 2 {
+        LongResponse => "long_response",
+        Flood => "flood",
+    }
+    Uncopied: 4 {
+        WebSocket => "websocket",
+        Connect => "connect",
+        InvalidBackend => "invalid_backend",
+        RefusedShadow => "refused_shadow",
+    }
+    RefusalReason: 35 {
+        MalformedHead => "malformed_head",
+        HeadTooLarge => "head_too_large",
+        TooManyFields => "too_many_fields",
+        TargetTooLong => "target_too_long",
+        InvalidTarget => "invalid_target",
+        InvalidHost => "invalid_host",
+        InvalidField => "invalid_field",
+        InvalidLength => "invalid_length",
+        InvalidEncoding => "invalid_encoding",
+        ConnectContent => "connect_content",
+        NoMatch => "no_match",
+        InvalidBackend => "invalid_backend",
+        NoEndpoint => "no_endpoint",
+        Timeout => "timeout",
+        UnrequestedUpgrade => "unasked_upgrade",
+        HeadTimeout => "head_timeout",
+        IncompleteHead => "incomplete_head",
+        MalformedBody => "malformed_body",
+        MalformedResponse => "malformed_response",
+        ConnectRefused => "connect_refused",
+        ConnectTimeout => "connect_timeout",
+        Unreachable => "unreachable",
+        ConnectFailed => "connect_failed",
+        Unfit => "unfit",
+        NoConnectProtocol => "no_connect_protocol",
+        MalformedStream => "malformed_stream",
+        StreamLimit => "stream_limit",
+        MalformedHttp2 => "malformed_http2",
+        Http2Flood => "http2_flood",
+        UnknownId => "unknown_id",
+        Outside => "outside",
+        ConnectionMemory => "connection_memory",
+        PodMemory => "pod_memory",
+        AgentMemory => "agent_memory",
+        PodConnections => "pod_connections",
     }
     RetryReason: 4 {
         Connect => "connect",
         Unsent => "unsent",
-        Unanswered => "unanswered",
+        NoResponse => "unanswered",
         Refused => "refused",
     }
 }
 
 impl CopyOutcome {
-    /// How many outcomes there are, reasons told apart.
+    /// How many outcomes there are, reasons distinguished.
     pub const COUNT: usize = 1 + DropReason::ALL.len() + UnknownReason::ALL.len();
 
     /// Every outcome with every reason, in the order of [`CopyOutcome::index`].
@@ -152,8 +212,11 @@ mod tests {
     #[test]
     fn the_position_in_the_list_is_the_discriminant() {
         assert!(ConnectionKind::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
-        assert!(Answer::ALL.iter().enumerate().all(|(at, answer)| *answer as usize == at));
+        assert!(ResponseSource::ALL.iter().enumerate().all(|(at, source)| *source as usize == at));
         assert!(Ending::ALL.iter().enumerate().all(|(at, ending)| *ending as usize == at));
+        assert!(RefusalReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        assert!(Uncopied::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        assert!(ShadowClosed::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(RetryReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         let labels: HashSet<_> = ConnectionKind::ALL.iter().map(|k| k.label()).collect();
         assert_eq!(labels.len(), ConnectionKind::ALL.len());

@@ -12,42 +12,52 @@ use prometheus_client::{
 };
 
 use super::{
-    Answer, ConnectionKind, CopyOutcome, Ending, Histogram, Report, RetryReason,
+    ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, Report, ResponseSource,
+    RetryReason, ShadowClosed, Uncopied,
     labels::{CLASSES, service},
 };
+use crate::memory::UsageSnapshot;
 
-/// What an answer with [`encode`]'s text declares itself as.
+/// What a response with [`encode`]'s text declares itself as.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the agent knows of itself beside the workers' reports.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct AgentMetrics {
     /// connect() calls of captured workloads by what the hook decided.
     pub capture_connects: Vec<(&'static str, u64)>,
     /// Workloads by state.
     pub workloads: Vec<(&'static str, u64)>,
-    /// Captured workloads by where IPv6 stands.
+    /// Captured workloads by the state of IPv6.
     pub workloads_ipv6: Vec<(&'static str, u64)>,
     /// Connections that predate capture, by workload and Service.
     pub predating: Vec<(String, String, u64)>,
     /// Generation of the snapshot in force.
     pub generation: u64,
     /// How the watches of a cluster fare.
-    pub watches: Vec<WatchFacts>,
+    pub watches: Vec<WatchMetrics>,
     /// Bytes held for each shadow.
     pub shadow_held: Vec<(String, u64)>,
+    /// Addresses that Services claim and that are not captured, by reason.
+    pub frontends_refused: Vec<(&'static str, u64)>,
+    /// Endpoints of shadows that get no copies, by reason.
+    pub shadow_endpoints_refused: Vec<(&'static str, u64)>,
+    /// What captured workloads hold.
+    pub usage: Vec<UsageSnapshot>,
     /// Lines of the access log that were dropped.
     pub access_log_dropped: u64,
     /// Lines of the agent's own log that were dropped.
     pub log_dropped: u64,
+    /// Lines of it that were left out because there were too many of one kind.
+    pub log_suppressed: u64,
 }
 
 /// A watch of a cluster.
 #[derive(Clone, Debug)]
-pub struct WatchFacts {
+pub struct WatchMetrics {
     /// What is watched.
     pub kind: &'static str,
-    /// How old what is known may be; None before the first complete list.
+    /// The greatest possible age of what is known; None before the first complete list.
     pub age: Option<Duration>,
     /// Complete lists.
     pub lists: u64,
@@ -61,11 +71,11 @@ pub struct WatchFacts {
 /// Never in practice: writing to a `String` does not fail.
 pub fn encode(
     report: Report,
-    facts: Facts,
+    agent_metrics: AgentMetrics,
     heartbeats: Vec<Duration>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { report, facts, heartbeats }));
+    registry.register_collector(Box::new(Scrape { report, agent_metrics, heartbeats }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -75,7 +85,7 @@ pub fn encode(
 #[derive(Debug)]
 struct Scrape {
     report: Report,
-    facts: Facts,
+    agent_metrics: AgentMetrics,
     heartbeats: Vec<Duration>,
 }
 
@@ -85,9 +95,9 @@ impl Collector for Scrape {
         families.exchanges(&self.report)?;
         families.bytes(&self.report)?;
         families.copies(&self.report)?;
-        families.shadows(&self.report, &self.facts)?;
+        families.shadows(&self.report, &self.agent_metrics)?;
         families.connections(&self.report)?;
-        families.agent(&self.facts)?;
+        families.agent(&self.agent_metrics)?;
         families.heartbeats(&self.heartbeats)
     }
 }
@@ -102,15 +112,15 @@ impl Families<'_> {
             for ((frontend, backend), counts) in &report.exchanges {
                 let (frontend, backend) = (service(frontend), backend.as_deref().map(service));
                 let backend = backend.unwrap_or_default();
-                for (class, answer, ending) in ways() {
+                for (class, source, ending) in ways() {
                     let labels = [
                         ("frontend", &*frontend),
                         ("backend", &*backend),
                         ("code", CLASSES[class]),
-                        ("answer", answer.label()),
+                        ("answer", source.label()),
                         ("ending", ending.label()),
                     ];
-                    let count = counts.requests[class][answer as usize][ending as usize];
+                    let count = counts.requests[class][source as usize][ending as usize];
                     if count > 0 {
                         add(to, &labels, count)?;
                     }
@@ -118,7 +128,7 @@ impl Families<'_> {
             }
             Ok(())
         })?;
-        let help = "From the end of a request's head to the end of its answer.";
+        let help = "From the end of a request's head to the end of its response.";
         self.histogram("mirror_request_duration", help, |to| {
             for ((frontend, backend), counts) in &report.exchanges {
                 let (frontend, backend) = (service(frontend), backend.as_deref().map(service));
@@ -132,12 +142,16 @@ impl Families<'_> {
             }
             Ok(())
         })?;
-        let help = "Requests that were sent to the primary once more.";
+        let help = "Requests that were sent to the primary a second time.";
         self.counter("mirror_retries", None, help, |to| {
             each(to, "reason", RetryReason::ALL.map(RetryReason::label), report.retries)
         })?;
+        let help = "What mirror itself refused or ended, by reason.";
+        self.counter("mirror_refused", None, help, |to| {
+            each(to, "reason", RefusalReason::ALL.map(RefusalReason::label), report.refused)
+        })?;
         let help =
-            "Interim answers (1xx) of primaries, which clients of HTTP/1.0 could not be given.";
+            "Interim responses (1xx) of primaries, which HTTP/1.0 clients do not understand.";
         self.counter("mirror_interim_answers_dropped", None, help, |to| {
             add(to, &[], report.interim_dropped)
         })
@@ -170,12 +184,16 @@ impl Families<'_> {
     }
 
     fn copies(&mut self, report: &Report) -> fmt::Result {
-        let help = "Copies that a mirror selected.";
+        let help = "Copies that a mirror filter selected.";
         self.counter("mirror_copies_selected", None, help, |to| {
             for (shadow, counts) in &report.copies {
                 add(to, &[("shadow", &service(shadow))], counts.selected)?;
             }
             Ok(())
+        })?;
+        let help = "Requests that a mirror filter selected but that were not copied, by reason.";
+        self.counter("mirror_uncopied_requests", None, help, |to| {
+            each(to, "reason", Uncopied::ALL.map(Uncopied::label), report.uncopied)
         })?;
         self.counter("mirror_copies", None, "Copies that ended, by outcome.", |to| {
             for (shadow, counts) in &report.copies {
@@ -197,9 +215,9 @@ impl Families<'_> {
         })
     }
 
-    fn shadows(&mut self, report: &Report, facts: &Facts) -> fmt::Result {
+    fn shadows(&mut self, report: &Report, agent_metrics: &AgentMetrics) -> fmt::Result {
         let shadows = || report.copies.iter().map(|(shadow, counts)| (service(shadow), counts));
-        let help = "Copies selected and not ended: selected - delivered - dropped - unknown.";
+        let help = "Copies that have not ended: selected - delivered - dropped - unknown.";
         self.gauge("mirror_copies_in_flight", None, help, |to| {
             shadows().try_for_each(|(s, counts)| set(to, &[("shadow", &s)], counts.in_flight()))
         })?;
@@ -209,10 +227,24 @@ impl Families<'_> {
         })?;
         let help = "Bytes held in memory for a shadow that has not taken them yet.";
         self.gauge("mirror_shadow_held", Some(&Unit::Bytes), help, |to| {
-            facts.shadow_held.iter().try_for_each(|(s, held)| set(to, &[("shadow", s)], *held))
+            agent_metrics
+                .shadow_held
+                .iter()
+                .try_for_each(|(s, held)| set(to, &[("shadow", s)], *held))
         })?;
         self.gauge("mirror_shadow_connections", None, "Open connections to a shadow.", |to| {
             shadows().try_for_each(|(s, counts)| set(to, &[("shadow", &s)], counts.connections))
+        })?;
+        let help = "Connections that mirror closed for what a shadow sent, by reason.";
+        self.counter("mirror_shadow_connections_closed", None, help, |to| {
+            shadows().try_for_each(|(shadow, counts)| {
+                ShadowClosed::ALL.into_iter().try_for_each(|reason| {
+                    let labels = [("shadow", &*shadow), ("reason", reason.label())];
+                    // News only once it occurs.
+                    let count = counts.closed[reason as usize];
+                    if count > 0 { add(to, &labels, count) } else { Ok(()) }
+                })
+            })
         })
     }
 
@@ -228,49 +260,99 @@ impl Families<'_> {
         })
     }
 
-    fn agent(&mut self, facts: &Facts) -> fmt::Result {
+    fn agent(&mut self, agent_metrics: &AgentMetrics) -> fmt::Result {
         let help = "connect() calls of captured workloads, by what the hook decided.";
         self.counter("mirror_capture_connects", None, help, |to| {
-            facts.capture_connects.iter().try_for_each(|(r, n)| add(to, &[("reason", r)], *n))
+            agent_metrics
+                .capture_connects
+                .iter()
+                .try_for_each(|(r, n)| add(to, &[("reason", r)], *n))
         })?;
         self.gauge("mirror_workloads", None, "Workloads by state.", |to| {
-            facts.workloads.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
+            agent_metrics
+                .workloads
+                .iter()
+                .try_for_each(|(state, n)| set(to, &[("state", state)], *n))
         })?;
-        let help = "Captured workloads by where IPv6 stands.";
+        let help = "Captured workloads by the state of IPv6.";
         self.gauge("mirror_workloads_ipv6", None, help, |to| {
-            facts.workloads_ipv6.iter().try_for_each(|(state, n)| set(to, &[("state", state)], *n))
+            agent_metrics
+                .workloads_ipv6
+                .iter()
+                .try_for_each(|(state, n)| set(to, &[("state", state)], *n))
         })?;
         let help = "Connections of captured workloads to a frontend that were opened before it could \
                     be captured, and are direct.";
         self.gauge("mirror_predating_connections", None, help, |to| {
-            facts.predating.iter().try_for_each(|(workload, service, n)| {
+            agent_metrics.predating.iter().try_for_each(|(workload, service, n)| {
                 set(to, &[("workload", workload), ("service", service)], *n)
             })
         })?;
         let help = "Generation of the routes in force; counts up with each change.";
-        self.gauge("mirror_snapshot_generation", None, help, |to| set(to, &[], facts.generation))?;
-        self.watches(&facts.watches)?;
-        let help = "Lines of the access log that were dropped because its reader fell behind.";
-        self.counter("mirror_access_log_dropped", None, help, |to| {
-            add(to, &[], facts.access_log_dropped)
+        self.gauge("mirror_snapshot_generation", None, help, |to| {
+            set(to, &[], agent_metrics.generation)
         })?;
-        let help = "Lines of the agent's own log that nobody took from its stderr.";
-        self.counter("mirror_log_dropped", None, help, |to| add(to, &[], facts.log_dropped))?;
+        let help = "Addresses that routes would have captured and that are not, by reason.";
+        self.gauge("mirror_frontends_refused", None, help, |to| {
+            agent_metrics
+                .frontends_refused
+                .iter()
+                .try_for_each(|(r, n)| set(to, &[("reason", r)], *n))
+        })?;
+        let help = "Endpoints of shadows that get no copies, by reason.";
+        self.gauge("mirror_shadow_endpoints_refused", None, help, |to| {
+            let mut refused = agent_metrics.shadow_endpoints_refused.iter();
+            refused.try_for_each(|(r, n)| set(to, &[("reason", r)], *n))
+        })?;
+        self.usage(&agent_metrics.usage)?;
+        self.watches(&agent_metrics.watches)?;
+        self.logs(agent_metrics)?;
         self.gauge("mirror_build_info", None, "Always 1; the labels say what runs.", |to| {
             set(to, &[("version", env!("CARGO_PKG_VERSION"))], 1)
         })
     }
 
-    fn watches(&mut self, watches: &[WatchFacts]) -> fmt::Result {
+    fn logs(&mut self, agent_metrics: &AgentMetrics) -> fmt::Result {
+        let help = "Lines of the access log that were dropped because its reader fell behind.";
+        self.counter("mirror_access_log_dropped", None, help, |to| {
+            add(to, &[], agent_metrics.access_log_dropped)
+        })?;
+        let help = "Lines of the agent's own log that were dropped because its reader fell behind.";
+        self.counter("mirror_log_dropped", None, help, |to| {
+            add(to, &[], agent_metrics.log_dropped)
+        })?;
+        let help = "Lines of the agent's own log that were left out because one place in the code logged too many.";
+        self.counter("mirror_log_suppressed", None, help, |to| {
+            add(to, &[], agent_metrics.log_suppressed)
+        })
+    }
+
+    fn usage(&mut self, usage: &[UsageSnapshot]) -> fmt::Result {
+        let mut each = |name, unit, help, value: fn(&UsageSnapshot) -> u64| {
+            self.gauge(name, unit, help, |to| {
+                let mut all = usage.iter();
+                all.try_for_each(|held| set(to, &[("workload", &held.workload)], value(held)))
+            })
+        };
+        let help = "Bytes that a workload's connections make the agent hold, as they are charged.";
+        each("mirror_workload_held", Some(&Unit::Bytes), help, |held| held.bytes as u64)?;
+        let help = "Connections of a workload's clients that are open.";
+        each("mirror_workload_connections", None, help, |held| held.connections as u64)?;
+        let help = "1 while a workload holds so much that its new connections go direct, for 1 s at least.";
+        each("mirror_workload_full", None, help, |held| held.full.into())
+    }
+
+    fn watches(&mut self, watches: &[WatchMetrics]) -> fmt::Result {
         let seconds = |to: &mut MetricEncoder<'_>, labels: &[(&str, &str)], age: Duration| {
             to.encode_family(&labels)?.encode_gauge(&age.as_secs_f64())
         };
-        let help = "How old the routes in force may be: 0 while the API server tells of changes.";
+        let help = "Greatest possible age of the routes in force: 0 while all watches are current.";
         self.gauge("mirror_snapshot_age", Some(&Unit::Seconds), help, |to| {
             let oldest = watches.iter().filter_map(|watch| watch.age).max();
             oldest.map_or(Ok(()), |age| to.encode_gauge(&age.as_secs_f64()))
         })?;
-        let help = "How old what is known of a kind may be: 0 while the API server tells of it.";
+        let help =
+            "Greatest possible age of what is known of a kind: 0 while its watch is current.";
         self.gauge("mirror_watch_age", Some(&Unit::Seconds), help, |to| {
             let known = watches.iter().filter_map(|watch| Some((watch.kind, watch.age?)));
             known.into_iter().try_for_each(|(kind, age)| seconds(to, &[("kind", kind)], age))
@@ -286,7 +368,7 @@ impl Families<'_> {
     }
 
     fn heartbeats(&mut self, ages: &[Duration]) -> fmt::Result {
-        let help = "Time since a worker's loop last told that it is alive.";
+        let help = "Time since the last heartbeat of a worker's loop.";
         self.gauge("mirror_worker_heartbeat_age", Some(&Unit::Seconds), help, |to| {
             ages.iter().enumerate().try_for_each(|(worker, age)| {
                 let worker = worker.to_string();
@@ -328,11 +410,11 @@ impl Families<'_> {
     }
 }
 
-/// All combinations of class, answer and ending.
-fn ways() -> impl Iterator<Item = (usize, Answer, Ending)> {
+/// All combinations of class, response source and ending.
+fn ways() -> impl Iterator<Item = (usize, ResponseSource, Ending)> {
     (0..CLASSES.len()).flat_map(|class| {
-        Answer::ALL.into_iter().flat_map(move |answer| {
-            Ending::ALL.into_iter().map(move |ending| (class, answer, ending))
+        ResponseSource::ALL.into_iter().flat_map(move |source| {
+            Ending::ALL.into_iter().map(move |ending| (class, source, ending))
         })
     })
 }

@@ -1,21 +1,16 @@
 //! The recorder of one worker: events in, a [`Report`] out on request. After the first event of
 //! a frontend, backend or shadow, recording allocates nothing and looks up one or two hashes.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    AccessLog, ConnectionKind, Copies, CopyOutcome, Exchanges, Notes, Report, RequestEvent,
-    RetryReason, labels::class, report::Pair,
+    AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, RefusalEvent,
+    Report, RequestEvent, RetryReason, ShadowClosed, Uncopied, labels::class,
+    report::FrontendBackend,
 };
-use crate::route::ServicePort;
+use crate::{hash::FastHashMap, route::ServicePort};
 
-/// Bound on the pairs of frontend and backend, and on the shadows, that a worker tells apart.
+/// Bound on the pairs of frontend and backend, and on the shadows, that a worker distinguishes.
 /// What exceeds it is counted under `other`.
 const MAX_SERIES: usize = 4096;
 
@@ -33,7 +28,7 @@ pub struct Recorder {
 struct State {
     /// All but the two maps, which are filled in for a report.
     plain: Report,
-    exchanges: Slots<Pair, Exchanges>,
+    exchanges: Slots<FrontendBackend, Exchanges>,
     copies: Slots<Arc<ServicePort>, Copies>,
 }
 
@@ -51,7 +46,7 @@ impl Recorder {
         plain.open[kind as usize] += 1;
     }
 
-    /// A connection told to [`Recorder::connection`] is closed.
+    /// A connection that was reported to [`Recorder::connection`] is closed.
     pub fn connection_closed(&self, kind: ConnectionKind) {
         let open = &mut self.state.borrow_mut().plain.open[kind as usize];
         *open = open.saturating_sub(1);
@@ -66,8 +61,8 @@ impl Recorder {
 
     /// For the access log, of a head as the client sent it: hand it back with the event.
     #[must_use]
-    pub fn notes(&self, head: &http::request::Parts) -> Notes {
-        self.access.notes(head)
+    pub fn log_fields(&self, head: &http::request::Parts) -> LogFields {
+        self.access.log_fields(head)
     }
 
     /// A request ended. Once per request of a client, whatever was retried.
@@ -75,16 +70,37 @@ impl Recorder {
         let state = &mut *self.state.borrow_mut();
         let slot = state.exchanges.exchange(&event.frontend.service, event.backend);
         let class = class(event.status);
-        slot.requests[class][event.answer as usize][event.ending as usize] += 1;
+        slot.requests[class][event.source as usize][event.ending as usize] += 1;
         slot.durations[class].observe(event.duration);
         slot.sent += event.request_bytes;
         slot.received += event.response_bytes;
+        if let Some(refusal) = event.refusal {
+            state.plain.refused[refusal as usize] += 1;
+        }
         self.access.write(event);
+    }
+
+    /// Something was refused before there was a request. What got a response counts as a request as
+    /// well; how long it took is unknown.
+    pub fn refused(&self, event: &RefusalEvent<'_>) {
+        let state = &mut *self.state.borrow_mut();
+        state.plain.refused[event.refusal as usize] += 1;
+        if let (Some(frontend), Some(_)) = (event.frontend, event.status) {
+            let slot = state.exchanges.exchange(&frontend.service, None);
+            let requests = &mut slot.requests[class(event.status)];
+            requests[event.source() as usize][Ending::Complete as usize] += 1;
+        }
+        self.access.write_refusal(event);
     }
 
     /// A request was sent to the primary once more.
     pub fn retry(&self, reason: RetryReason) {
         self.state.borrow_mut().plain.retries[reason as usize] += 1;
+    }
+
+    /// A mirror selected a request, and no copy is made of it.
+    pub fn uncopied(&self, reason: Uncopied) {
+        self.state.borrow_mut().plain.uncopied[reason as usize] += 1;
     }
 
     /// A mirror selected a request: exactly one [`Recorder::copy`] must follow.
@@ -112,6 +128,11 @@ impl Recorder {
         self.state.borrow_mut().copies.copy(shadow).connections = open;
     }
 
+    /// mirror closed so many connections to the shadow for what it sent.
+    pub fn shadow_closed(&self, shadow: &Arc<ServicePort>, reason: ShadowClosed, count: u64) {
+        self.state.borrow_mut().copies.copy(shadow).closed[reason as usize] += count;
+    }
+
     /// All that was counted so far.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -128,17 +149,17 @@ impl Recorder {
 #[derive(Debug)]
 struct Slots<K, V> {
     slots: Vec<(K, V)>,
-    by_address: HashMap<(usize, usize), (usize, K), BuildHasherDefault<AddressHasher>>,
+    by_address: FastHashMap<(usize, usize), (usize, K)>,
     by_key: HashMap<K, usize>,
 }
 
 impl<K, V> Default for Slots<K, V> {
     fn default() -> Self {
-        Self { slots: Vec::new(), by_address: HashMap::default(), by_key: HashMap::new() }
+        Self { slots: Vec::new(), by_address: FastHashMap::default(), by_key: HashMap::new() }
     }
 }
 
-impl Slots<Pair, Exchanges> {
+impl Slots<FrontendBackend, Exchanges> {
     fn exchange(
         &mut self,
         frontend: &Arc<ServicePort>,
@@ -165,13 +186,13 @@ impl<K: Clone + Eq + std::hash::Hash, V: Default> Slots<K, V> {
     ) -> &mut V {
         let at = match self.by_address.get(&addresses) {
             Some((at, _)) => *at,
-            None => self.learn(addresses, key(), other),
+            None => self.insert(addresses, key(), other),
         };
         &mut self.slots[at].1
     }
 
     /// The first event of an allocation: finds the slot of an equal key, or makes one.
-    fn learn(&mut self, addresses: (usize, usize), key: K, other: impl FnOnce() -> K) -> usize {
+    fn insert(&mut self, addresses: (usize, usize), key: K, other: impl FnOnce() -> K) -> usize {
         let known = self.by_key.get(&key).copied();
         let at = known.unwrap_or_else(|| {
             let named = if self.slots.len() < MAX_SERIES { key.clone() } else { other() };
@@ -196,28 +217,6 @@ fn address(service: &Arc<ServicePort>) -> usize {
 /// Stands for everything beyond [`MAX_SERIES`]; no Service has port 0.
 fn other() -> Arc<ServicePort> {
     Arc::new(ServicePort { namespace: String::new(), name: "other".into(), port: 0 })
-}
-
-/// Multiplicative hashing of addresses (Knuth's golden ratio): they come from our own allocator,
-/// not from a peer, so that no defence against chosen keys is needed.
-#[derive(Debug, Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        // The table takes its bucket from the low bits, and the product mixes upward.
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.0 = (self.0.rotate_left(5) ^ word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, ConnectionKind, CopyOutcome, Ending, Histogram, RetryReason, labels::CLASSES};
+use super::{
+    ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, ResponseSource, RetryReason,
+    ShadowClosed, Uncopied, labels::CLASSES,
+};
 use crate::route::ServicePort;
 
 /// Requests of one frontend to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exchanges {
-    /// Counts by class of the status, answer and ending.
-    pub requests: [[[u64; Ending::ALL.len()]; Answer::ALL.len()]; CLASSES.len()],
+    /// Counts by class of the status, response source and ending.
+    pub requests: [[[u64; Ending::ALL.len()]; ResponseSource::ALL.len()]; CLASSES.len()],
     /// Durations by class of the status.
     pub durations: [Histogram; CLASSES.len()],
     /// Bytes of the requests' bodies.
     pub sent: u64,
-    /// Bytes of the answers' bodies.
+    /// Bytes of the responses' bodies.
     pub received: u64,
 }
 
@@ -31,28 +34,54 @@ pub struct Copies {
     pub sent: u64,
     /// Connections to it that are open now.
     pub connections: u64,
+    /// Connections to it that mirror closed for what it sent, by [`ShadowClosed`].
+    pub closed: [u64; ShadowClosed::ALL.len()],
 }
 
 /// Which frontend, which backend (None: none was chosen).
-pub type Pair = (Arc<ServicePort>, Option<Arc<ServicePort>>);
+pub type FrontendBackend = (Arc<ServicePort>, Option<Arc<ServicePort>>);
 
 /// What one worker, or all of them, counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Connections accepted, by [`ConnectionKind`].
     pub connections: [u64; ConnectionKind::ALL.len()],
     /// Of these, still open.
     pub open: [u64; ConnectionKind::ALL.len()],
     /// Requests by frontend and backend.
-    pub exchanges: BTreeMap<Pair, Exchanges>,
+    pub exchanges: BTreeMap<FrontendBackend, Exchanges>,
     /// Copies by shadow.
     pub copies: BTreeMap<Arc<ServicePort>, Copies>,
     /// Bytes passed through unread: to the server, and back.
     pub passed: [u64; 2],
     /// Retries by [`RetryReason`].
     pub retries: [u64; RetryReason::ALL.len()],
-    /// Interim answers (1xx) that a client of HTTP/1 could not be given.
+    /// Selected requests that no copy was made of, by [`Uncopied`].
+    pub uncopied: [u64; Uncopied::ALL.len()],
+    /// What mirror refused or ended on its own account, by [`RefusalReason`].
+    pub refused: [u64; RefusalReason::ALL.len()],
+    /// Interim responses (1xx) that a client of HTTP/1 could not be given.
     pub interim_dropped: u64,
+}
+
+// Arrays of more than 32 do not implement Default (Rust 1.95).
+impl Default for Report {
+    fn default() -> Self {
+        let (connections, open, exchanges, copies, passed) = Default::default();
+        let (retries, uncopied, interim_dropped) = Default::default();
+        let refused = [0; RefusalReason::ALL.len()];
+        Self {
+            connections,
+            open,
+            exchanges,
+            copies,
+            passed,
+            retries,
+            uncopied,
+            refused,
+            interim_dropped,
+        }
+    }
 }
 
 impl Exchanges {
@@ -80,6 +109,7 @@ impl Copies {
         self.durations.absorb(&other.durations);
         self.sent += other.sent;
         self.connections += other.connections;
+        add(&mut self.closed, &other.closed);
     }
 }
 
@@ -91,6 +121,8 @@ impl Report {
         add(&mut self.open, &other.open);
         add(&mut self.passed, &other.passed);
         add(&mut self.retries, &other.retries);
+        add(&mut self.refused, &other.refused);
+        add(&mut self.uncopied, &other.uncopied);
         self.interim_dropped += other.interim_dropped;
         for (pair, theirs) in &other.exchanges {
             self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
@@ -107,7 +139,7 @@ fn add(mine: &mut [u64], theirs: &[u64]) {
     }
 }
 
-/// The last report of each worker: a worker that does not answer keeps its counts, so that no
+/// The last report of each worker: a worker that does not respond keeps its counts, so that no
 /// counter ever goes back.
 #[derive(Debug)]
 pub struct Reports {

@@ -5,8 +5,8 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
-use super::{connection, context::Context};
-use crate::worker::Workload;
+use super::{connection, context::Context, time_slices};
+use crate::workload::Workload;
 
 /// Accepts for ever.
 pub(crate) async fn accept(ctx: Rc<Context>, workload: Arc<Workload>, listener: Rc<TcpListener>) {
@@ -14,20 +14,21 @@ pub(crate) async fn accept(ctx: Rc<Context>, workload: Arc<Workload>, listener: 
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let run = connection::run(Rc::clone(&ctx), Arc::clone(&workload), stream);
-                    connections.spawn_local(run);
+                Ok((stream, peer)) => {
+                    let run = connection::run(Rc::clone(&ctx), Arc::clone(&workload), stream, peer);
+                    connections.spawn_local(time_slices::inherit(run));
                 }
-                Err(error) => pause(&workload, &error).await,
+                Err(error) => pause(&ctx, &workload, &error).await,
             },
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-/// Out of descriptors or memory: trying again at once would spin.
-async fn pause(workload: &Workload, error: &io::Error) {
+/// Out of descriptors or memory: trying again at once would spin, and what comes next goes direct.
+async fn pause(ctx: &Context, workload: &Workload, error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
+        ctx.starve();
         tracing::error!(client = %workload.name, %error, "accept failed; again in 100 ms");
         sleep(Duration::from_millis(100)).await;
     }

@@ -4,26 +4,30 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, Cache};
-use rand::{RngCore, SeedableRng, rngs::SmallRng};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::spawn_blocking};
 
 use super::{
-    primary::{Primary, Protocols},
-    shadow::{Budgets, ShadowOptions, Shadows},
+    draw::Draw,
+    keepalive::Keepalives,
+    log_limiter::LogLimiter,
+    primary::{Primary, PrimaryParts},
+    shadow::{ShadowOptions, ShadowParts, Shadows},
+    time_slices::TimeSlices,
 };
 use crate::{
+    memory::AgentUsage,
     outcome::{Recorder, Report},
-    route::Snapshot,
-    sockets::SocketFactory,
+    proxy::tee::Budgets,
+    route::{EndpointChoice, Snapshot},
+    sockets::{SocketFactory, sys::give_back_memory},
 };
 
-/// Lines of the log about single requests or connections, per worker and sweep (100 ms). Writing
-/// one takes a lock and a system call, and a client that provokes them decides how many there are.
-const LINES: u32 = 2;
+/// How long it counts that an accept failed, in sweeps: connections that end meanwhile leave room.
+const STARVING: u32 = 10;
 
 /// Limits of the data path; those of the shadow leg apart.
 #[derive(Clone, Debug)]
@@ -33,8 +37,10 @@ pub struct Options {
     pub sniff_timeout: Duration,
     /// From a head's first byte to its last.
     pub head_timeout: Duration,
-    /// How long connecting to one endpoint of a primary may take.
+    /// How long connecting to a primary may take.
     pub connect_timeout: Duration,
+    /// Who chooses the endpoint of a primary.
+    pub endpoints: EndpointChoice,
     /// The shadow leg's.
     pub shadow: ShadowOptions,
 }
@@ -50,6 +56,8 @@ pub struct SharedContext {
     pub sockets: Arc<dyn SocketFactory>,
     /// What shadows may hold, in all workers together.
     pub budgets: Arc<Budgets>,
+    /// What clients and primaries may have held, in all workers together.
+    pub memory: Arc<AgentUsage>,
 }
 
 /// A worker's own part of the agent; never leaves its thread.
@@ -57,45 +65,65 @@ pub struct Context {
     pub(super) options: Options,
     pub(super) sockets: Arc<dyn SocketFactory>,
     pub(super) primary: Primary,
-    pub(super) protocols: Protocols,
-    /// Interim answers that a client of HTTP/1.0 could not be given.
+    pub(super) keepalives: Keepalives,
+    /// Interim responses that a client of HTTP/1.0 could not be given.
     pub(super) interim_dropped: Rc<Cell<u64>>,
     pub(super) shadows: Shadows,
+    /// Of this thread's time.
+    pub(crate) time_slices: TimeSlices,
+    memory: Arc<AgentUsage>,
     /// Where events go.
-    pub recorder: Recorder,
+    pub recorder: Rc<Recorder>,
     routes: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    rng: RefCell<SmallRng>,
     draining: Cell<bool>,
     /// Told when the drain begins.
     drained: Notify,
     live: Cell<usize>,
     sweeps: Cell<u64>,
-    lines: Lines,
+    /// Sweeps for which it counts that an accept failed.
+    starving: Cell<u32>,
+    log_limiter: Rc<LogLimiter>,
+    draw: Rc<Draw>,
 }
 
 impl Context {
     /// A worker's context; `recorder` is its own.
     #[must_use]
     pub fn new(shared: &SharedContext, recorder: Recorder) -> Rc<Self> {
+        let (recorder, draw, log_limiter) =
+            (Rc::new(recorder), Rc::new(Draw::new()), Rc::<LogLimiter>::default());
+        let primary = Primary::new(PrimaryParts {
+            sockets: Arc::clone(&shared.sockets),
+            connect_timeout: shared.options.connect_timeout,
+            recorder: Rc::clone(&recorder),
+            draw: Rc::clone(&draw),
+        });
+        let shadows = Shadows::new(ShadowParts {
+            options: shared.options.shadow.clone(),
+            budgets: Arc::clone(&shared.budgets),
+            sockets: Arc::clone(&shared.sockets),
+            recorder: Rc::clone(&recorder),
+            draw: Rc::clone(&draw),
+            log_limiter: Rc::clone(&log_limiter),
+        });
         Rc::new(Self {
             options: shared.options.clone(),
             sockets: Arc::clone(&shared.sockets),
-            primary: Primary::default(),
-            protocols: Protocols::default(),
+            primary,
+            keepalives: Keepalives::default(),
             interim_dropped: Rc::default(),
-            shadows: Shadows::new(
-                shared.options.shadow.clone(),
-                Arc::clone(&shared.budgets),
-                Arc::clone(&shared.sockets),
-            ),
+            shadows,
+            time_slices: TimeSlices::default(),
+            memory: Arc::clone(&shared.memory),
             recorder,
             routes: RefCell::new(Cache::new(Arc::clone(&shared.routes))),
-            rng: RefCell::new(SmallRng::from_os_rng()),
             draining: Cell::new(false),
             drained: Notify::new(),
             live: Cell::new(0),
             sweeps: Cell::new(0),
-            lines: Lines::default(),
+            starving: Cell::new(0),
+            log_limiter,
+            draw,
         })
     }
 
@@ -106,10 +134,10 @@ impl Context {
 
     /// Uniform over all of u64.
     pub(super) fn draw(&self) -> u64 {
-        self.rng.borrow_mut().next_u64()
+        self.draw.next()
     }
 
-    /// From now on each connection is closed after the answer that is under way.
+    /// From now on each connection is closed after the response that is under way.
     pub fn drain(&self) {
         self.draining.set(true);
         self.drained.notify_waiters();
@@ -117,14 +145,25 @@ impl Context {
 
     /// Waits until the drain begins.
     pub(super) async fn drained(&self) {
-        let told = self.drained.notified();
+        let notified = self.drained.notified();
         if !self.is_draining() {
-            told.await;
+            notified.await;
         }
     }
 
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// An accept has failed for want of descriptors or memory.
+    pub(super) fn starve(&self) {
+        self.starving.set(STARVING);
+    }
+
+    /// Whether one has within the last second: new connections had better go direct.
+    #[must_use]
+    pub fn is_starving(&self) -> bool {
+        self.starving.get() > 0
     }
 
     /// Connections of clients being served.
@@ -135,13 +174,13 @@ impl Context {
 
     /// Whether a line about a single request or connection may be written now. All are counted in
     /// the metrics and in the access log.
-    pub(super) fn may_tell(&self) -> bool {
-        self.lines.take()
+    pub(super) fn may_log(&self) -> bool {
+        self.log_limiter.take()
     }
 
-    pub(super) fn enter(self: &Rc<Self>) -> Live {
+    pub(super) fn enter(self: &Rc<Self>) -> ActiveConnection {
         self.live.set(self.live.get() + 1);
-        Live(Rc::clone(self))
+        ActiveConnection(Rc::clone(self))
     }
 
     /// How many sweeps there were.
@@ -152,14 +191,20 @@ impl Context {
     /// Closes what has idled too long; called by the worker's loop every 100 ms.
     pub fn sweep(&self) {
         self.sweeps.set(self.sweeps.get() + 1);
-        let left_out = self.lines.begin_anew();
+        self.starving.set(self.starving.get().saturating_sub(1));
+        let left_out = self.log_limiter.reset();
         if left_out > 0 {
-            tracing::warn!(left_out, "more requests failed than are told here; see the metrics");
+            tracing::warn!(left_out, "more requests failed than are logged; see the metrics");
         }
-        let generation = self.routes().generation;
-        self.primary.sweep();
-        self.protocols.sweep(generation);
+        let routes = self.routes();
+        let generation = routes.generation;
+        self.primary.sweep(&routes);
+        self.keepalives.sweep(&*self.sockets, self.sweeps.get());
         self.shadows.sweep(generation);
+        if self.memory.gives_back(Instant::now()) {
+            // It takes some milliseconds where much is held.
+            spawn_blocking(give_back_memory);
+        }
     }
 
     /// What was counted here, and what is open now.
@@ -186,45 +231,10 @@ impl Context {
 }
 
 /// A client's connection, counted until its end.
-pub(super) struct Live(Rc<Context>);
+pub(super) struct ActiveConnection(Rc<Context>);
 
-impl Drop for Live {
+impl Drop for ActiveConnection {
     fn drop(&mut self) {
         self.0.live.set(self.0.live.get() - 1);
-    }
-}
-
-/// Lines asked for since the last sweep.
-#[derive(Debug, Default)]
-struct Lines(Cell<u32>);
-
-impl Lines {
-    /// Asks for one; whether it may be written.
-    fn take(&self) -> bool {
-        self.0.set(self.0.get().saturating_add(1));
-        self.0.get() <= LINES
-    }
-
-    /// How many were refused since the last call.
-    fn begin_anew(&self) -> u32 {
-        self.0.replace(0).saturating_sub(LINES)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_beyond_the_limit_are_refused_and_counted() {
-        let lines = Lines::default();
-        for _ in 0..2 {
-            assert!((0..LINES).all(|_| lines.take()));
-            assert!(!lines.take());
-            assert!(!lines.take());
-            assert_eq!(lines.begin_anew(), 2);
-        }
-        assert!(lines.take());
-        assert_eq!(lines.begin_anew(), 0);
     }
 }

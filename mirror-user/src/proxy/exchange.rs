@@ -1,7 +1,11 @@
 //! One exchange: a request is checked, matched, sent to its primary, and offered to the shadows
-//! that its rule names. In: a request. Out: the primary's answer, or ours where there is none.
+//! that its rule names. In: a request. Out: the primary's response, or ours where there is none.
 
+mod bridge;
+mod local_reply;
 mod record;
+mod response_body;
+mod tunnel;
 
 use std::{
     future::{Future, poll_fn},
@@ -11,67 +15,88 @@ use std::{
     task::Poll,
 };
 
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION, request, response};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, request, response,
+};
 use hyper::body::Body;
+use tokio::task::yield_now;
 
-pub(super) use self::record::Record;
+pub(super) use self::{record::ExchangeRecord, response_body::ResponseBody};
 use super::{
-    connection::Client,
+    body::{IncomingBody, PrimaryBody, Progress},
+    client::Client,
     context::Context,
-    dress,
-    framing::{Carriage, prepare_answer, prepare_request},
-    inbound::Inbound,
+    http1::SharedEnd,
     interim::Interim,
-    local,
+    io::consume_budget,
+    normalize,
     primary::{
-        AnswerBody, Destination, Errand, Failure, Limits, Outcome, PrimaryBody, Progress, Sent,
-        Upstream,
+        Destination, Failure, Limits, PrimaryResponse, RequestContext, SendOutcome, Upstream,
     },
-    shadow::{Asked, CopyWriter, Launch},
-    tunnel,
+    shadow::{Offer, PreparedCopy, RequestInfo},
+    unread, upgrade,
+    validate::{RequestKind, prepare_request, prepare_response, without_upgrade},
 };
 use crate::{
-    outcome::Answer,
-    route::{Backend, BackendRef, Filter, Lookup, Rule},
+    outcome::{ResponseSource, Uncopied},
+    route::{Backend, BackendRef, Filter, FrontendState, InvalidBackend, Mirror, RouteTable, Rule},
 };
 
-/// The exchange has no answer: the client's connection is ended the way [`End`] says.
+/// The exchange has no response: the client's connection is ended the way
+/// [`CloseMode`](super::close::CloseMode) says.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer: {0}")]
+#[error("no response: {0}")]
 pub(super) struct Abort(#[from] pub(super) Failure);
 
 /// The client's side of an exchange.
-pub(super) struct Side {
-    /// Where what the primary says before its answer goes.
+pub(super) struct ClientHandle {
+    /// Where what the primary says before its response goes.
     pub(super) interim: Interim,
     pub(super) progress: Rc<Progress>,
 }
 
+/// Fields of a head that are a unit of work (see [`consume_budget`]); most heads have fewer.
+const FIELDS: usize = 64;
+
 /// Answers one request of a client.
 ///
 /// # Errors
-/// [`Abort`], when the primary gave no answer and none may be invented.
+/// [`Abort`], when the primary gave no response and none may be invented.
 pub(super) async fn exchange(
     ctx: Rc<Context>,
     client: Rc<Client>,
     mut head: request::Parts,
-    body: Inbound,
-    side: Side,
-) -> Result<Response<AnswerBody>, Abort> {
+    body: IncomingBody,
+    handle: ClientHandle,
+) -> Result<Response<ResponseBody>, Abort> {
+    let work = u32::try_from(head.headers.len() / FIELDS).unwrap_or(u32::MAX);
+    if work > 0 {
+        poll_fn(|cx| {
+            consume_budget(cx, work);
+            Poll::Ready(())
+        })
+        .await;
+    }
     let common =
-        if head.version == Version::HTTP_2 { dress::from_http2(&mut head) } else { Ok(()) };
-    let mut record = Record::new(Rc::clone(&ctx), client, side.progress, &head);
-    let carriage = match common.and_then(|()| prepare_request(&mut head)) {
-        Ok(carriage) => carriage,
-        Err(malformed) => return Ok(local::bad_request(record, &malformed)),
+        if head.version == Version::HTTP_2 { normalize::from_http2(&mut head) } else { Ok(()) };
+    let mut record = ExchangeRecord::new(Rc::clone(&ctx), client, handle.progress, &head);
+    let to = record.client.connected();
+    let kind = match common.and_then(|()| prepare_request(&mut head, to)) {
+        Ok(kind) => kind,
+        Err(malformed) => return Ok(local_reply::bad_request(record, &malformed)),
     };
-    let rule = match find_rule(&ctx, &record.client, &head) {
-        Found::Rule(rule) => rule,
-        Found::NoMatch => return Ok(local::no_match(record)),
-        Found::NoRoute => {
-            let to = Destination::Original(record.client.frontend.address);
-            let freight = Freight { head, body, interim: side.interim, offers: Vec::new() };
-            return carry(ctx, record, carriage, to, freight).await;
+    let found = match find_rule(&ctx, &record.client, &head) {
+        Ok(found) => found,
+        Err(table) => Box::pin(find_in_turns(&table, &head)).await,
+    };
+    let rule = match found {
+        RuleLookup::Rule(rule) => rule,
+        RuleLookup::NoMatch => return Ok(local_reply::no_match(record)),
+        RuleLookup::NoRoute => {
+            let to = Destination::original(&record.client.frontend);
+            let outgoing =
+                OutgoingRequest { head, body, interim: handle.interim, offers: Vec::new() };
+            return forward(ctx, record, kind, to, outgoing).await;
         }
     };
     record.rule = Some(Arc::clone(&rule));
@@ -79,14 +104,13 @@ pub(super) async fn exchange(
     for filter in &rule.filters {
         match filter {
             Filter::RequestHeaders(modifier) => modifier.apply(&mut head.headers),
-            Filter::Mirror(mirror) if carriage == Carriage::Message => {
-                if mirror.target.is_ok() && mirror.share.selects(ctx.draw()) {
-                    record.copies += 1;
-                    let asked = Asked { started: record.started, whole: body.is_end_stream() };
-                    offers.extend(ctx.shadows.offer(&ctx, &record.client, mirror, &head, asked));
+            Filter::Mirror(mirror) => {
+                if mirror.share.selects(ctx.draw()) {
+                    let whole = body.is_end_stream();
+                    offers.extend(offer(&ctx, &mut record, mirror, (&head, kind), whole));
                 }
             }
-            Filter::Mirror(_) | Filter::ResponseHeaders(_) => {}
+            Filter::ResponseHeaders(_) => {}
         }
     }
     let (entry, backend) = match choose(&ctx, &rule) {
@@ -96,27 +120,81 @@ pub(super) async fn exchange(
     apply_request_headers(&entry.filters, &mut head);
     record.entry = rule.backends.refs().iter().position(|other| std::ptr::eq(other, entry));
     record.backend = Some(Arc::clone(&backend));
-    if backend.endpoints.is_empty() {
+    let to = Destination::of(&backend, &record.client.frontend, ctx.options.endpoints);
+    if matches!(&to, Destination::Endpoints(backend, _) if backend.endpoints.is_empty()) {
         return Ok(unready(record, offers));
     }
-    let freight = Freight { head, body, interim: side.interim, offers };
-    let to = Destination::Backend(backend, record.client.frontend.address);
-    carry(ctx, record, carriage, to, freight).await
+    let outgoing = OutgoingRequest { head, body, interim: handle.interim, offers };
+    forward(ctx, record, kind, to, outgoing).await
 }
 
-enum Found {
+/// A copy of a request that a mirror selected; None where none is made, or it was dropped at once.
+fn offer(
+    ctx: &Rc<Context>,
+    record: &mut ExchangeRecord,
+    mirror: &Mirror,
+    (head, kind): (&request::Parts, RequestKind),
+    whole: bool,
+) -> Option<Offer> {
+    let uncopied = match (&mirror.target, kind) {
+        (Err(InvalidBackend::Refused { .. }), _) => Some(Uncopied::RefusedShadow),
+        (Err(_), _) => Some(Uncopied::InvalidBackend),
+        (Ok(_), RequestKind::Tunnel) => Some(tunnel::uncopied(head)),
+        (Ok(_), RequestKind::Message | RequestKind::Upgrade) => None,
+    };
+    if let Some(reason) = uncopied {
+        ctx.recorder.uncopied(reason);
+        return None;
+    }
+    record.copies += 1;
+    let info = RequestInfo { started: record.started, whole };
+    let plain = (kind == RequestKind::Upgrade).then(|| Box::new(without_upgrade(head)));
+    let head = plain.as_deref().unwrap_or(head);
+    let (workload, frontend) = (&record.client.workload, record.client.frontend.address);
+    ctx.shadows.offer(workload, frontend, mirror, head, info)
+}
+
+enum RuleLookup {
     Rule(Arc<Rule>),
     NoMatch,
     NoRoute,
 }
 
-fn find_rule(ctx: &Context, client: &Client, head: &request::Parts) -> Found {
+/// Steps of a search (see [`Search::run`](crate::route::Search::run)) before others have their turn:
+/// half a millisecond. One match more may be looked at, whose expressions each read 256 KiB at most.
+const TURN: usize = 512 * 1024;
+
+/// Looks for the rule in one turn; an error is the table that takes more.
+fn find_rule(
+    ctx: &Context,
+    client: &Client,
+    head: &request::Parts,
+) -> Result<RuleLookup, RouteTable> {
     let routes = ctx.routes();
-    let Some(Lookup::Live(frontend)) = routes.frontends.get(&client.frontend.id) else {
-        return Found::NoRoute;
+    let Some(FrontendState::Live(frontend)) = routes.frontends.get(&client.frontend.id) else {
+        return Ok(RuleLookup::NoRoute);
     };
-    let Some(table) = frontend.routes(&client.workload.namespace) else { return Found::NoRoute };
-    table.find(head).map_or(Found::NoMatch, |rule| Found::Rule(Arc::clone(rule)))
+    let Some(table) = frontend.routes(&client.workload.namespace) else {
+        return Ok(RuleLookup::NoRoute);
+    };
+    table.search(head).run(TURN).map(RuleLookup::of).ok_or_else(|| table.clone())
+}
+
+/// From the beginning, by the routes that were in force then.
+async fn find_in_turns(table: &RouteTable, head: &request::Parts) -> RuleLookup {
+    let mut search = table.search(head);
+    loop {
+        yield_now().await;
+        if let Some(found) = search.run(TURN) {
+            return RuleLookup::of(found);
+        }
+    }
+}
+
+impl RuleLookup {
+    fn of(rule: Option<&Arc<Rule>>) -> Self {
+        rule.map_or(Self::NoMatch, |rule| Self::Rule(Arc::clone(rule)))
+    }
 }
 
 fn choose<'r>(ctx: &Context, rule: &'r Rule) -> Result<(&'r BackendRef, Arc<Backend>), String> {
@@ -132,115 +210,161 @@ fn choose<'r>(ctx: &Context, rule: &'r Rule) -> Result<(&'r BackendRef, Arc<Back
 
 /// A request that no primary gets was selected all the same. Its body is read by nobody, so that a
 /// copy with one is cut.
-fn refuse(record: Record, offers: Vec<Offer>, why: &str) -> Response<AnswerBody> {
-    launch(offers);
-    local::invalid_backend(record, why)
+fn refuse(record: ExchangeRecord, offers: Vec<Offer>, why: &str) -> Response<ResponseBody> {
+    dispatch_copies(offers);
+    local_reply::invalid_backend(record, why)
 }
 
-fn unready(record: Record, offers: Vec<Offer>) -> Response<AnswerBody> {
-    launch(offers);
-    local::no_endpoint(record)
+fn unready(record: ExchangeRecord, offers: Vec<Offer>) -> Response<ResponseBody> {
+    dispatch_copies(offers);
+    local_reply::no_endpoint(record)
 }
 
-/// A copy, and where its body is written; no writer when the request has none.
-pub(super) type Offer = (Launch, Option<CopyWriter>);
-
-fn launch(offers: Vec<Offer>) {
-    offers.into_iter().for_each(|(launch, _writer)| launch.now());
+fn dispatch_copies(offers: Vec<Offer>) {
+    offers.into_iter().for_each(|(copy, _writer)| copy.dispatch());
 }
 
 /// What goes to the primary.
-struct Freight {
+struct OutgoingRequest {
     head: request::Parts,
-    body: Inbound,
+    body: IncomingBody,
     interim: Interim,
     offers: Vec<Offer>,
 }
 
 // What is rare is boxed: the future is as large as the largest of its parts, and is made and moved
 // once per request.
-async fn carry(
+async fn forward(
     ctx: Rc<Context>,
-    mut record: Record,
-    carriage: Carriage,
+    mut record: ExchangeRecord,
+    kind: RequestKind,
     to: Destination,
-    freight: Freight,
-) -> Result<Response<AnswerBody>, Abort> {
-    let Freight { head, body, interim, offers } = freight;
-    let (launches, writers): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
+    outgoing: OutgoingRequest,
+) -> Result<Response<ResponseBody>, Abort> {
+    let OutgoingRequest { head, body, interim, offers } = outgoing;
+    let (copies, writers): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
     let writers = writers.into_iter().flatten().collect();
     let (client, progress) = (Rc::clone(&record.client), Rc::clone(&record.progress));
     let body = PrimaryBody::new(body, writers, Rc::clone(&progress), &interim);
     let request = Request::from_parts(head, body);
     // A tunnel of HTTP/2 is a stream like any other.
-    if carriage == Carriage::Tunnel && request.version() != Version::HTTP_2 {
+    if kind == RequestKind::Tunnel && request.version() != Version::HTTP_2 {
         return Box::pin(tunnel::open(&ctx, record, &to, request)).await;
     }
+    let requested =
+        (kind == RequestKind::Upgrade).then(|| upgrade::RequestedProtocols::of(request.headers()));
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
     let limits = Limits { started: record.started, timeouts };
-    let unread = request.version() == Version::HTTP_11 && !filters_answer(&record);
-    let (to, shares) = (&to, &client.shares);
-    let errand = Errand { ctx, client: workload, shares, to, interim, unread, limits, progress };
-    let mut sending = pin!(ctx.primary.send(errand, request));
+    let unread = request.version() == Version::HTTP_11 && !filters_response(&record);
+    let (to, upstreams, socket) = (&to, &client.upstreams, &*client.socket);
+    let request_context = RequestContext {
+        client: workload,
+        socket,
+        upstreams,
+        to,
+        interim,
+        unread,
+        limits,
+        progress,
+    };
+    let mut sending = pin!(ctx.primary.send(request_context, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-    launches.into_iter().for_each(Launch::now);
+    copies.into_iter().for_each(PreparedCopy::dispatch);
     let sent = match first {
         Poll::Ready(sent) => sent,
         Poll::Pending => sending.await,
     };
     match sent {
-        Ok(Outcome::Answered(Sent { response, mut upstream })) => {
-            let unasked = !interim.answered();
-            upstream.abandoned = unasked;
-            if carriage == Carriage::Tunnel && response.status().is_success() {
+        Ok(SendOutcome::Response(PrimaryResponse { response, upstream }))
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+        {
+            Ok(tunnel::switch(record, requested.as_ref(), response, upstream))
+        }
+        Ok(SendOutcome::Response(PrimaryResponse { response, mut upstream })) => {
+            let body_not_requested = !interim.response_arrived();
+            upstream.abandoned = body_not_requested;
+            if kind == RequestKind::Tunnel && response.status().is_success() {
                 record.tunnel();
             }
-            let mut response = answer(record, response, upstream);
-            if unasked {
+            let mut response = primary_response(record, response, upstream);
+            if body_not_requested {
                 // The body may still come or not, so that what comes next cannot be told (RFC 9110,
                 // section 10.1.1).
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
         }
-        Err(failure @ Failure::TimedOut(endpoint)) => {
-            tracing::debug!(%failure, "answered with 504");
-            record.endpoint = Some(endpoint);
-            Ok(local::timed_out(record))
-        }
-        Ok(Outcome::Bridge(bridge)) => Box::pin(tunnel::bridge(ctx, record, *bridge)).await,
-        Err(failure) => Err(record.fail(failure)),
+        Ok(SendOutcome::Bridge(bridge)) => Box::pin(bridge::bridge(ctx, record, *bridge)).await,
+        Err(failure) => failed(ctx, record, failure),
     }
 }
 
-/// The primary's answer, as the client gets it.
-pub(super) fn answer(
-    mut record: Record,
-    response: Response<Inbound>,
+/// Returns a local response if the primary cannot have begun one of its own.
+///
+/// # Errors
+/// [`Abort`]: the client's connection is to end as the primary's did.
+pub(super) fn failed(
+    ctx: &Context,
+    mut record: ExchangeRecord,
+    failure: Failure,
+) -> Result<Response<ResponseBody>, Abort> {
+    match failure {
+        Failure::Unreadable(endpoint, error, lease) => {
+            record.endpoint = Some(endpoint);
+            let needs_head = record.by_http2 || filters_response(&record);
+            if needs_head || !unread::pass_on(ctx, &record.client, endpoint, &lease) {
+                return Ok(local_reply::bad_response(record, &error));
+            }
+            record.unread(&error);
+            Err(Abort(Failure::Unreadable(endpoint, error, lease)))
+        }
+        Failure::NoEndpoint => Ok(local_reply::no_endpoint(record)),
+        Failure::Connect(address, error) => Ok(local_reply::not_connected(record, address, &error)),
+        Failure::TimedOut(endpoint) => {
+            record.endpoint = Some(endpoint);
+            Ok(local_reply::timed_out(record))
+        }
+        // Nobody has seen it, so that its client may be told.
+        Failure::InvalidHead(_, why) => Ok(local_reply::bad_request(record, &why)),
+        failure => Err(record.fail(failure)),
+    }
+}
+
+/// The primary's response, as the client gets it.
+pub(super) fn primary_response(
+    mut record: ExchangeRecord,
+    response: Response<IncomingBody>,
     upstream: Upstream,
-) -> Response<AnswerBody> {
+) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
-    prepare_answer(&mut head);
+    prepare_response(&mut head);
     for filters in filters(&record) {
         apply_response_headers(filters, &mut head);
     }
-    record.answered(Answer::Primary, head.status);
+    record.responded(ResponseSource::Primary, head.status);
     record.endpoint = Some(upstream.endpoint);
     let client = Rc::clone(&record.client);
-    Response::from_parts(head, AnswerBody::primary(body, upstream, record, Rc::clone(&client.ends)))
+    if upstream.closes() && client.upstreams.is_only_one() {
+        // The client's connection has nowhere else to go: it ends as it would without us.
+        head.extensions.insert(SharedEnd);
+    }
+    Response::from_parts(
+        head,
+        ResponseBody::primary(body, upstream, record, Rc::clone(&client.ends)),
+    )
 }
 
-/// Those that apply to the answer, in this order.
-fn filters(record: &Record) -> impl Iterator<Item = &[Filter]> {
+/// Those that apply to the response, in this order.
+fn filters(record: &ExchangeRecord) -> impl Iterator<Item = &[Filter]> {
     let rule = record.rule.as_deref();
     let entry = rule.and_then(|rule| rule.backends.refs().get(record.entry?));
     let entry = entry.map(|entry| &entry.filters[..]);
     entry.into_iter().chain(rule.map(|rule| &rule.filters[..]))
 }
 
-fn filters_answer(record: &Record) -> bool {
+fn filters_response(record: &ExchangeRecord) -> bool {
     let mut all = filters(record).flatten();
     all.any(|filter| matches!(filter, Filter::ResponseHeaders(_)))
 }

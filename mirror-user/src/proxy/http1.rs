@@ -1,36 +1,43 @@
 //! HTTP/1 on the wire (RFC 9112), for all three legs: heads and bodies in, heads and bodies out,
-//! and the two ends of a connection. In: a socket. Out: requests and answers in the types of the
+//! and the two ends of a connection. In: a socket. Out: requests and responses in the types of the
 //! `http` crate, bodies as frames that are read only when they are asked for.
 //!
 //! A body reads from its connection's socket where it stands, so that one task drives the client's
 //! side and the primary's, and nothing is handed over.
 
+mod body_writer;
+mod buffered_io;
 mod chunked;
 mod client;
 mod decode;
 mod encode;
+mod encode_head;
 mod fields;
+mod first_line;
+mod framing;
+mod head_size;
 mod line;
-mod out;
+#[cfg(test)]
+mod linear;
 mod parse;
-mod passing;
 mod pipeline;
-mod print;
-mod sending;
+mod raw_head;
+mod repair;
 mod server;
-mod told;
-mod wire;
+mod write_buffer;
 
 use std::io;
 
-pub(super) use self::server::{Asked, NextHead};
+pub(super) use self::server::{NextHead, ResponseToken};
 pub(super) use self::{
-    client::{AnswerContent, Connection, Unanswered},
+    client::{ClientConnection, Idle, ResponseContent, SendError},
+    encode_head::{ConnectionNext, EncodedHead, Persistence, SharedEnd},
+    first_line::FirstLine,
     parse::HeadError,
-    pipeline::{Left, Span},
-    print::{After, Printed},
-    server::{RequestContent, Served},
+    pipeline::{Span, Written},
+    server::{RequestContent, ServerConnection},
 };
+use crate::memory::MemoryExceeded;
 
 /// Largest head, in bytes; a larger one of a request is answered with 431.
 const HEAD_LIMIT: usize = 256 * 1024;
@@ -53,9 +60,16 @@ pub(super) enum Error {
     /// A head that is none.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// What an upstream says is no response, or its framing cannot be told. The bytes are still
+    /// unread, so that [`ClientConnection::take`] gives them.
+    #[error("unreadable response: {0}")]
+    Unreadable(HeadError),
     /// A chunked body that is none.
     #[error("malformed chunked content: {0} (RFC 9112, section 7.1)")]
     Chunk(&'static str),
+    /// It takes more memory than there is for it.
+    #[error(transparent)]
+    Memory(#[from] MemoryExceeded),
     /// A body is longer or shorter than its Content-Length.
     #[error("the content is not as long as its Content-Length says")]
     Length,
@@ -67,6 +81,6 @@ pub(super) enum Error {
 impl Error {
     /// Whether the peer sent what is no HTTP/1.
     pub(super) fn is_malformed(&self) -> bool {
-        matches!(self, Self::Head(_) | Self::Chunk(_))
+        matches!(self, Self::Head(_) | Self::Unreadable(_) | Self::Chunk(_))
     }
 }

@@ -1,91 +1,77 @@
-//! The primary leg: one request to one endpoint, and the answer's head back.
+//! The primary leg: one request to one endpoint, and the response's head back.
 //!
-//! In: a request whose body may feed copies as a side effect. Out: [`Sent`], or a [`Failure`]
+//! In: a request whose body may feed copies as a side effect. Out: [`PrimaryResponse`], or a [`Failure`]
 //! that speaks of the primary alone. Retries only what cannot have been executed, or may be twice.
 
-mod answer;
 mod balance;
-mod body;
+mod chosen;
 mod connect;
+mod destination;
 mod http1;
 mod http2;
-mod pool;
-mod protocol;
-mod roll;
+mod registry;
+mod upstreams;
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use h2::Reason;
 use http::{Method, Request, Response, Version};
 use tokio::time::timeout_at;
 
-pub(super) use self::{
-    answer::AnswerBody,
-    balance::Load,
-    body::{PrimaryBody, Progress},
-    connect::transport,
-    http1::Single,
-    http2::Shares,
-    protocol::{Protocols, Speaks},
+use self::{
+    balance::Balancer, chosen::ChosenEndpoints, http2::StreamLease, registry::ConnectionRegistry,
 };
-use self::{balance::Balancer, http2::Share, pool::Pool, roll::Roll};
+pub(super) use self::{
+    destination::Destination,
+    http1::ConnectionLease,
+    http2::ClientPools,
+    upstreams::{IdleEvent, Upstreams},
+};
 use super::{
-    context::Context,
-    framing::Malformed,
-    inbound::{Broken, Inbound},
+    body::{BodyError, IncomingBody, PrimaryBody, Progress},
+    client_socket::ClientSocket,
+    draw::Draw,
+    http1::Error as Http1Error,
     interim::Interim,
+    protocol::HttpVersion,
+    validate::Malformed,
 };
 use crate::{
-    outcome::RetryReason,
-    route::{AppProtocol, Backend, Timeouts},
-    worker::Workload,
+    outcome::{Recorder, RetryReason},
+    route::{Snapshot, Timeouts},
+    sockets::SocketFactory,
+    workload::Workload,
 };
 
-/// How many endpoints are tried before the request fails.
+/// How often a request is tried before it fails.
 pub(super) const ATTEMPTS: usize = 3;
 
-/// Where a request goes.
-#[derive(Clone, Debug)]
-pub(super) enum Destination {
-    /// A backend of the rule that matched, for a client that asked for this frontend's address.
-    Backend(Arc<Backend>, SocketAddr),
-    /// No route holds any more: the address that the client asked for.
-    Original(SocketAddr),
-}
-
-impl Destination {
-    fn endpoints(&self) -> &[SocketAddr] {
-        match self {
-            Self::Backend(backend, frontend) => backend.endpoints_for(frontend),
-            Self::Original(address) => std::slice::from_ref(address),
-        }
-    }
-
-    /// What is known of its endpoints' protocol.
-    pub(super) fn protocol(&self) -> AppProtocol {
-        match self {
-            Self::Backend(backend, _) => backend.protocol,
-            Self::Original(_) => AppProtocol::Unspecified,
-        }
-    }
-}
-
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("no endpoint is ready")]
     NoEndpoint,
     #[error("cannot connect to {0}: {1}")]
     Connect(SocketAddr, io::Error),
-    #[error("{0} ended the exchange before an answer: {1}")]
-    Lost(SocketAddr, Broken),
+    #[error("{0} ended the exchange before a response: {1}")]
+    Lost(SocketAddr, BodyError),
+    /// What it sent is no HTTP response; the connection has it unread.
+    #[error("{0} sent what is not a response: {1}")]
+    Unreadable(SocketAddr, Http1Error, Box<ConnectionLease>),
     #[error("{0} is going away and has not looked at the request")]
     Refused(SocketAddr),
     #[error("the request cannot be sent by HTTP/2 to {0}: {1}")]
-    Unfit(SocketAddr, Malformed),
+    InvalidHead(SocketAddr, Malformed),
     #[error("{0} takes no CONNECT with a protocol (RFC 8441)")]
     NoProtocols(SocketAddr),
-    #[error("{0} did not answer within the route's timeout")]
+    #[error("{0} did not respond within the route's timeout")]
     TimedOut(SocketAddr),
 }
 
@@ -97,23 +83,24 @@ impl Failure {
             // Nobody has seen the request: it may be sent again (RFC 9113, section 8.7).
             Self::NoEndpoint | Self::Connect(..) | Self::Refused(_) => Some(Reason::REFUSED_STREAM),
             Self::Lost(_, broken) => broken.reset_code(),
-            Self::Unfit(..) => Some(Reason::PROTOCOL_ERROR),
+            Self::Unreadable(..) => None,
+            Self::InvalidHead(..) => Some(Reason::PROTOCOL_ERROR),
             Self::NoProtocols(_) => Some(Reason::CONNECT_ERROR),
             Self::TimedOut(_) => Some(Reason::CANCEL),
         }
     }
 }
 
-/// An answer's head and body, and the exchange that they come from.
-pub(super) struct Sent {
-    pub(super) response: Response<Inbound>,
+/// A response's head and body, and the exchange that they come from.
+pub(super) struct PrimaryResponse {
+    pub(super) response: Response<IncomingBody>,
     pub(super) upstream: Upstream,
 }
 
 /// What became of a request.
 #[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
-pub(super) enum Outcome {
-    Answered(Sent),
+pub(super) enum SendOutcome {
+    Response(PrimaryResponse),
     /// CONNECT from a client of HTTP/2, to an endpoint that speaks HTTP/1.
     Bridge(Box<Bridge>),
 }
@@ -121,61 +108,77 @@ pub(super) enum Outcome {
 /// A tunnel to be made between a stream and a connection of HTTP/1.
 pub(super) struct Bridge {
     pub(super) endpoint: SocketAddr,
-    pub(super) load: Load,
     pub(super) request: Request<PrimaryBody>,
 }
 
 /// An exchange with an endpoint.
 pub(super) struct Upstream {
     pub(super) endpoint: SocketAddr,
-    pub(super) line: Line,
-    /// The request will never be whole: the exchange ends with its answer.
+    pub(super) transport: Transport,
+    /// The request will never be whole: the exchange ends with its response.
     pub(super) abandoned: bool,
-    /// When the answer must be whole.
+    /// When the response must be whole.
     pub(super) deadline: Option<Instant>,
-    /// Counts the exchange towards its endpoint while it lasts.
-    _load: Load,
 }
 
 /// What carries an exchange.
-pub(super) enum Line {
+pub(super) enum Transport {
     /// A connection of its own (HTTP/1).
-    Single(Single),
+    Http1(ConnectionLease),
     /// A stream of a connection that others use as well (HTTP/2).
-    Share(Share),
+    Http2(StreamLease),
 }
 
 impl Upstream {
-    pub(super) fn new(endpoint: SocketAddr, line: Line, load: Load) -> Self {
-        Self { endpoint, line, abandoned: false, deadline: None, _load: load }
+    pub(super) fn new(endpoint: SocketAddr, transport: Transport) -> Self {
+        Self { endpoint, transport, abandoned: false, deadline: None }
+    }
+
+    /// The exchange came to its end: its connection may carry another of the same client.
+    pub(super) fn keep(self, upstreams: &Upstreams) {
+        if self.abandoned {
+            return;
+        }
+        match self.transport {
+            Transport::Http1(lease) => upstreams.put(self.endpoint, lease),
+            Transport::Http2(lease) => lease.finish(),
+        }
+    }
+
+    /// Whether the connection ends with this exchange, as its peer said.
+    pub(super) fn closes(&self) -> bool {
+        match &self.transport {
+            Transport::Http1(lease) => !lease.connection.persists(),
+            Transport::Http2(_) => false,
+        }
     }
 
     /// Whether the connection was reset (RST, not FIN).
     pub(super) fn was_reset(&self) -> bool {
-        match &self.line {
-            Line::Single(single) => single.connection.was_reset(),
-            Line::Share(share) => share.wire().was_reset(),
+        match &self.transport {
+            Transport::Http1(lease) => lease.connection.was_reset(),
+            Transport::Http2(lease) => lease.socket_state().was_reset(),
         }
     }
 }
 
 /// What came of an attempt.
-enum Tried {
-    Answered(Response<Inbound>, Line),
+enum AttemptOutcome {
+    Response(Response<IncomingBody>, Transport),
     /// The endpoint answered the preface of HTTP/2 with HTTP/1, and has seen nothing of the
     /// request; or the request needs a bridge to HTTP/1.
     SpeaksHttp1(Box<Request<PrimaryBody>>),
-    Missed(Miss),
+    Failed(AttemptError),
 }
 
 /// An attempt that came to nothing.
-struct Miss {
+struct AttemptError {
     failure: Failure,
     /// The request, where it may be sent again.
     again: Option<(Box<Request<PrimaryBody>>, RetryReason)>,
 }
 
-impl Miss {
+impl AttemptError {
     fn last(failure: Failure) -> Self {
         Self { failure, again: None }
     }
@@ -185,23 +188,34 @@ impl Miss {
     }
 }
 
+/// What the primary leg of a worker is made with.
+pub(super) struct PrimaryParts {
+    pub(super) sockets: Arc<dyn SocketFactory>,
+    /// How long connecting may take.
+    pub(super) connect_timeout: Duration,
+    pub(super) recorder: Rc<Recorder>,
+    pub(super) draw: Rc<Draw>,
+}
+
 /// The primary leg's state in one worker.
-#[derive(Default)]
 pub(super) struct Primary {
-    pool: Pool,
-    roll: Roll,
+    parts: PrimaryParts,
+    registry: ConnectionRegistry,
     balancer: Balancer,
+    chosen: ChosenEndpoints,
+    /// How often it was swept.
+    sweeps: Cell<u64>,
 }
 
 /// What there is to know of a request besides itself.
 #[derive(Clone, Copy)]
-pub(super) struct Errand<'a> {
-    pub(super) ctx: &'a Context,
+pub(super) struct RequestContext<'a> {
     pub(super) client: &'a Workload,
-    pub(super) shares: &'a Shares,
+    pub(super) socket: &'a ClientSocket,
+    pub(super) upstreams: &'a Upstreams,
     pub(super) to: &'a Destination,
     pub(super) interim: &'a Interim,
-    /// The answer goes to a client of HTTP/1.1, and nobody here wants its fields.
+    /// The response goes to a client of HTTP/1.1, and nobody here wants its fields.
     pub(super) unread: bool,
     pub(super) limits: Limits,
     pub(super) progress: &'a Rc<Progress>,
@@ -226,59 +240,64 @@ impl Limits {
 
 /// One attempt at it.
 struct Attempt<'a> {
-    errand: Errand<'a>,
+    primary: &'a Primary,
+    request_context: RequestContext<'a>,
     endpoint: SocketAddr,
-    /// A pooled connection has just failed: take a new one.
+    /// A connection that had carried a request before has just failed: take a new one.
     fresh: bool,
 }
 
 impl Primary {
-    /// Sends the request and waits for the answer's head.
+    pub(super) fn new(parts: PrimaryParts) -> Self {
+        let (registry, balancer, chosen, sweeps) = Default::default();
+        Self { parts, registry, balancer, chosen, sweeps }
+    }
+
+    /// Sends the request and waits for the response's head.
     ///
     /// # Errors
     /// [`Failure`]; the request may then have reached the primary only if it says `Lost`.
     pub(super) async fn send(
         &self,
-        errand: Errand<'_>,
+        request_context: RequestContext<'_>,
         mut request: Request<PrimaryBody>,
-    ) -> Result<Outcome, Failure> {
-        let Errand { ctx, to, .. } = errand;
+    ) -> Result<SendOutcome, Failure> {
         let version = request.version();
         let mut failed: Vec<SocketAddr> = Vec::new();
         let mut failure = Failure::NoEndpoint;
         let mut fresh = false;
         let mut again = None;
         for _ in 0..ATTEMPTS {
-            let Some((endpoint, load)) = self.pick(to, ctx.draw(), &failed) else { break };
+            let Some(endpoint) = self.endpoint(&request_context, &failed) else { break };
             if let Some(reason) = again.take() {
-                ctx.recorder.retry(reason);
+                self.parts.recorder.retry(reason);
             }
-            let attempt = Attempt { errand, endpoint, fresh };
-            let deadline = errand.limits.deadline();
+            let attempt = Attempt { primary: self, request_context, endpoint, fresh };
+            let deadline = request_context.limits.deadline();
             let trying = self.attempt(&attempt, version, request);
-            let tried = match deadline {
+            let outcome = match deadline {
                 None => trying.await,
-                Some(at) => timeout_at(at.into(), trying)
-                    .await
-                    .unwrap_or_else(|_| Tried::Missed(Miss::last(Failure::TimedOut(endpoint)))),
+                Some(at) => timeout_at(at.into(), trying).await.unwrap_or_else(|_| {
+                    AttemptOutcome::Failed(AttemptError::last(Failure::TimedOut(endpoint)))
+                }),
             };
-            let miss = match tried {
-                Tried::Answered(response, line) => {
-                    let upstream = Upstream { deadline, ..Upstream::new(endpoint, line, load) };
-                    return Ok(Outcome::Answered(Sent { response, upstream }));
+            let error = match outcome {
+                AttemptOutcome::Response(response, transport) => {
+                    let upstream = Upstream { deadline, ..Upstream::new(endpoint, transport) };
+                    return Ok(SendOutcome::Response(PrimaryResponse { response, upstream }));
                 }
-                Tried::SpeaksHttp1(request) => {
-                    let bridge = Bridge { endpoint, load, request: *request };
-                    return Ok(Outcome::Bridge(Box::new(bridge)));
+                AttemptOutcome::SpeaksHttp1(request) => {
+                    let bridge = Bridge { endpoint, request: *request };
+                    return Ok(SendOutcome::Bridge(Box::new(bridge)));
                 }
-                Tried::Missed(miss) => miss,
+                AttemptOutcome::Failed(error) => error,
             };
-            failure = miss.failure;
-            let Some((back, reason)) = miss.again else { break };
+            failure = error.failure;
+            let Some((back, reason)) = error.again else { break };
             request = *back;
             match reason {
                 RetryReason::Connect => failed.push(endpoint),
-                RetryReason::Unsent | RetryReason::Unanswered => fresh = true,
+                RetryReason::Unsent | RetryReason::NoResponse => fresh = true,
                 RetryReason::Refused => {}
             }
             again = Some(reason);
@@ -291,60 +310,47 @@ impl Primary {
         attempt: &Attempt<'_>,
         version: Version,
         request: Request<PrimaryBody>,
-    ) -> Tried {
-        let protocols = &attempt.errand.ctx.protocols;
-        let stated = attempt.errand.to.protocol();
-        let request = match protocols.of(stated, version, attempt.endpoint) {
-            Speaks::Http1 => request,
-            Speaks::Http2 => match attempt.errand.shares.attempt(attempt, request).await {
-                Tried::SpeaksHttp1(request) => {
-                    protocols.is_http1(attempt.endpoint);
+    ) -> AttemptOutcome {
+        let RequestContext { upstreams, to, .. } = attempt.request_context;
+        let request = match upstreams.http_version(to, version, attempt.endpoint) {
+            HttpVersion::Http1 => request,
+            HttpVersion::Http2 => match upstreams.pools.attempt(attempt, request).await {
+                AttemptOutcome::SpeaksHttp1(request) => {
+                    upstreams.is_http1(attempt.endpoint);
                     *request
                 }
-                tried => return tried,
+                outcome => return outcome,
             },
         };
         if version == Version::HTTP_2 && *request.method() == Method::CONNECT {
-            return Tried::SpeaksHttp1(Box::new(request));
+            return AttemptOutcome::SpeaksHttp1(Box::new(request));
         }
-        match http1::attempt(&self.pool, attempt, request).await {
-            Ok((response, single)) => Tried::Answered(response, Line::Single(single)),
-            Err(miss) => Tried::Missed(miss),
+        match http1::attempt(attempt, request).await {
+            Ok((response, lease)) => AttemptOutcome::Response(response, Transport::Http1(lease)),
+            Err(error) => AttemptOutcome::Failed(error),
         }
     }
 
-    /// One endpoint, and not one of `failed`.
-    pub(super) fn pick(
+    /// Where the request is sent, and not one of `failed`.
+    fn endpoint(
         &self,
-        to: &Destination,
-        draw: u64,
+        request_context: &RequestContext<'_>,
         failed: &[SocketAddr],
-    ) -> Option<(SocketAddr, Load)> {
-        self.balancer.pick(to.endpoints(), draw, failed)
+    ) -> Option<SocketAddr> {
+        let RequestContext { client, upstreams, to, .. } = request_context;
+        upstreams.endpoint(to, self, client, failed)
     }
 
-    /// The exchange came to its end: its connection may carry another.
-    pub(super) fn keep(&self, upstream: Upstream) {
-        if upstream.abandoned {
-            return;
-        }
-        match upstream.line {
-            Line::Single(single) => self.pool.put(upstream.endpoint, single),
-            Line::Share(share) => share.finish(),
-        }
-    }
-
-    /// Closes what has idled too long.
-    pub(super) fn sweep(&self) {
-        self.pool.sweep();
-        self.roll.sweep();
+    /// Closes what has idled too long, and what leads to endpoints that these routes have lost.
+    pub(super) fn sweep(&self, routes: &Snapshot) {
+        self.sweeps.set(self.sweeps.get() + 1);
+        self.registry.sweep();
         self.balancer.sweep();
+        self.chosen.sweep(routes);
     }
 
-    /// Closes the idle connections inside a workload's network namespace, and those that streams
-    /// share.
+    /// Closes the HTTP/2 connections inside a workload's network namespace.
     pub(super) fn leave(&self, workload: u64) {
-        self.pool.leave(workload);
-        self.roll.leave(workload);
+        self.registry.leave(workload);
     }
 }

@@ -5,22 +5,21 @@
 //! Out: nothing but outcomes: each selected copy ends delivered, dropped for a reason, or unknown.
 //! No function here that the primary leg calls waits, fails or answers.
 
+mod accounting;
 mod backoff;
-mod budget;
-mod carrier;
+mod connection_task;
 mod copy;
-mod fleet;
+mod copy_tasks;
 mod head;
 mod host;
-mod lane;
 mod outcome;
 mod pipeline;
-mod post;
+mod pool;
+mod pooled;
 mod queue;
 mod streams;
-#[cfg(feature = "bench")]
-mod tee;
-mod ticket;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,29 +31,33 @@ use std::{
 };
 
 use http::{header, request};
+use tokio::task::{spawn_blocking, spawn_local};
 
-pub use self::budget::{Budget, Budgets};
-pub(super) use self::copy::CopyWriter;
 pub(crate) use self::host::shadow as shadow_host;
-#[cfg(feature = "bench")]
-pub use self::tee::Tee;
 use self::{
-    budget::{Charge, Purse},
-    copy::{Copy, CopyBody},
-    head::Head,
-    lane::Lane,
-    ticket::Ticket,
+    accounting::OutcomeGuard,
+    copy::Copy,
+    head::CopyHead,
+    pool::{EndpointPool, PoolParts},
 };
-use super::{connection::Client, context::Context, exchange::Offer, maps::QuickMap};
+use super::{
+    draw::Draw,
+    log_limiter::LogLimiter,
+    protocol::Protocols,
+    read_limit::{EndpointReads, WorkerReads},
+    tee::{BackendBudget, BudgetCharge, Budgets, CopyBody, CopyBudget, CopyWriter},
+};
 use crate::{
-    outcome::{CopyOutcome, DropReason},
+    hash::FastHashMap,
+    outcome::{CopyOutcome, DropReason, Recorder},
     route::{Backend, Mirror, ServicePort},
-    sockets::{Place, SocketFactory},
+    sockets::{NetnsTarget, SocketFactory, sys::give_back_memory},
+    workload::Workload,
 };
 
 /// Where a shadow's sockets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ShadowPlace {
+pub enum ShadowNetns {
     /// The agent's network namespace: one pool for the node, and the client's egress policy
     /// needs no hole for the shadow.
     #[default]
@@ -69,26 +72,43 @@ pub struct ShadowOptions {
     /// Appended to the host of Host; empty: the host stays.
     pub host_suffix: String,
     /// Where its sockets are made.
-    pub place: ShadowPlace,
-    /// Connections per endpoint and worker, at most. As many copies may wait for one for a second, 16
-    /// times as many without content; further ones are dropped.
+    pub netns: ShadowNetns,
+    /// Connections per endpoint and worker, at most. 16 copies with content for each may wait for one
+    /// for a second, and as many without; further ones are dropped.
     pub connections: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// From a copy's start to the end of its answer; past it the connection is closed.
+    /// From a copy's start to the end of its response, without the time in which the client sends on and
+    /// the shadow keeps up; past it the connection is closed.
     pub response_timeout: Duration,
+    /// What is read of one response, in bytes; past it the connection is closed (of HTTP/2 the stream is
+    /// reset), which changes no outcome.
+    pub response_limit: usize,
 }
 
 /// A backend's name, and its share of the budgets.
-type Share = (Arc<ServicePort>, Arc<Budget>);
+type BackendEntry = (Arc<ServicePort>, Arc<BackendBudget>);
 
 /// What there is to know of a request that is copied, besides its head.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct RequestInfo {
     /// When its head was there.
     pub(super) started: Instant,
     /// It has no body.
     pub(super) whole: bool,
+}
+
+/// A copy that is made, and what feeds its body.
+pub(super) type Offer = (PreparedCopy, Option<CopyWriter>);
+
+/// What the shadow leg of a worker is made with.
+pub(super) struct ShadowParts {
+    pub(super) options: ShadowOptions,
+    pub(super) budgets: Arc<Budgets>,
+    pub(super) sockets: Arc<dyn SocketFactory>,
+    pub(super) recorder: Rc<Recorder>,
+    pub(super) draw: Rc<Draw>,
+    pub(super) log_limiter: Rc<LogLimiter>,
 }
 
 /// The shadow leg's state in one worker.
@@ -96,89 +116,114 @@ pub(super) struct Shadows {
     options: Rc<ShadowOptions>,
     budgets: Arc<Budgets>,
     sockets: Arc<dyn SocketFactory>,
+    recorder: Rc<Recorder>,
+    draw: Rc<Draw>,
+    log_limiter: Rc<LogLimiter>,
+    protocols: Rc<Protocols>,
+    /// What is read of shadows.
+    reads: Rc<WorkerReads>,
     /// Each backend's share of the budgets, looked up once for each allocation of its name, which is
     /// kept with it.
-    backends: RefCell<QuickMap<usize, Share>>,
+    backends: RefCell<FastHashMap<usize, BackendEntry>>,
     /// Of the routes that `backends` was looked up for.
     generation: Cell<u64>,
     /// By the workload whose namespace the sockets are in (0: the agent's own), and endpoint.
-    lanes: RefCell<QuickMap<(u64, SocketAddr), Rc<Lane>>>,
+    pools: RefCell<FastHashMap<(u64, SocketAddr), Rc<EndpointPool>>>,
 }
 
 impl Shadows {
-    pub(super) fn new(
-        options: ShadowOptions,
-        budgets: Arc<Budgets>,
-        sockets: Arc<dyn SocketFactory>,
-    ) -> Self {
-        let (backends, generation, lanes) = Default::default();
-        Self { options: Rc::new(options), budgets, sockets, backends, generation, lanes }
+    pub(super) fn new(parts: ShadowParts) -> Self {
+        let ShadowParts { options, budgets, sockets, recorder, draw, log_limiter } = parts;
+        Self {
+            reads: WorkerReads::new(options.response_limit),
+            options: Rc::new(options),
+            budgets,
+            sockets,
+            recorder,
+            draw,
+            log_limiter,
+            protocols: Rc::default(),
+            backends: RefCell::default(),
+            generation: Cell::default(),
+            pools: RefCell::default(),
+        }
     }
 
     /// Makes a copy of a selected request as it stands. None when the copy was dropped at once; its
     /// outcome is told either way.
     pub(super) fn offer(
         &self,
-        ctx: &Rc<Context>,
-        client: &Client,
+        workload: &Workload,
+        frontend: SocketAddr,
         mirror: &Mirror,
         head: &request::Parts,
-        asked: Asked,
+        info: RequestInfo,
     ) -> Option<Offer> {
         let Ok(backend) = &mirror.target else { return None };
-        let ticket = Ticket::new(ctx, &backend.service, asked.started);
-        let Prepared { lane, purse, head, charge } =
-            match self.prepare(ctx, client, backend, head, asked.whole) {
+        let guard = OutcomeGuard::new(&self.recorder, &backend.service, info.started);
+        let CopyParts { pool, copy_budget, head, charge } =
+            match self.prepare(workload, frontend, backend, head, info.whole) {
                 Ok(prepared) => prepared,
                 Err(reason) => {
-                    ticket.settle(CopyOutcome::Dropped(reason), 0);
+                    guard.settle(CopyOutcome::Dropped(reason), 0);
                     return None;
                 }
             };
         let (body, writer) =
-            if asked.whole { (CopyBody::empty(), None) } else { CopyBody::stream(purse) };
-        let copy = Copy { head, body, ticket, charge, moves: 0 };
-        Some((Launch { lane, copy }, writer))
+            if info.whole { (CopyBody::empty(), None) } else { CopyBody::stream(copy_budget) };
+        let copy = Copy { head, body, guard, charge, moves: 0 };
+        Some((PreparedCopy { pool, copy }, writer))
     }
 
-    /// What a copy needs before it is made. A lane without room is known before the head is
+    /// What a copy needs before it is made. A pool without room is known before the head is
     /// copied, so that a shadow that never answers costs next to nothing.
     fn prepare(
         &self,
-        ctx: &Context,
-        client: &Client,
+        workload: &Workload,
+        frontend: SocketAddr,
         backend: &Backend,
         head: &request::Parts,
         whole: bool,
-    ) -> Result<Prepared, DropReason> {
-        let lane = self.lane(ctx, client, backend)?;
-        let speaks = ctx.protocols.of(backend.protocol, head.version, lane.endpoint);
-        if lane.is_full(speaks, whole) {
+    ) -> Result<CopyParts, DropReason> {
+        let pool = self.pool(workload, frontend, backend)?;
+        let version = self.protocols.of(backend.protocol, head.version, pool.endpoint);
+        if pool.is_full(version, whole) {
             return Err(DropReason::Connections);
         }
-        let purse = self.budgets.purse(self.backend_budget(&backend.service));
-        let told = head.headers.get(header::HOST);
-        let host = told.and_then(|host| host::shadow(host, &self.options.host_suffix));
-        let head = Head::new(head, host, whole, speaks);
-        let charge = purse.charge(head.size())?;
-        Ok(Prepared { lane, purse, head, charge })
+        let copy_budget = self.budgets.copy_budget(self.backend_budget(&backend.service));
+        let value = head.headers.get(header::HOST);
+        let host = value.and_then(|host| host::shadow(host, &self.options.host_suffix));
+        let head = CopyHead::new(head, host, whole, version);
+        let charge = copy_budget.charge(head.size())?;
+        Ok(CopyParts { pool, copy_budget, head, charge })
     }
 
-    /// Closes connections that have idled too long, and forgets lanes without any and backends of
-    /// routes that are no longer in force.
+    /// Begins the next tick of reading, closes connections that have idled too long, forgets pools
+    /// without any and backends of routes that are no longer in force, and gives memory back.
     pub(super) fn sweep(&self, generation: u64) {
+        if self.reads.tick() {
+            spawn_local(Rc::clone(&self.reads).wake_all());
+        }
         if self.generation.replace(generation) != generation {
             self.backends.borrow_mut().clear();
         }
+        self.protocols.sweep(generation);
         let now = Instant::now();
-        self.lanes.borrow_mut().retain(|_, lane| lane.sweep(now));
+        self.pools.borrow_mut().retain(|_, pool| {
+            pool.count_closed(&self.recorder, &self.log_limiter, now);
+            pool.sweep(now)
+        });
+        if self.budgets.gives_back(now) {
+            // It takes some milliseconds for what one upload may hold.
+            spawn_blocking(give_back_memory);
+        }
     }
 
     /// Open connections by shadow; an endpoint of several Services counts for the first.
     pub(super) fn connections(&self) -> HashMap<Arc<ServicePort>, u64> {
         let mut open: HashMap<_, u64> = HashMap::new();
-        for lane in self.lanes.borrow().values() {
-            *open.entry(Arc::clone(&lane.service)).or_default() += lane.connections() as u64;
+        for pool in self.pools.borrow().values() {
+            *open.entry(Arc::clone(&pool.service)).or_default() += pool.connections() as u64;
         }
         open
     }
@@ -186,10 +231,10 @@ impl Shadows {
     /// Closes the connections inside a workload's network namespace: a copy under way would keep
     /// it alive up to the response timeout.
     pub(super) fn leave(&self, workload: u64) {
-        self.lanes.borrow_mut().retain(|(key, _), lane| {
+        self.pools.borrow_mut().retain(|(key, _), pool| {
             let stays = *key != workload;
             if !stays {
-                lane.close();
+                pool.close();
             }
             stays
         });
@@ -197,35 +242,35 @@ impl Shadows {
 
     /// Closes everything: the worker ends.
     pub(super) fn close(&self) {
-        self.lanes.borrow_mut().drain().for_each(|(_, lane)| lane.close());
+        self.reads.close();
+        self.pools.borrow_mut().drain().for_each(|(_, pool)| pool.close());
     }
 
     /// The less busy of two endpoints drawn at random, and not one that failed lately.
-    fn lane(
+    fn pool(
         &self,
-        ctx: &Context,
-        client: &Client,
+        workload: &Workload,
+        frontend: SocketAddr,
         backend: &Backend,
-    ) -> Result<Rc<Lane>, DropReason> {
-        let endpoints = backend.endpoints_for(&client.frontend.address);
-        let (key, place) = match self.options.place {
-            ShadowPlace::Node => (0, &Place::Own),
-            ShadowPlace::Pod => (client.workload.key, &client.workload.place),
+    ) -> Result<Rc<EndpointPool>, DropReason> {
+        let endpoints = backend.endpoints_for(&frontend);
+        let (key, netns) = match self.options.netns {
+            ShadowNetns::Node => (0, &NetnsTarget::Own),
+            ShadowNetns::Pod => (workload.key, &workload.netns),
         };
-        let count = endpoints.len() as u64;
+        let count = endpoints.len();
         if count == 0 {
             return Err(DropReason::NoEndpoint);
         }
-        let draw = || {
-            let at = (u128::from(ctx.draw()) * u128::from(count)) >> 64;
-            endpoints[usize::try_from(at).unwrap_or(0)]
-        };
         let service = &backend.service;
-        let first = self.lane_to(key, place, draw(), service);
+        let at = self.draw.below(count);
+        let first = self.pool_for(key, netns, endpoints[at], service);
         if count == 1 {
             return if first.is_resting() { Err(DropReason::Backoff) } else { Ok(first) };
         }
-        let second = self.lane_to(key, place, draw(), service);
+        // Another one.
+        let at = (at + 1 + self.draw.below(count - 1)) % count;
+        let second = self.pool_for(key, netns, endpoints[at], service);
         match (first.is_resting(), second.is_resting()) {
             (true, true) => Err(DropReason::Backoff),
             (true, false) => Ok(second),
@@ -235,22 +280,28 @@ impl Shadows {
         }
     }
 
-    fn lane_to(
+    fn pool_for(
         &self,
         key: u64,
-        place: &Place,
+        netns: &NetnsTarget,
         endpoint: SocketAddr,
         service: &Arc<ServicePort>,
-    ) -> Rc<Lane> {
-        let mut lanes = self.lanes.borrow_mut();
-        let lane = lanes.entry((key, endpoint)).or_insert_with(|| {
+    ) -> Rc<EndpointPool> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry((key, endpoint)).or_insert_with(|| {
             let sockets = Arc::clone(&self.sockets);
-            Lane::new(service, endpoint, place.clone(), Rc::clone(&self.options), sockets)
+            let parts = PoolParts {
+                options: Rc::clone(&self.options),
+                sockets,
+                reads: EndpointReads::new(&self.reads),
+                protocols: Rc::clone(&self.protocols),
+            };
+            EndpointPool::new(service, endpoint, netns.clone(), parts)
         });
-        Rc::clone(lane)
+        Rc::clone(pool)
     }
 
-    fn backend_budget(&self, service: &Arc<ServicePort>) -> Arc<Budget> {
+    fn backend_budget(&self, service: &Arc<ServicePort>) -> Arc<BackendBudget> {
         let mut backends = self.backends.borrow_mut();
         let (_, budget) = backends
             .entry(Arc::as_ptr(service).addr())
@@ -260,22 +311,22 @@ impl Shadows {
 }
 
 /// What a copy needs before it is made.
-struct Prepared {
-    lane: Rc<Lane>,
-    purse: Arc<Purse>,
-    head: Head,
-    charge: Charge,
+struct CopyParts {
+    pool: Rc<EndpointPool>,
+    copy_budget: Arc<CopyBudget>,
+    head: CopyHead,
+    charge: BudgetCharge,
 }
 
 /// A copy that has yet to be sent on its way.
-pub(super) struct Launch {
-    lane: Rc<Lane>,
-    copy: Copy<Head>,
+pub(super) struct PreparedCopy {
+    pool: Rc<EndpointPool>,
+    copy: Copy<CopyHead>,
 }
 
-impl Launch {
+impl PreparedCopy {
     /// Hands the copy to a connection.
-    pub(super) fn now(self) {
-        self.lane.take(self.copy);
+    pub(super) fn dispatch(self) {
+        self.pool.dispatch(self.copy);
     }
 }

@@ -28,17 +28,19 @@ pub(super) enum Protocol {
 }
 
 /// Reads until the protocol is known; the bytes stay in `buffer`. The first byte is waited for
-/// without end. A client that pauses for `patience` before a line is whole may be waiting for an
-/// answer to what it said, in a protocol without lines: then what there is decides.
+/// without end. A client that pauses for `patience` before a line is whole may be waiting for a
+/// response to what it said, in a protocol without lines: then what there is decides.
 pub(super) async fn sniff(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     patience: Duration,
 ) -> std::io::Result<Protocol> {
+    let mut seen = 0;
     loop {
-        if let Some(protocol) = classify(buffer) {
+        if let Some(protocol) = classify(buffer, seen) {
             return Ok(protocol);
         }
+        seen = buffer.len();
         let begun = !buffer.is_empty();
         buffer.reserve(4096);
         let read = stream.read_buf(buffer);
@@ -74,8 +76,9 @@ fn guess(bytes: &[u8]) -> Protocol {
     if http { Protocol::Http1 } else { Protocol::Opaque }
 }
 
-/// What bytes from the start of a connection are; None while they could still be either.
-fn classify(bytes: &[u8]) -> Option<Protocol> {
+/// What bytes from the start of a connection are; None while they could still be either, as `seen` of
+/// them were.
+fn classify(bytes: &[u8], seen: usize) -> Option<Protocol> {
     // A server ignores empty lines before a request line (RFC 9112, section 2.2).
     let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
     let line = &bytes[blank..];
@@ -91,7 +94,8 @@ fn classify(bytes: &[u8]) -> Option<Protocol> {
         Some(b' ') if (1..=METHOD_LIMIT).contains(&method) => {}
         _ => return Some(Protocol::Opaque),
     }
-    match line.iter().position(|b| *b == b'\n') {
+    let seen = seen.saturating_sub(blank);
+    match line[seen..].iter().position(|b| *b == b'\n').map(|end| seen + end) {
         Some(end) => {
             Some(if ends_with_version(&line[..end]) { Protocol::Http1 } else { Protocol::Opaque })
         }
@@ -128,7 +132,7 @@ mod tests {
             b"PROPFIND http://a/ HTTP/1.1\r\n",
             b"PRINT /x HTTP/1.1\r\n",
         ] {
-            assert_eq!(classify(line), Some(Protocol::Http1), "{}", line.escape_ascii());
+            assert_eq!(classify(line, 0), Some(Protocol::Http1), "{}", line.escape_ascii());
         }
     }
 
@@ -145,7 +149,7 @@ mod tests {
             b" GET / HTTP/1.1\r\n",
             &[b'A'; 33],
         ] {
-            assert_eq!(classify(line), Some(Protocol::Opaque), "{}", line.escape_ascii());
+            assert_eq!(classify(line, 0), Some(Protocol::Opaque), "{}", line.escape_ascii());
         }
     }
 
@@ -153,7 +157,7 @@ mod tests {
     fn every_prefix_of_a_request_line_is_undecided() {
         let line = b"DELETE /a/b HTTP/1.1\r\n";
         for n in 0..line.len() {
-            assert_eq!(classify(&line[..n]), None, "{n}");
+            assert_eq!(classify(&line[..n], 0), None, "{n}");
         }
     }
 
@@ -174,16 +178,31 @@ mod tests {
     #[test]
     fn the_preface_is_http2_only_when_whole() {
         for n in 1..PREFACE.len() {
-            assert_eq!(classify(&PREFACE[..n]), None, "{n}");
+            assert_eq!(classify(&PREFACE[..n], 0), None, "{n}");
         }
-        assert_eq!(classify(PREFACE), Some(Protocol::Http2));
-        assert_eq!(classify(b"PRI * HTTP/1.1\r\n"), Some(Protocol::Http1));
+        assert_eq!(classify(PREFACE, 0), Some(Protocol::Http2));
+        assert_eq!(classify(b"PRI * HTTP/1.1\r\n", 0), Some(Protocol::Http1));
     }
 
     #[test]
     fn a_long_line_is_left_to_the_parser() {
         let mut line = b"GET /".to_vec();
         line.resize(LINE_LIMIT + 1, b'a');
-        assert_eq!(classify(&line), Some(Protocol::Http1));
+        assert_eq!(classify(&line, 0), Some(Protocol::Http1));
+    }
+
+    #[test]
+    fn a_line_that_comes_byte_by_byte_is_looked_at_once() {
+        let line = |n: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(n)).into_bytes();
+        let lines = [line(LINE_LIMIT / 5), line(LINE_LIMIT - LINE_LIMIT / 5)];
+        let grows = crate::work::ratio(
+            |n| {
+                let line = &lines[usize::from(n > 1)];
+                let protocol = (1..=line.len()).find_map(|end| classify(&line[..end], end - 1));
+                assert_eq!(protocol, Some(Protocol::Http1));
+            },
+            1,
+        );
+        assert!(grows < 8.0, "{grows:.1} times the work for 4 times the length");
     }
 }

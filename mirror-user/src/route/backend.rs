@@ -40,11 +40,25 @@ pub struct Backend {
     pub service: Arc<ServicePort>,
     /// What its endpoints speak.
     pub protocol: AppProtocol,
-    /// Ready endpoints, address and target port, those of IPv4 first; empty when none is ready.
+    /// What clients of the Service connect to: its ClusterIPs with this port. Empty for a headless
+    /// Service.
+    pub addresses: Vec<SocketAddr>,
+    /// Ready endpoints, address and target port, those of IPv4 first; where none is ready, those that
+    /// are terminating and still serve (KEP-1669). Empty if there is none.
     pub endpoints: Vec<SocketAddr>,
+    /// Endpoints that get nothing new, and may still have something to do.
+    pub unready: Vec<SocketAddr>,
+    /// `sessionAffinity: ClientIP`, where mirror chooses among the endpoints.
+    pub affinity: bool,
 }
 
 impl Backend {
+    /// Whether the endpoint no longer belongs to this backend, in any state.
+    #[must_use]
+    pub fn has_lost(&self, endpoint: SocketAddr) -> bool {
+        !self.endpoints.contains(&endpoint) && !self.unready.contains(&endpoint)
+    }
+
     /// The endpoints for a client that asked for `frontend`: those of the family that it reached it
     /// by, which its network namespace has for certain, or else, when none is ready, the others'.
     #[must_use]
@@ -79,6 +93,14 @@ pub enum InvalidBackend {
     /// Another namespace that grants nothing to this route (reason RefNotPermitted).
     #[error("Service {0} is in another namespace, and no ReferenceGrant there permits it")]
     NotPermitted(String),
+    /// None of a shadow's endpoints may get copies (reason RefNotPermitted).
+    #[error("no endpoint of Service {service} may get copies: {why}")]
+    Refused {
+        /// `namespace/name` of the Service.
+        service: String,
+        /// Of the first endpoint, and what to do about it.
+        why: String,
+    },
     /// The port's `appProtocol` needs TLS towards the backend (reason UnsupportedProtocol).
     #[error("Service {service} speaks {protocol} on port {port}, which is not supported")]
     Protocol {
@@ -117,7 +139,7 @@ impl Backends {
         Self { refs, total }
     }
 
-    /// The reference that `draw` (uniform over all of u64) falls on: None when there is none or
+    /// The reference that `draw` (uniform over all of u64) selects: None if there is none or
     /// all weights are 0.
     #[must_use]
     pub fn choose(&self, draw: u64) -> Option<&BackendRef> {
@@ -155,7 +177,10 @@ mod tests {
         let of = |endpoints: &[SocketAddr]| Backend {
             service: Arc::clone(&service),
             protocol,
+            addresses: Vec::new(),
             endpoints: endpoints.to_vec(),
+            unready: Vec::new(),
+            affinity: false,
         };
         let (v4, v6) = (parse("10.96.0.1:80"), parse("[fd00:96::1]:80"));
         assert_eq!(of(&[a, b, c]).endpoints_for(&v4), [a]);

@@ -66,19 +66,19 @@ pub struct Mirror {
     /// The shadow backend.
     pub target: Result<Arc<Backend>, InvalidBackend>,
     /// Which share of the requests it copies.
-    pub share: Share,
+    pub share: Fraction,
 }
 
 /// `percent` or `fraction` of a RequestMirror: `numerator` of `denominator` requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct Fraction {
     /// 0 to `denominator`.
     pub numerator: u32,
     /// At least 1.
     pub denominator: u32,
 }
 
-impl Share {
+impl Fraction {
     /// Every request: what a filter without `percent` and `fraction` means.
     pub const ALL: Self = Self { numerator: 1, denominator: 1 };
 

@@ -1,21 +1,25 @@
 //! One `matches` entry of a rule: a pure predicate over the request's head. In: the head as it
-//! was parsed. Out: yes or no. It allocates nothing, except where a repeated header or an escaped
-//! query value meets a regular expression.
+//! was parsed. Out: yes or no. It allocates nothing, except where an escaped query value meets a regular
+//! expression, and for an index of the query where several matches ask for parameters.
 //!
 //! Where the Gateway API leaves the choice to the implementation:
-//! - Paths are compared as sent: no percent-decoding, no removal of `.` or double slashes.
+//! - Paths are compared as sent, byte for byte: no percent-decoding, no removal of `.` or double
+//!   slashes, no character that a path must not have.
 //! - A prefix of `/` holds for every request, `*` (OPTIONS) and CONNECT included.
 //! - A header that occurs more than once is compared as one value, joined by `,` (RFC 9110 5.2).
 //! - Query parameters are form-decoded (`%20` and `+` are a space) before they are compared, name
 //!   and value; the first of a name counts; one without `=` has the empty value.
-//! - Expressions must match the whole value.
+//! - Expressions must match the whole value, and are those of [`Pattern`]. Bytes that are no UTF-8 count as U+FFFD there, unless
+//!   the expression names them (`(?-u:\xe9)`), so that `.` holds for them.
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 
+pub(super) use self::view::View;
 pub use self::{
-    mismatch::{Mismatch, Part},
-    pattern::Pattern,
+    mismatch::{Mismatch, Part, Values},
+    pattern::{Pattern, PatternError},
 };
+use super::Target;
 
 mod mismatch;
 mod pattern;
@@ -23,6 +27,7 @@ mod query;
 #[cfg(test)]
 mod tests;
 mod text;
+mod view;
 
 /// `HTTPRouteMatch`: all of its parts must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,10 +90,16 @@ impl Matcher {
     /// Whether the request of this head is meant.
     #[must_use]
     pub fn matches(&self, head: &http::request::Parts) -> bool {
-        self.accepts(&head.method)
-            && self.path.matches(head.uri.path())
-            && self.headers.iter().all(|header| header.matches(&head.headers))
-            && self.query.iter().all(|param| param.matches(head.uri.query().unwrap_or_default()))
+        self.holds(&View::new(head))
+    }
+
+    /// The same for a head that others look at as well.
+    pub(super) fn holds(&self, view: &View<'_>) -> bool {
+        view.looked();
+        self.accepts(view.method())
+            && self.path.holds(view)
+            && self.headers.iter().all(|header| header.matches(view))
+            && self.query.iter().all(|param| param.matches(view))
     }
 
     fn accepts(&self, method: &Method) -> bool {
@@ -99,16 +110,23 @@ impl Matcher {
 impl PathMatch {
     /// Whether `path` (no query; `*` and the empty path of CONNECT are possible) is meant.
     #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         match self {
-            Self::Exact(exact) => path == exact,
+            Self::Exact(exact) => path == exact.as_bytes(),
             Self::Prefix(prefix) => {
-                let prefix = elements(prefix);
+                let prefix = elements(prefix).as_bytes();
                 path.strip_prefix(prefix).is_some_and(|rest| {
-                    prefix.is_empty() || rest.is_empty() || rest.starts_with('/')
+                    prefix.is_empty() || rest.is_empty() || rest.starts_with(b"/")
                 })
             }
-            Self::Regex(pattern) => pattern.matches(path.as_bytes()),
+            Self::Regex(pattern) => pattern.matches(path),
+        }
+    }
+
+    fn holds(&self, view: &View<'_>) -> bool {
+        match self {
+            Self::Regex(pattern) => view.holds(pattern, || std::iter::once(view.path())),
+            Self::Exact(_) | Self::Prefix(_) => self.matches(view.path()),
         }
     }
 }
@@ -119,26 +137,16 @@ pub(super) fn elements(prefix: &str) -> &str {
 }
 
 impl HeaderMatch {
-    fn matches(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(&self.name).iter().map(http::HeaderValue::as_bytes);
+    fn matches(&self, view: &View<'_>) -> bool {
+        let all = view.fields(&self.name);
+        let mut values = all.iter().map(HeaderValue::as_bytes);
         let Some(first) = values.next() else { return false };
-        let Some(second) = values.next() else {
-            return match &self.value {
-                ValueMatch::Exact(exact) => first == exact.as_bytes(),
-                ValueMatch::Regex(pattern) => pattern.matches(first),
-            };
-        };
-        let rest = std::iter::once(second).chain(values);
         match &self.value {
-            ValueMatch::Exact(exact) => equals_joined(exact.as_bytes(), first, rest),
-            ValueMatch::Regex(pattern) => {
-                let mut joined = first.to_vec();
-                rest.for_each(|value| {
-                    joined.push(b',');
-                    joined.extend_from_slice(value);
-                });
-                pattern.matches(&joined)
-            }
+            ValueMatch::Exact(exact) => equals_joined(exact.as_bytes(), first, values),
+            ValueMatch::Regex(pattern) => view.holds(pattern, || {
+                let rest = all.iter().skip(1).map(HeaderValue::as_bytes);
+                std::iter::once(first).chain(rest.flat_map(|value| [&b","[..], value]))
+            }),
         }
     }
 }
@@ -151,10 +159,7 @@ fn equals_joined<'a>(whole: &[u8], first: &[u8], mut rest: impl Iterator<Item = 
 }
 
 impl QueryMatch {
-    fn matches(&self, query: &str) -> bool {
-        query::first(query, &self.name).is_some_and(|value| match &self.value {
-            ValueMatch::Exact(exact) => query::equals(value, exact),
-            ValueMatch::Regex(pattern) => pattern.matches(&query::decode(value)),
-        })
+    fn matches(&self, view: &View<'_>) -> bool {
+        view.param(&self.name).is_some_and(|value| view.is(&self.value, value))
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 pub use mirror_common::FrontendId;
 
 use super::{RouteTable, ServicePort};
+use crate::hash::FastHashMap;
 
 /// Everything that the data path knows of routes at one moment.
 #[derive(Debug, Default)]
@@ -12,21 +13,21 @@ pub struct Snapshot {
     /// Counts upward with each publication.
     pub generation: u64,
     /// Every id that was issued and not yet forgotten.
-    pub frontends: HashMap<FrontendId, Lookup, foldhash::fast::RandomState>,
+    pub frontends: FastHashMap<FrontendId, FrontendState>,
 }
 
 /// What an issued id stands for.
 #[derive(Clone, Debug)]
-pub enum Lookup {
+pub enum FrontendState {
     /// A frontend with routes.
     Live(Arc<Frontend>),
     /// A frontend that was removed: late connections pass through.
     Tombstone(Arc<Frontend>),
 }
 
-/// Held by each connection of a frontend: its id is not issued anew while one is out
+/// Held by each connection of a frontend: its id is not issued again while one is out
 /// (`Arc::strong_count`).
-pub type Token = Arc<()>;
+pub type ConnectionRef = Arc<()>;
 
 /// An address and port that clients may connect to, with the routes attached to it.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Frontend {
     /// that one that comes acts on them at once.
     pub ahead: bool,
     /// Counts the connections that carry the id.
-    pub token: Token,
+    pub connection_ref: ConnectionRef,
 }
 
 impl Frontend {
@@ -67,7 +68,7 @@ impl Frontend {
             producer: None,
             consumers: HashMap::new(),
             ahead: false,
-            token: Arc::clone(&self.token),
+            connection_ref: Arc::clone(&self.connection_ref),
         }
     }
 }

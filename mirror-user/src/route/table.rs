@@ -1,9 +1,16 @@
 //! The route table of a frontend: rules in the order of the Gateway API's precedence. In: the
 //! rules attached to it. Out: the one rule that a request belongs to.
 
-use std::{cmp::Reverse, fmt, sync::Arc};
+use std::{
+    cmp::Reverse,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use super::{Backends, Filter, Matcher, PathMatch, Timeouts, matcher::elements};
+use super::{
+    Backends, Filter, Matcher, PathMatch, Timeouts,
+    matcher::{View, elements},
+};
 
 mod criterion;
 #[cfg(test)]
@@ -43,7 +50,7 @@ pub struct Rule {
     pub timeouts: Timeouts,
 }
 
-/// A rule on its way into a table, with what decides its place there.
+/// A rule to be put into a table, with what decides its place there.
 #[derive(Clone, Debug)]
 pub struct RuleEntry {
     /// The rule.
@@ -111,6 +118,8 @@ impl Precedence {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     entries: Arc<[Entry]>,
+    /// What [`Frontend::only_mirrors`](super::Frontend::only_mirrors) found.
+    pub(super) only_mirrors: Arc<OnceLock<bool>>,
 }
 
 #[derive(Debug)]
@@ -126,13 +135,19 @@ impl RouteTable {
     pub fn new(rules: impl IntoIterator<Item = RuleEntry>) -> Self {
         let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
         entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
-        Self { entries: entries.into() }
+        Self { entries: entries.into(), only_mirrors: Arc::default() }
     }
 
-    /// The rule that the request of this head belongs to; None is answered with 404.
+    /// Returns the rule that matches the request with this head; None means a response of 404.
     #[must_use]
     pub fn find(&self, head: &http::request::Parts) -> Option<&Arc<Rule>> {
-        self.entries.iter().find(|entry| entry.matcher.matches(head)).map(|entry| &entry.rule)
+        self.search(head).run(usize::MAX).flatten()
+    }
+
+    /// The same step by step.
+    #[must_use]
+    pub fn search<'t, 'h>(&'t self, head: &'h http::request::Parts) -> Search<'t, 'h> {
+        Search { entries: self.entries.iter(), view: View::new(head) }
     }
 
     /// All matches with what decided their place, best first, for `mirror explain`.
@@ -143,6 +158,29 @@ impl RouteTable {
     /// All matches and their rules, best first, for `/config`.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&Matcher, &Arc<Rule>)> {
         self.entries.iter().map(|entry| (&entry.matcher, &entry.rule))
+    }
+}
+
+/// Goes through a table, best matches first.
+pub struct Search<'t, 'h> {
+    entries: std::slice::Iter<'t, Entry>,
+    view: View<'h>,
+}
+
+impl<'t> Search<'t, '_> {
+    /// Looks for the rule until it is found, there is none, or so many steps were taken, but for the
+    /// last match: a step is a byte that an expression reads, some nanosecond. None: it is to go on.
+    pub fn run(&mut self, steps: usize) -> Option<Option<&'t Arc<Rule>>> {
+        let until = self.view.work().saturating_add(steps);
+        for entry in &mut self.entries {
+            if entry.matcher.holds(&self.view) {
+                return Some(Some(&entry.rule));
+            }
+            if self.view.work() > until {
+                return None;
+            }
+        }
+        Some(None)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// None where the rule says nothing, or `0s`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// `request`: from the end of the request's head to the end of the answer.
+    /// `request`: from the end of the request's head to the end of the response.
     pub request: Option<Duration>,
     /// `backendRequest`: the same of one attempt at a backend.
     pub backend: Option<Duration>,

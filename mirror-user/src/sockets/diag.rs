@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -30,7 +31,7 @@ const MESSAGE: usize = 4 + ID + 20;
 
 /// A TCP connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Connection {
+pub(crate) struct SocketConnection {
     /// Where it leads; an IPv4 address even when the socket is of IPv6.
     pub(crate) destination: SocketAddr,
     /// The id of the cgroup in which its socket was made.
@@ -42,8 +43,10 @@ pub(crate) struct Connection {
 /// The connections of both families that are to be kept.
 ///
 /// # Errors
-/// What the kernel says. One that tells no cgroup (before Linux 5.8) shows no connection.
-pub(crate) fn connections(keep: impl Fn(&Connection) -> bool) -> io::Result<Vec<Connection>> {
+/// The kernel's error. A kernel that reports no cgroup (before Linux 5.8) shows no connection.
+pub(crate) fn connections(
+    keep: impl Fn(&SocketConnection) -> bool,
+) -> io::Result<Vec<SocketConnection>> {
     let socket = diag_socket()?;
     let mut kept = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -51,14 +54,61 @@ pub(crate) fn connections(keep: impl Fn(&Connection) -> bool) -> io::Result<Vec<
         request.extend(wanted(family as i32, &[0; ID]));
         exchange_on(&socket, &finished(request), |kind, body| {
             if kind == SOCK_DIAG_BY_FAMILY {
-                kept.extend(Connection::parse(body).filter(&keep));
+                kept.extend(SocketConnection::parse(body).filter(&keep));
             }
         })?;
     }
     Ok(kept)
 }
 
-impl Connection {
+/// How much is left of the keepalive timer of the socket whose connection leads from `local` to
+/// `peer`; None where it has no SO_KEEPALIVE.
+///
+/// # Errors
+/// ENOENT: there is no such connection; `WouldBlock`: another timer of the socket hides it (data is in
+/// flight); or the kernel's error.
+pub(crate) fn keepalive_left(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Duration>> {
+    let (local, peer) = (canonical(local), canonical(peer));
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = header(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK);
+    request.extend(wanted(family, &socket_id(local, peer)));
+    let mut timer = None;
+    exchange_on(&diag_socket()?, &finished(request), |kind, body| {
+        if kind == SOCK_DIAG_BY_FAMILY {
+            timer = body.get(..MESSAGE).map(|message| {
+                let left: [u8; 4] = message[4 + ID..8 + ID].try_into().unwrap_or_default();
+                (message[2], u32::from_ne_bytes(left))
+            });
+        }
+    })?;
+    // inet_sk_diag_fill() in net/ipv4/inet_diag.c: 0 none, 2 keepalive, in milliseconds.
+    match timer.ok_or(io::ErrorKind::NotFound)? {
+        (0, _) => Ok(None),
+        (2, left) => Ok(Some(Duration::from_millis(left.into()))),
+        _ => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// `struct inet_diag_sockid` of any interface and cookie (INET_DIAG_NOCOOKIE).
+fn socket_id(local: SocketAddr, peer: SocketAddr) -> [u8; ID] {
+    let mut id = [0; ID];
+    id[..2].copy_from_slice(&local.port().to_be_bytes());
+    id[2..4].copy_from_slice(&peer.port().to_be_bytes());
+    for (at, ip) in [(4, local.ip()), (20, peer.ip())] {
+        match ip {
+            IpAddr::V4(ip) => id[at..at + 4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => id[at..at + 16].copy_from_slice(&ip.octets()),
+        }
+    }
+    id[40..].fill(0xff);
+    id
+}
+
+impl SocketConnection {
     /// Ends it: the application finds it aborted, its peer gets a reset. That it has ended is no
     /// error.
     ///
@@ -135,6 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn a_keepalive_timer_is_found_and_told_from_none() {
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(local).unwrap();
+            let server = listener.local_addr().unwrap();
+            let stream = TcpStream::connect(server).unwrap();
+            let client = stream.local_addr().unwrap();
+            assert_eq!(keepalive_left(client, server).unwrap(), None);
+            let (accepted, _) = listener.accept().unwrap();
+            let time = Duration::from_secs(40);
+            let keepalive = socket2::TcpKeepalive::new().with_time(time);
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).unwrap();
+            let left = keepalive_left(client, server).unwrap().unwrap();
+            assert!(left <= time && left > time / 2, "{left:?}");
+            assert_eq!(keepalive_left(server, client).unwrap(), None, "the other end has none");
+            let nobody = SocketAddr::new(client.ip(), 1);
+            assert!(keepalive_left(nobody, server).is_err());
+            drop(accepted);
+        }
+    }
+
+    #[test]
     fn mangled_messages_are_no_connections() {
         let mut message = vec![0; MESSAGE];
         message[0] = 2;
@@ -143,10 +214,10 @@ mod tests {
         message.extend(12_u16.to_ne_bytes());
         message.extend(CGROUP_ID.to_ne_bytes());
         message.extend(77_u64.to_ne_bytes());
-        let whole = Connection::parse(&message).expect("whole");
+        let whole = SocketConnection::parse(&message).expect("whole");
         assert_eq!((whole.destination, whole.cgroup), ("10.96.0.1:80".parse().unwrap(), 77));
         for length in 0..message.len() {
-            assert_eq!(Connection::parse(&message[..length]), None);
+            assert_eq!(SocketConnection::parse(&message[..length]), None);
         }
     }
 }

@@ -7,12 +7,13 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     process,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Netns, Place, SocketFactory, sys};
+use super::{Netns, NetnsTarget, SocketFactory, diag, sys};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -32,22 +33,22 @@ impl NetnsSockets {
         Ok(Self { own: File::open("/proc/thread-self/ns/net")?.into() })
     }
 
-    /// Runs `work` with the calling thread in `place`. `work` is synchronous by its type.
+    /// Runs `work` with the calling thread in `netns`. `work` is synchronous by its type.
     ///
     /// # Errors
     /// What `setns(2)` says on the way in.
-    pub(crate) fn run<T>(&self, place: &Place, work: impl FnOnce() -> T) -> io::Result<T> {
-        let Place::Netns(netns) = place else { return Ok(work()) };
+    pub(crate) fn run<T>(&self, netns: &NetnsTarget, work: impl FnOnce() -> T) -> io::Result<T> {
+        let NetnsTarget::Netns(netns) = netns else { return Ok(work()) };
         setns(netns.fd.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        let _back = Back(&self.own);
+        let _back = NetnsGuard(&self.own);
         Ok(work())
     }
 }
 
 /// Leads the thread back, also when the work panicked.
-struct Back<'a>(&'a OwnedFd);
+struct NetnsGuard<'a>(&'a OwnedFd);
 
-impl Drop for Back<'_> {
+impl Drop for NetnsGuard<'_> {
     fn drop(&mut self) {
         if let Err(error) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
             // A thread left behind in a pod's namespace would send the agent's own connections
@@ -59,19 +60,32 @@ impl Drop for Back<'_> {
 }
 
 impl SocketFactory for NetnsSockets {
-    fn stream(&self, place: &Place, v6: bool) -> io::Result<tokio::net::TcpSocket> {
-        self.run(place, || {
+    fn stream(&self, netns: &NetnsTarget, v6: bool) -> io::Result<tokio::net::TcpSocket> {
+        self.run(netns, || {
             if v6 { tokio::net::TcpSocket::new_v6() } else { tokio::net::TcpSocket::new_v4() }
         })?
     }
 
-    fn listener(&self, place: &Place, address: SocketAddr) -> io::Result<std::net::TcpListener> {
-        let socket = self.run(place, || for_address(address))??;
+    fn listener(
+        &self,
+        netns: &NetnsTarget,
+        address: SocketAddr,
+    ) -> io::Result<std::net::TcpListener> {
+        let socket = self.run(netns, || for_address(address))??;
         // Every worker has a listener on the same address; sk_lookup chooses.
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
+    }
+
+    fn keepalive_left(
+        &self,
+        netns: &NetnsTarget,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> io::Result<Option<Duration>> {
+        self.run(netns, || diag::keepalive_left(client, server))?
     }
 }
 
@@ -83,8 +97,8 @@ impl Netns {
     pub fn new(fd: OwnedFd, factory: &NetnsSockets) -> io::Result<Self> {
         let mut netns = Self { fd, cookie: 0 };
         let copy = netns.fd.try_clone()?;
-        let place = Place::Netns(std::sync::Arc::new(Self { fd: copy, cookie: 0 }));
-        let socket = factory.run(&place, || Socket::new(Domain::IPV4, Type::STREAM, None))??;
+        let target = NetnsTarget::Netns(std::sync::Arc::new(Self { fd: copy, cookie: 0 }));
+        let socket = factory.run(&target, || Socket::new(Domain::IPV4, Type::STREAM, None))??;
         netns.cookie = sys::netns_cookie(&socket)?;
         Ok(netns)
     }
@@ -102,14 +116,14 @@ fn for_address(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether nobody listens on `address` in `place`: two agents of one user could otherwise share a
+/// Whether nothing listens on `address` in `netns`: two agents of one user could otherwise share a
 /// port by SO_REUSEPORT.
 pub(crate) fn is_free(
     factory: &NetnsSockets,
-    place: &Place,
+    netns: &NetnsTarget,
     address: SocketAddr,
 ) -> io::Result<bool> {
-    let socket = match factory.run(place, || for_address(address))? {
+    let socket = match factory.run(netns, || for_address(address))? {
         // A kernel without the family.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(true),
         socket => socket?,

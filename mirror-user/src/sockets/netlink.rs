@@ -1,6 +1,9 @@
 //! rtnetlink of the network namespace that the calling thread is in: the few messages that a route
-//! on `lo` takes, and a bell that rings when links, addresses or routes change. In: a prefix and a
-//! metric. Out: the kernel's answer. Synchronous, since a namespace is entered for one call only.
+//! on `lo` takes, and a monitor that reports when links, addresses or routes change. In: a prefix and a
+//! metric. Out: the kernel's response. Synchronous, since a namespace is entered for one call only.
+//!
+//! Whoever has CAP_NET_ADMIN in a namespace may write to any netlink socket in it (netlink_sendmsg()
+//! in net/netlink/af_netlink.c): what the kernel has not sent itself is not read.
 
 use std::{
     io,
@@ -10,9 +13,12 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-        socket,
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom,
+            send, setsockopt, socket, sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike as _},
     },
 };
 
@@ -25,6 +31,16 @@ const PROTOCOL: u8 = 109;
 /// Room for one part of a dump: the kernel fills at most 32 KiB (net/netlink/af_netlink.c).
 const PART: usize = 64 * 1024;
 
+/// How many messages of others are passed over before the kernel's is given up: its own is there
+/// within the call that asks for it.
+const FOREIGN: usize = 1024;
+
+/// How many messages one look at a monitor takes: a pod can change its routes faster than they are read.
+const LOOK: usize = 256;
+
+/// For a response of the kernel's that the socket had no room for.
+const PATIENCE: i64 = 1;
+
 pub(super) const HEADER: usize = 16;
 const ROUTE: usize = 12;
 
@@ -36,8 +52,8 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-/// A local route on `lo`: packets to the prefix go to this host's own sockets. The metric tells
-/// routes to the same prefix apart.
+/// A local route on `lo`: packets to the prefix go to this host's own sockets. The metric distinguishes
+/// routes to the same prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LocalRoute {
     pub(crate) prefix: Ipv6Addr,
@@ -54,7 +70,7 @@ impl LocalRoute {
     /// EPERM without CAP_NET_ADMIN.
     pub(crate) fn add(&self) -> io::Result<()> {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        forgiven(ask(&self.message(libc::RTM_NEWROUTE, flags)), libc::EEXIST)
+        ignore_errno(request_ack(&self.message(libc::RTM_NEWROUTE, flags)), libc::EEXIST)
     }
 
     /// Removes the route. That it is not there is no error.
@@ -62,8 +78,8 @@ impl LocalRoute {
     /// # Errors
     /// What the kernel says.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        let answer = ask(&self.message(libc::RTM_DELROUTE, NLM_F_REQUEST | NLM_F_ACK));
-        forgiven(answer, libc::ESRCH)
+        let result = request_ack(&self.message(libc::RTM_DELROUTE, NLM_F_REQUEST | NLM_F_ACK));
+        ignore_errno(result, libc::ESRCH)
     }
 
     /// The metrics of all routes to the prefix that this module has made, by whichever process.
@@ -105,11 +121,11 @@ impl LocalRoute {
     }
 }
 
-/// Rings when a link, an address or a route of the namespace that it was made in has changed.
+/// Reports when a link, an address or a route of the namespace that it was made in has changed.
 #[derive(Debug)]
-pub(crate) struct Bell(OwnedFd);
+pub(crate) struct RouteMonitor(OwnedFd);
 
-impl Bell {
+impl RouteMonitor {
     /// Listens from now on.
     ///
     /// # Errors
@@ -127,19 +143,20 @@ impl Bell {
     }
 
     /// Whether it has rung since the last call. Never blocks.
-    pub(crate) fn rang(&self) -> bool {
+    pub(crate) fn changed(&self) -> bool {
         // What is longer than this is cut: only that it came counts.
         let mut buffer = [0; 64];
-        let mut rang = false;
-        loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => rang = true,
+        let mut changed = false;
+        for _ in 0..LOOK {
+            match recvfrom(self.0.as_raw_fd(), &mut buffer) {
+                Ok((_, sender)) => changed |= is_kernel(sender),
                 Err(Errno::EINTR) => {}
                 // ENOBUFS: there were more than the socket has room for.
-                Err(Errno::ENOBUFS) => rang = true,
-                Err(_) => return rang,
+                Err(Errno::ENOBUFS) => changed = true,
+                Err(_) => return changed,
             }
         }
+        changed
     }
 }
 
@@ -175,19 +192,24 @@ pub(super) fn finished(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-fn ask(request: &[u8]) -> io::Result<()> {
+fn request_ack(request: &[u8]) -> io::Result<()> {
     exchange(request, |_, _| {})
 }
 
-fn forgiven(answer: io::Result<()>, code: i32) -> io::Result<()> {
-    match answer {
+fn ignore_errno(result: io::Result<()>, code: i32) -> io::Result<()> {
+    match result {
         Err(error) if error.raw_os_error() == Some(code) => Ok(()),
         other => other,
     }
 }
 
-/// Sends a request, and shows each message of the answer (type, and what follows the header) until
-/// the last. The kernel answers within the call, so that nothing is waited for.
+/// Whether the kernel has sent it: its port is 0, which no socket has.
+fn is_kernel(sender: Option<NetlinkAddr>) -> bool {
+    sender.is_some_and(|sender| sender.pid() == 0)
+}
+
+/// Sends a request, and shows each message of the response (type, and what follows the header) until
+/// the last. The kernel responds within the call, so that there is no wait.
 fn exchange(request: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
     exchange_on(&route_socket(SockFlag::SOCK_CLOEXEC)?, request, each)
 }
@@ -198,11 +220,18 @@ pub(super) fn exchange_on(
     request: &[u8],
     mut each: impl FnMut(u16, &[u8]),
 ) -> io::Result<()> {
+    setsockopt(socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut buffer = vec![0; PART];
+    let mut foreign = 0;
     loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => length,
+        let length = match recvfrom(socket.as_raw_fd(), &mut buffer) {
+            Ok((length, sender)) if is_kernel(sender) => length,
+            Ok(_) if foreign < FOREIGN => {
+                foreign += 1;
+                continue;
+            }
+            Ok(_) => return Err(io::Error::other("another process floods the netlink socket")),
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -260,91 +289,4 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
-    use super::*;
-
-    const PREFIX: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 2, 3, 0, 0, 0, 0);
-
-    /// Runs on a thread in a network namespace of its own, whose `lo` is down.
-    fn apart(test: fn()) {
-        std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("needs root: run the tests with sudo -E");
-            test();
-        })
-        .join()
-        .expect("no panic");
-    }
-
-    fn ip(args: &[&str]) {
-        assert!(std::process::Command::new("ip").args(args).status().expect("iproute2").success());
-    }
-
-    fn route(metric: u32) -> LocalRoute {
-        LocalRoute { prefix: PREFIX, length: 96, metric }
-    }
-
-    #[test]
-    fn routes_come_and_go_each_with_its_metric() {
-        apart(|| {
-            assert_eq!(route(5).add().unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
-            ip(&["link", "set", "lo", "up"]);
-            ip(&["-6", "route", "add", "local", "fd00:1:2:3::/96", "dev", "lo", "metric", "9"]);
-            for metric in [5, 6, 5] {
-                route(metric).add().unwrap();
-            }
-            let metrics = || {
-                let mut metrics = LocalRoute::metrics(PREFIX, 96).unwrap();
-                metrics.sort_unstable();
-                metrics
-            };
-            assert_eq!(metrics(), [5, 6], "another's is not ours");
-            route(5).remove().unwrap();
-            route(5).remove().expect("twice is no error");
-            assert_eq!(metrics(), [6]);
-            route(9).remove().expect("another's is not there");
-            let text = std::process::Command::new("ip")
-                .args(["-6", "route", "show", "table", "local", "root", "fd00::/8"])
-                .output()
-                .expect("iproute2");
-            let text = String::from_utf8_lossy(&text.stdout).into_owned();
-            assert!(text.contains("metric 9") && text.contains("metric 6"), "{text}");
-        });
-    }
-
-    #[test]
-    fn the_bell_rings_for_changes_alone() {
-        apart(|| {
-            let bell = Bell::new().unwrap();
-            assert!(!bell.rang());
-            for change in [
-                &["link", "set", "lo", "up"][..],
-                &["-6", "route", "add", "local", "fd00:1:2:3::/96", "dev", "lo"],
-                &["-6", "address", "add", "fd00:9::1/128", "dev", "lo"],
-                &["link", "set", "lo", "down"],
-            ] {
-                ip(change);
-                assert!(bell.rang(), "{change:?}");
-            }
-            // Some of it is told a moment later.
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            bell.rang();
-            assert!(!bell.rang());
-        });
-    }
-
-    #[test]
-    fn cut_messages_are_no_messages() {
-        let whole = route(7).message(libc::RTM_NEWROUTE, 0);
-        let (kind, body, after) = next(&whole).expect("whole");
-        assert_eq!((kind, after), (libc::RTM_NEWROUTE, &[][..]));
-        assert_eq!(ours(body, PREFIX, 96), Some(7));
-        for length in 0..whole.len() {
-            assert!(next(&whole[..length]).is_none());
-        }
-        for length in 0..body.len() {
-            assert_eq!(ours(&body[..length], PREFIX, 96), None);
-        }
-    }
-}
+mod tests;

@@ -1,14 +1,16 @@
-//! The one module of the agent with unsafe code: four system calls that no crate here wraps.
+//! The one module of the agent with unsafe code: five system calls, and two calls of the C library,
+//! that no crate here wraps.
 //! Each function is safe to call with any argument.
 
 use std::{
     ffi::{CStr, c_int, c_long, c_uint},
     io, mem,
-    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     ptr,
+    time::Duration,
 };
 
-use super::AcceptQueue;
+use super::{AcceptQueue, Keepalive};
 
 /// `FSOPEN_CLOEXEC`, and `FSMOUNT_CLOEXEC` (include/uapi/linux/mount.h).
 const CLOEXEC: c_uint = 1;
@@ -19,6 +21,25 @@ const BPF_PROG_QUERY: c_int = 16;
 /// Programs of one type on one cgroup that are listed (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 
+/// How much free memory each thread may keep at the end of what it has.
+const KEPT: c_int = 4 << 20;
+
+/// Has free memory at the end of what a thread has given back as soon as it is more than 4 MiB. Without
+/// a word the C library raises that bound to twice the largest block that was ever freed.
+pub(crate) fn bound_kept_memory() {
+    // SAFETY: it sets a number, and may be called at any time (mallopt(3): MT-unsafe init, which is
+    // before there are other threads).
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) };
+}
+
+/// Gives memory that is free back to the kernel. The C library keeps what was freed below a block that is
+/// in use, and that for each thread: it never gives to one what another has freed. What lies at the end
+/// is [`bound_kept_memory`]'s.
+pub(crate) fn give_back_memory() {
+    // SAFETY: it may be called at any time, by any thread (malloc_trim(3): MT-safe).
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// The cookie of the network namespace that a socket is in: `SO_NETNS_COOKIE`, Linux 5.14.
 ///
 /// # Errors
@@ -26,7 +47,7 @@ const MAX_PROGRAMS: usize = 64;
 pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("eight fits");
-    // SAFETY: both pointers are to live variables of the lengths told.
+    // SAFETY: both pointers are to live variables of the given lengths.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -48,7 +69,7 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> io::Result<AcceptQueue> {
     // SAFETY: the structure is made of integers, for which all zeroes are a value.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info)).expect("some hundred fit");
-    // SAFETY: both pointers are to live variables of the lengths told.
+    // SAFETY: both pointers are to live variables of the given lengths.
     let result = unsafe {
         libc::getsockopt(
             listener.as_fd().as_raw_fd(),
@@ -65,14 +86,49 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> io::Result<AcceptQueue> {
     }
 }
 
+/// `SO_KEEPALIVE`, and the given times. An invalid descriptor, or one that is not a socket, is an
+/// error like any other.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub(crate) fn set_keepalive(fd: RawFd, keepalive: Keepalive) -> io::Result<()> {
+    let seconds = |time: Duration| c_int::try_from(time.as_secs()).unwrap_or(c_int::MAX);
+    let times = [
+        (libc::TCP_KEEPIDLE, keepalive.idle.map(seconds)),
+        (libc::TCP_KEEPINTVL, keepalive.interval.map(seconds)),
+    ];
+    let times = times.into_iter().filter_map(|(name, time)| Some((libc::IPPROTO_TCP, name, time?)));
+    for (level, name, value) in times.chain([(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)]) {
+        let length = libc::socklen_t::try_from(size_of::<c_int>()).expect("four fits");
+        // SAFETY: the pointer is to a live variable of the given length; the kernel checks the rest.
+        let result =
+            unsafe { libc::setsockopt(fd, level, name, ptr::from_ref(&value).cast(), length) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// A bpffs that is mounted nowhere: reached through `/proc/self/fd`, gone with its descriptor.
 ///
 /// # Errors
 /// What `fsopen(2)`, `fsconfig(2)` or `fsmount(2)` says.
 pub(crate) fn detached_bpffs() -> io::Result<OwnedFd> {
-    const NAME: &CStr = c"bpf";
+    detached(c"bpf")
+}
+
+/// The same of cgroup v2; its root is that of the calling thread's cgroup namespace.
+///
+/// # Errors
+/// As of [`detached_bpffs`].
+pub(crate) fn detached_cgroup2() -> io::Result<OwnedFd> {
+    detached(c"cgroup2")
+}
+
+fn detached(name: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the name is a valid C string.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, NAME.as_ptr(), CLOEXEC) })?;
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), CLOEXEC) })?;
     // SAFETY: the command takes neither key nor value.
     let created = unsafe {
         libc::syscall(
@@ -122,7 +178,7 @@ pub(crate) fn cgroup_programs(cgroup: impl AsFd, attach_type: u32) -> io::Result
         prog_cnt: u32::try_from(MAX_PROGRAMS).expect("64 fits"),
         ..Query::default()
     };
-    // SAFETY: `query` is as long as told, all of it is initialized, and `prog_ids` points to
+    // SAFETY: `query` has the given length, all of it is initialized, and `prog_ids` points to
     // `prog_cnt` live words.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, ptr::from_mut(&mut query), size_of::<Query>())
@@ -139,7 +195,7 @@ fn owned(fd: c_long) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     let fd = c_int::try_from(fd).expect("a descriptor is an int");
-    // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel just made this descriptor for us, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,12 +1,12 @@
-//! The status in words, for a terminal. Control characters are written escaped.
+//! The status as text, for a terminal. Control characters are written escaped.
 
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
 };
 
-use super::view::{Condition, Copies, Family, Frontend, Route, Status, Workload};
-use crate::explain::Plain;
+use super::view::{Condition, Copies, Family, Frontend, Route, Status, Watch, Workload};
+use crate::plain::Plain;
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -14,21 +14,28 @@ impl Display for Status {
             None => writeln!(f, "agent      ready")?,
             Some(why) => writeln!(f, "agent      not ready: {}", Plain(why.trim_end()))?,
         }
+        let chooser = if self.endpoints == "mirror" { "mirror" } else { "the cluster" };
+        writeln!(f, "endpoints  chosen by {chooser}")?;
         writeln!(f, "workloads  {}", tally(&self.workloads))?;
+        counted(f, "uncopied", "request(s)", &self.uncopied)?;
+        counted(f, "refused", "request(s) or connection(s)", &self.refused)?;
+        let troubled: Vec<_> =
+            self.watches.iter().filter(|watch| watch.trouble.is_some()).collect();
+        section(f, "watches that do not follow the API server", &troubled)?;
         section(f, "workloads", &self.workloads)?;
-        let frontends: Vec<_> = self.frontends.iter().map(At).collect();
+        let frontends: Vec<_> = self.frontends.iter().map(FrontendRow).collect();
         section(f, "frontends", &frontends)?;
         section(f, "routes", &self.routes)?;
         section(f, "copies", &self.copies)?;
         let predating: Vec<_> = self.workloads.iter().filter(|w| !w.predating.is_empty()).collect();
-        let predating: Vec<_> = predating.into_iter().map(Predating).collect();
+        let predating: Vec<_> = predating.into_iter().map(ExistingConnectionCounts).collect();
         section(f, "connections that predate capture, and are direct until reopened", &predating)?;
         section(f, "problems", &self.problems.iter().map(|text| Plain(text)).collect::<Vec<_>>())?;
         section(f, "warnings", &self.warnings.iter().map(|text| Plain(text)).collect::<Vec<_>>())
     }
 }
 
-/// A title and a line for each; nothing when there are none.
+/// A title and a line for each; nothing if there are no lines.
 fn section(f: &mut Formatter<'_>, title: &str, lines: &[impl Display]) -> fmt::Result {
     if lines.is_empty() {
         return Ok(());
@@ -50,9 +57,38 @@ fn tally(workloads: &[Workload]) -> String {
     states.join(", ")
 }
 
+/// How many in all, and for which reasons, the most frequent first; nothing if the count is zero.
+fn counted(
+    f: &mut Formatter<'_>,
+    title: &str,
+    what: &str,
+    reasons: &BTreeMap<String, u64>,
+) -> fmt::Result {
+    let sum: u64 = reasons.values().sum();
+    if sum == 0 {
+        return Ok(());
+    }
+    let what = what.replace("(s)", if sum == 1 { "" } else { "s" });
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let reasons: Vec<_> = reasons.iter().map(|(why, n)| format!("{} {n}", words(why))).collect();
+    writeln!(f, "{title:<10} {sum} {what} ({})", reasons.join(", "))
+}
+
 /// `not_asked` as two words.
 fn words(label: &str) -> String {
     label.replace('_', " ")
+}
+
+impl Display for Watch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", Plain(&self.kind))?;
+        match self.age_seconds {
+            Some(age) => write!(f, "up to {age:.0} s old")?,
+            None => write!(f, "never listed")?,
+        }
+        write!(f, ": {}", Plain(self.trouble.as_deref().unwrap_or("no trouble")))
+    }
 }
 
 impl Display for Workload {
@@ -71,9 +107,9 @@ impl Display for Workload {
 }
 
 /// A frontend at its address.
-struct At<'a>((&'a String, &'a Frontend));
+struct FrontendRow<'a>((&'a String, &'a Frontend));
 
-impl Display for At<'_> {
+impl Display for FrontendRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (address, Frontend { service, connections, ahead, producer, consumers }) = self.0;
         write!(f, "{address:<25} {:<40} {connections} connections", Plain(service).to_string())?;
@@ -127,9 +163,9 @@ impl Display for Copies {
 }
 
 /// What a workload has of them.
-struct Predating<'a>(&'a Workload);
+struct ExistingConnectionCounts<'a>(&'a Workload);
 
-impl Display for Predating<'_> {
+impl Display for ExistingConnectionCounts<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let services = self.0.predating.iter();
         let services: Vec<_> = services.map(|(to, n)| format!("{n} to {}", Plain(to))).collect();
@@ -143,11 +179,12 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn everything_is_shown_and_a_program_in_a_name_is_not_run() {
+    /// A status with something to show in each section.
+    fn full() -> Status {
         let condition = |status| json!({"status": status, "reason": "R", "message": "why"});
-        let status: Status = serde_json::from_value(json!({
+        serde_json::from_value(json!({
             "ready": false, "unready": "no\n", "generation": 7, "obstacle": null,
+            "endpoints": "service",
             "workloads": [
                 {"name": "a/b", "state": "on", "reason": null, "uid": "0", "cgroup": "/x",
                     "ipv6": {"state": "on", "reason": null}, "predating": {"d/s:80": 3}},
@@ -156,19 +193,37 @@ mod tests {
                 {"name": "a/d", "state": "on", "reason": null,
                     "ipv6": {"state": "off", "reason": "lo is down"}, "predating": {}},
             ],
+            "watches": [
+                {"kind": "Service", "complete": true, "age_seconds": 0.0, "trouble": null},
+                {"kind": "HTTPRoute", "complete": true, "age_seconds": 64.2, "trouble": "refused"},
+                {"kind": "Pod", "complete": false, "age_seconds": null, "trouble": "a\nb"},
+            ],
             "frontends": {"10.0.0.1:80": {"service": "d/s:80", "connections": 2, "ahead": true,
                 "producer": [{}], "consumers": {"x": [{}, {}]}}},
             "routes": [{"route": "d/r", "parent": "d/s", "accepted": condition(true),
                 "resolved_refs": condition(false)}],
             "copies": [{"shadow": "d/v2:80", "selected": 9, "in_flight": 1, "delivered": 5,
                 "dropped": {"connect": 2}, "unknown": {"timeout": 1}}],
+            "uncopied": {"connect": 1},
+            "refused": {"head_too_large": 1, "invalid_target": 12},
             "problems": ["p"], "warnings": [],
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn everything_is_shown_and_a_program_in_a_name_is_not_run() {
         let pad = |text: &str, to: usize| format!("{text:<to$}");
         let expected = [
             "agent      not ready: no".to_owned(),
+            "endpoints  chosen by the cluster".into(),
             "workloads  1 not asked, 2 on".into(),
+            "uncopied   1 request (connect 1)".into(),
+            "refused    13 requests or connections (invalid target 12, head too large 1)".into(),
+            String::new(),
+            "watches that do not follow the API server".into(),
+            "  HTTPRoute: up to 64 s old: refused".into(),
+            "  Pod: never listed: a\\nb".into(),
             String::new(),
             "workloads".into(),
             format!("  {} on", pad("a/b", 40)),
@@ -198,6 +253,6 @@ mod tests {
             "  p".into(),
             String::new(),
         ];
-        assert_eq!(status.to_string(), expected.join("\n"));
+        assert_eq!(full().to_string(), expected.join("\n"));
     }
 }

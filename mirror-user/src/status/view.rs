@@ -1,4 +1,4 @@
-//! The agent's answer, as far as the text shows it. The JSON has more.
+//! The part of the agent's response that the text shows. The JSON has more.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,30 @@ pub(super) struct Status {
     pub(super) ready: bool,
     /// Why it is not.
     pub(super) unready: Option<String>,
+    /// Who chooses the endpoint of a request: "service" or "mirror".
+    pub(super) endpoints: String,
     pub(super) workloads: Vec<Workload>,
+    /// Of the API server; none if routes come from a folder.
+    #[serde(default)]
+    pub(super) watches: Vec<Watch>,
     pub(super) frontends: BTreeMap<String, Frontend>,
     pub(super) routes: Vec<Route>,
     pub(super) copies: Vec<Copies>,
+    /// Selected requests without a copy, by reason.
+    pub(super) uncopied: BTreeMap<String, u64>,
+    /// By reason.
+    pub(super) refused: BTreeMap<String, u64>,
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Watch {
+    pub(super) kind: String,
+    /// The greatest possible age of what is known, in seconds; None before the first complete list.
+    pub(super) age_seconds: Option<f64>,
+    /// Why it does not follow the API server now.
+    pub(super) trouble: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

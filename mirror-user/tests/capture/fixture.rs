@@ -19,15 +19,25 @@ use std::{
 
 use mirror_user::{
     capture::{
-        Capture, Existing, FamilyState, KernelFrontends, KernelHeart, Plan, Programs, State,
-        WorkloadConfig, WorkloadStatus, check,
+        Capture, CapturePlan, Existing, FamilyState, KernelFrontends, KernelHeartbeat, Origin,
+        Programs, State, WorkloadConfig, WorkloadStatus, check,
     },
     control::publish::FrontendMap as _,
+    heartbeat::HeartbeatSink as _,
+    memory::{AgentUsage, MemoryLimits},
     route::FrontendId,
     sockets::NetnsSockets,
-    worker::{Command as Told, Heart as _, Workload},
+    workload::{WorkerCommand, Workload},
 };
 use nix::sched::{CloneFlags, setns};
+
+/// Far from what any test holds.
+const LIMITS: MemoryLimits = MemoryLimits {
+    connection: usize::MAX,
+    workload: usize::MAX,
+    agent: 128 << 20,
+    connections: 4096,
+};
 
 /// On the pod's own loopback, with a server that answers "direct".
 pub(crate) const VIP: &str = "10.99.0.1:80";
@@ -52,13 +62,13 @@ const POD: &str = include_str!("pod.py");
 
 /// What a connection of a pod saw.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct ObservedConnection {
     pub(crate) peer: String,
     pub(crate) own: String,
     pub(crate) greeting: String,
 }
 
-impl Seen {
+impl ObservedConnection {
     pub(crate) fn is_direct(&self) -> bool {
         self.greeting == "direct"
     }
@@ -84,6 +94,11 @@ pub(crate) struct Pod {
 /// A cgroup that goes when dropped; its processes have been ended before.
 pub(crate) struct Cgroup(pub(crate) PathBuf);
 
+/// Where cgroup v2 is mounted.
+pub(crate) fn cgroup2() -> PathBuf {
+    check().expect("this machine can capture").cgroup2
+}
+
 impl Cgroup {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -92,7 +107,7 @@ impl Cgroup {
             "these tests attach programs to cgroups: run them as root \
              (sudo -E cargo test -p mirror-user --test capture)"
         );
-        let root = check().expect("this machine can capture").cgroup2;
+        let root = cgroup2();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("mirror-test-{}-{number}", std::process::id()));
         fs::create_dir(&path).expect("a cgroup can be made");
@@ -189,16 +204,16 @@ impl Pod {
         config(name, &self.cgroup)
     }
 
-    pub(crate) fn connect(&mut self, address: &str) -> Seen {
-        self.tell("connect", address)
+    pub(crate) fn connect(&mut self, address: &str) -> ObservedConnection {
+        self.send("connect", address)
     }
 
-    pub(crate) fn tell(&mut self, word: &str, address: &str) -> Seen {
+    pub(crate) fn send(&mut self, word: &str, address: &str) -> ObservedConnection {
         writeln!(self.stdin, "{word} {address}").expect("the pod listens");
         let line = self.line();
         let [peer, own, greeting] =
             line.splitn(3, ' ').collect::<Vec<_>>().try_into().expect("three words");
-        Seen { peer: peer.into(), own: own.into(), greeting: greeting.into() }
+        ObservedConnection { peer: peer.into(), own: own.into(), greeting: greeting.into() }
     }
 
     pub(crate) fn end(&mut self) {
@@ -263,6 +278,11 @@ impl Sleeper {
         Self::start("exec sleep 1000")
     }
 
+    /// In the namespace of a pod that is there already.
+    pub(crate) fn beside(pod: &Pod) -> Self {
+        Self::start(&format!("exec nsenter -t {} -n sleep 1000", pod.child.id()))
+    }
+
     /// Moves the process to another cgroup.
     pub(crate) fn join(&self, cgroup: &Cgroup) {
         let pid = self.child.id().to_string();
@@ -292,6 +312,11 @@ pub(crate) fn config(name: &str, cgroup: &Cgroup) -> WorkloadConfig {
     format!("{name}={}", cgroup.0.display()).parse().expect("a valid flag")
 }
 
+/// The same as the selection of pods hands it over.
+pub(crate) fn pod_config(name: &str, cgroup: &Cgroup) -> WorkloadConfig {
+    WorkloadConfig { origin: Origin::Pod { uid: name.into() }, ..config(name, cgroup) }
+}
+
 /// Heartbeats that the agent's loop writes.
 #[derive(Clone, Copy)]
 pub(crate) enum Beats {
@@ -304,13 +329,13 @@ pub(crate) enum Beats {
 
 /// Connections by worker.
 type Accepted = Arc<[AtomicU32; WORKERS as usize]>;
-type Served = Arc<Mutex<Vec<(u32, Arc<Workload>, TcpListener)>>>;
+type ServedListeners = Arc<Mutex<Vec<(u32, Arc<Workload>, TcpListener)>>>;
 
 /// A capture with workers that greet.
 pub(crate) struct Agent {
     pub(crate) capture: Option<Capture>,
     pub(crate) frontends: KernelFrontends,
-    pub(crate) served: Served,
+    pub(crate) served: ServedListeners,
     beats: Arc<AtomicU8>,
     accepted: Accepted,
     end: Arc<AtomicBool>,
@@ -330,20 +355,22 @@ impl Agent {
             let vip: SocketAddr = vip.parse().expect("an address");
             frontends.insert(id, vip).expect("the map takes it");
         }
-        let heart = KernelHeart::new(&programs).expect("the map opens");
-        let served = Served::default();
+        let heartbeat = KernelHeartbeat::new(&programs).expect("the map opens");
+        let served = ServedListeners::default();
         let beats = Arc::new(AtomicU8::new(Beats::Fresh as u8));
         let accepted = Accepted::default();
         let end = Arc::new(AtomicBool::new(false));
         let thread = {
             let (served, beats, end) = (served.clone(), beats.clone(), end.clone());
             let accepted = accepted.clone();
-            thread::spawn(move || work(heart, &served, &beats, &accepted, &end))
+            thread::spawn(move || work(heartbeat, &served, &beats, &accepted, &end))
         };
         let sockets = Arc::new(NetnsSockets::new().expect("/proc is mounted"));
-        let hand = hand(served.clone());
-        let plan = Plan { workloads, routes: Arc::default(), existing: Existing::Keep };
-        let capture = Capture::start(plan, programs, sockets, hand).expect("it starts");
+        let command_sender = command_sender(served.clone());
+        let memory = Arc::new(AgentUsage::new(LIMITS));
+        let plan =
+            CapturePlan { workloads, routes: Arc::default(), existing: Existing::Keep, memory };
+        let capture = Capture::start(plan, programs, sockets, command_sender).expect("it starts");
         Self {
             capture: Some(capture),
             frontends,
@@ -390,6 +417,20 @@ impl Agent {
         });
     }
 
+    /// From now on these are the pods.
+    pub(crate) fn select(&self, pods: Vec<WorkloadConfig>) {
+        self.capture.as_ref().expect("not dropped").pod_sender().send(pods);
+    }
+
+    /// Waits until the workload is in the state, and returns the reason.
+    pub(crate) fn wait_for_one(&self, name: &str, state: State) -> String {
+        eventually(&format!("{name} {state:?}"), || {
+            let all = self.status();
+            let status = all.iter().find(|s| s.name == name && s.state == state);
+            status.map(|s| s.reason.clone().unwrap_or_default()).ok_or(format!("{all:?}"))
+        })
+    }
+
     pub(crate) fn count(&self, label: &str) -> u64 {
         let counters = self.capture.as_ref().expect("not dropped").counters().read();
         let counters = counters.expect("the map reads");
@@ -407,21 +448,25 @@ impl Drop for Agent {
     }
 }
 
-fn hand(served: Served) -> Box<dyn Fn(u32, Told) + Send> {
+fn command_sender(served: ServedListeners) -> Box<dyn Fn(u32, WorkerCommand) + Send> {
     Box::new(move |worker, command| {
         let mut served = served.lock().expect("no panic");
         match command {
-            Told::Serve { workload, listener } => served.push((worker, workload, listener)),
-            Told::Drain | Told::End => panic!("the capture only opens and closes"),
-            Told::Leave(key) => served.retain(|(of, w, _)| (*of, w.key) != (worker, key)),
+            WorkerCommand::Serve { workload, listener } => {
+                served.push((worker, workload, listener));
+            }
+            WorkerCommand::Drain | WorkerCommand::End => {
+                panic!("the capture only opens and closes")
+            }
+            WorkerCommand::Leave(key) => served.retain(|(of, w, _)| (*of, w.key) != (worker, key)),
         }
     })
 }
 
 /// Beats and greets until the end.
 fn work(
-    mut heart: KernelHeart,
-    served: &Served,
+    mut heartbeat: KernelHeartbeat,
+    served: &ServedListeners,
     beats: &AtomicU8,
     accepted: &Accepted,
     end: &AtomicBool,
@@ -438,7 +483,7 @@ fn work(
                 _ => WORKERS,
             };
             for worker in 0..beating {
-                heart.beat(worker, state == Beats::Full as u8);
+                heartbeat.beat(worker, state == Beats::Full as u8);
             }
             beaten = Some(Instant::now());
         }

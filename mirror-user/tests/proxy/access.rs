@@ -13,7 +13,7 @@ use mirror_user::{
 use serde_json::{Value, json};
 
 use super::{
-    harness::{Setup, backend_ref, mirror, rule},
+    harness::{Rig, Setup, backend_ref, mirror, rule},
     server::Server,
 };
 
@@ -32,16 +32,23 @@ impl Write for Shared {
 }
 
 /// The lines of one connection's requests.
-fn lines(mut setup: Setup, requests: &[&str]) -> Vec<Value> {
+fn lines(setup: Setup, requests: &[&str]) -> Vec<Value> {
+    logged(setup, |rig| {
+        let mut client = rig.client();
+        for request in requests {
+            client.request(request);
+        }
+    })
+}
+
+/// The lines of whatever happens.
+pub(crate) fn logged(mut setup: Setup, talk: impl FnOnce(&Rig)) -> Vec<Value> {
     let out = Shared::default();
     let (access, writer) = AccessLog::start(LineFormat::Json, out.clone()).expect("a thread");
     setup.access = access;
     let rig = setup.start();
-    let mut client = rig.client();
-    for request in requests {
-        client.ask(request);
-    }
-    drop((client, rig));
+    talk(&rig);
+    drop(rig);
     writer.finish(Duration::from_secs(10)).expect("written");
     let bytes = out.0.lock().expect("no panic").clone();
     let text = String::from_utf8(bytes).expect("JSON is UTF-8");
@@ -54,7 +61,28 @@ fn only(path: &str, entry: RuleEntry) -> RuleEntry {
 }
 
 #[test]
-fn a_line_tells_what_was_asked_and_who_answered() {
+fn a_target_of_any_bytes_is_reported() {
+    let primary = Server::ok();
+    let requests = [
+        "GET /caf\u{e9}?q=<5>&r=\" HTTP/1.1\r\nHost: front\r\n\r\n",
+        "GET http://elsewhere/x<y HTTP/1.1\r\nHost: front\r\n\r\n",
+        "GET http://front?x HTTP/1.1\r\nHost: other\r\n\r\n",
+    ];
+    let lines = lines(Setup::to(&primary), &requests);
+    let shown: Vec<_> =
+        lines.iter().map(|line| ["target", "host"].map(|field| line[field].clone())).collect();
+    assert_eq!(
+        shown,
+        [
+            [json!("/caf\u{e9}?q=<5>&r=\""), json!("front")],
+            [json!("/x<y"), json!("elsewhere")],
+            [json!("?x"), json!("front")],
+        ]
+    );
+}
+
+#[test]
+fn a_line_says_what_was_requested_and_who_responded() {
     let (primary, shadow) = (Server::ok(), Server::ok());
     let filters = vec![mirror("shadow", shadow.address)];
     let rules = vec![only("/get", rule(filters, vec![backend_ref("primary", &[primary.address])]))];

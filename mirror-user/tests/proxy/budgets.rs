@@ -3,23 +3,27 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use mirror_user::outcome::{CopyOutcome::Dropped, DropReason};
+use mirror_user::outcome::{
+    CopyOutcome::{Delivered, Dropped},
+    DropReason,
+};
 
 use super::{
-    harness::{Rig, Setup, backend_ref, ended, eventually, gate, mirror, rule, told},
+    harness::{Rig, Setup, backend_ref, describe, ended, eventually, gate, mirror, rule},
+    raw_connection::RawConnection,
+    routes::at,
     server::{OK, Server},
-    wire::Wire,
 };
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// A shadow that accepts, and reads nothing until the sender is dropped; then everything.
-fn stalled() -> (Server, mpsc::Sender<()>) {
+pub(crate) fn stalled() -> (Server, mpsc::Sender<()>) {
     let (release, wait) = gate();
     let server = Server::start(move |mut visit| {
-        visit.wire.narrow();
+        visit.raw_connection.narrow();
         wait();
-        visit.wire.rest();
+        visit.raw_connection.rest();
     });
     (server, release)
 }
@@ -33,33 +37,150 @@ fn looks_cut(shadow: &Server) {
     assert!(!bytes.windows(7).any(|w| w == b"\r\n0\r\n\r\n"), "the last chunk");
 }
 
-fn upload(client: &mut Wire, length: usize) {
-    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
-    assert_eq!(client.ask(vec![b'x'; length]).body, b"ok");
+fn upload(client: &mut RawConnection, length: usize) {
+    upload_to("/", client, length);
 }
 
-/// Copies of one upload of 20 MB under these budgets.
-fn cut_by(budgets: (usize, usize, usize), reason: DropReason) {
+fn upload_to(path: &str, client: &mut RawConnection, length: usize) {
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+    assert_eq!(client.request(vec![b'x'; length]).body, b"ok");
+}
+
+/// Sends the start of an upload, and waits until the primary has it.
+fn begin(rig: &Rig, primary: &Server, path: &str, length: usize) -> RawConnection {
+    let at = primary.connections();
+    let mut client = rig.client();
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {ENDLESS}\r\n\r\n"));
+    client.send(vec![b'x'; length]);
+    eventually("the primary has what was sent", || {
+        primary.connections() > at && primary.received(at) > length
+    });
+    client
+}
+
+/// More than any upload here comes to.
+const ENDLESS: usize = 1 << 30;
+
+/// Copies of one upload of 40 MB under these bounds.
+fn cut_for_itself(budgets: (usize, usize, usize)) {
     let primary = Server::ok();
     let (shadow, release) = stalled();
     let mut setup = Setup::mirrored(&primary, shadow.address);
     setup.budgets = budgets;
     let rig = setup.start();
     let mut client = rig.client();
-    upload(&mut client, 20_000_000);
+    upload(&mut client, 40_000_000);
     let copies = rig.settled("shadow", 1);
-    assert_eq!(ended(&copies, Dropped(reason)), 1, "{}", told(&copies));
+    let reason = Dropped(DropReason::RequestBudget);
+    assert_eq!(ended(&copies, reason), 1, "{}", describe(&copies));
     drop(release);
     looks_cut(&shadow);
-    assert!(shadow.bytes(0).len() < 20_000_000);
-    assert_eq!(primary.requests()[0].body.len(), 20_000_000);
+    assert!(shadow.bytes(0).len() < 40_000_000);
+    assert_eq!(primary.requests()[0].body.len(), 40_000_000);
 }
 
 #[test]
-fn each_budget_cuts_by_its_own_name() {
-    cut_by((1 << 20, 8 << 20, 64 << 20), DropReason::RequestBudget);
-    cut_by((64 << 20, 1 << 20, 64 << 20), DropReason::BackendBudget);
-    cut_by((64 << 20, 64 << 20, 1 << 20), DropReason::AgentBudget);
+fn a_copy_beyond_its_share_is_cut() {
+    cut_for_itself((1 << 20, 8 << 20, 64 << 20));
+    cut_for_itself((64 << 20, 1 << 20, 64 << 20));
+    cut_for_itself((64 << 20, 64 << 20, 1 << 20));
+    // What the default budget of the agent leaves for one.
+    cut_for_itself((64 << 20, 64 << 20, 64 << 20));
+}
+
+#[test]
+fn an_upload_of_30_mb_waits_whole_for_a_shadow_that_reads_later() {
+    let primary = Server::ok();
+    let (release, wait) = gate();
+    let shadow = Server::start(move |mut visit| {
+        wait();
+        visit.request();
+        visit.raw_connection.send(OK);
+    });
+    let mut setup = Setup::mirrored(&primary, shadow.address);
+    // The kernel is not to hold much of it for the agent.
+    setup.send_buffer = Some(64 << 10);
+    let rig = setup.start();
+    upload(&mut rig.client(), 30_000_000);
+    assert!(rig.budgets.agent().used() > 20_000_000, "the kernel has it, or it was cut");
+    drop(release);
+    rig.all_ended("shadow", 1, Delivered);
+    assert!(shadow.requests()[0].body == vec![b'x'; 30_000_000]);
+}
+
+#[test]
+fn a_copy_without_room_beside_others_is_cut_by_the_name_of_those() {
+    let primary = Server::ok();
+    let ((shadow, release), (other, release_other)) = (stalled(), stalled());
+    let mut setup = Setup::mirrored(&primary, shadow.address);
+    setup.budgets = (64 << 20, 1 << 20, 64 << 20);
+    setup.send_buffer = Some(4096);
+    let rig = setup.start();
+    // Less than half of what the backend may hold: what the second holds is then less as well.
+    let first = begin(&rig, &primary, "/", 450_000);
+    assert!(rig.budgets.agent().used() > 300_000);
+    upload(&mut rig.client(), 20_000_000);
+    let cut = || ended(&rig.copies("shadow"), Dropped(DropReason::BackendBudget));
+    eventually("the second is cut", || cut() == 1);
+    first.reset();
+    rig.settled("shadow", 2);
+
+    let filters = vec![mirror("one", shadow.address), mirror("other", other.address)];
+    let mut setup = Setup::with(&primary, filters);
+    setup.budgets = (1 << 20, 1 << 20, 1 << 20);
+    setup.send_buffer = Some(4096);
+    let rig = setup.start();
+    upload(&mut rig.client(), 20_000_000);
+    // A third each; and when one is cut, half for the other.
+    let [one, other] = ["one", "other"].map(|shadow| rig.settled(shadow, 1));
+    for reason in [DropReason::NamespaceBudget, DropReason::RequestBudget] {
+        let cut = ended(&one, Dropped(reason)) + ended(&other, Dropped(reason));
+        assert_eq!(cut, 1, "{}, {}", describe(&one), describe(&other));
+    }
+    drop((release, release_other));
+}
+
+#[test]
+fn a_flood_of_stalled_copies_stays_within_the_bound_and_leaves_room_for_another_shadow() {
+    const AGENT: usize = 4 << 20;
+    let primary = Server::ok();
+    let ((flooded, release), (calm, release_calm)) = (stalled(), stalled());
+    let to = |path, shadow, address| {
+        let refs = vec![backend_ref("primary", &[primary.address])];
+        at(path, rule(vec![mirror(shadow, address)], refs))
+    };
+    let rules = vec![to("/flood", "flooded", flooded.address), to("/calm", "calm", calm.address)];
+    let mut setup = Setup::rules(primary.address, rules);
+    setup.budgets = (AGENT, AGENT, AGENT);
+    setup.send_buffer = Some(4096);
+    let rig = setup.start();
+    let mut most = 0;
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        clients.push(begin(&rig, &primary, "/flood", 300_000));
+        most = most.max(rig.budgets.agent().used());
+    }
+    assert!((AGENT / 2..=AGENT * 2 / 3).contains(&most), "{most}");
+    // Some were cut for others of their own shadow, and none for itself.
+    let cut = |reason| ended(&rig.copies("flooded"), Dropped(reason));
+    assert!(cut(DropReason::BackendBudget) > 0);
+    assert_eq!(cut(DropReason::RequestBudget) + cut(DropReason::AgentBudget), 0);
+
+    let mut client = rig.client();
+    upload_to("/calm", &mut client, 600_000);
+    let used = rig.budgets.agent().used();
+    assert!((AGENT * 2 / 3..=AGENT).contains(&used), "{used}");
+    drop(release_calm);
+    arrives_whole(&rig, "calm", &calm, 600_000);
+    clients.into_iter().for_each(RawConnection::reset);
+    rig.settled("flooded", 30);
+    drop(release);
+}
+
+/// The shadow, which answers nothing, gets all of its copy.
+fn arrives_whole(rig: &Rig, name: &str, shadow: &Server, length: usize) {
+    eventually("all is with the shadow", || shadow.received(0) > length);
+    assert_eq!(rig.copies(name).in_flight(), 1);
 }
 
 #[test]
@@ -69,8 +190,8 @@ fn the_head_counts_as_well() {
     setup.budgets = (10_000, 1 << 20, 1 << 20);
     let rig = setup.start();
     let large = "x".repeat(20_000);
-    let answer = rig.client().ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {large}\r\n\r\n"));
-    assert_eq!(answer.body, b"ok");
+    let response = rig.client().request(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {large}\r\n\r\n"));
+    assert_eq!(response.body, b"ok");
     rig.all_ended("shadow", 1, Dropped(DropReason::RequestBudget));
     assert_eq!(shadow.connections(), 0);
 }
@@ -79,9 +200,9 @@ fn the_head_counts_as_well() {
 fn one_byte_chunks_against_a_stalled_shadow_stay_within_the_budget() {
     const CHUNKS: usize = 100_000;
     let primary = Server::start(|mut visit| {
-        visit.wire.until(b"\r\n0\r\n\r\n");
-        visit.wire.send(OK);
-        visit.wire.rest();
+        visit.raw_connection.until(b"\r\n0\r\n\r\n");
+        visit.raw_connection.send(OK);
+        visit.raw_connection.rest();
     });
     let (shadow, release) = stalled();
     let mut setup = Setup::mirrored(&primary, shadow.address);
@@ -100,9 +221,9 @@ fn one_byte_chunks_against_a_stalled_shadow_stay_within_the_budget() {
         eventually("all so far at the primary", || primary.received(0) > n * block.len());
         most = most.max(rig.budgets.agent().used());
     }
-    assert_eq!(client.ask("0\r\n\r\n").body, b"ok");
+    assert_eq!(client.request("0\r\n\r\n").body, b"ok");
     let copies = rig.settled("shadow", 1);
-    assert_eq!(ended(&copies, Dropped(DropReason::RequestBudget)), 1, "{}", told(&copies));
+    assert_eq!(ended(&copies, Dropped(DropReason::RequestBudget)), 1, "{}", describe(&copies));
     assert!((256..=30_000).contains(&most), "{most}");
     drop(release);
     looks_cut(&shadow);
@@ -126,10 +247,10 @@ fn a_cut_copy_does_not_stop_the_next() {
 }
 
 /// A rig whose primary and shadow have both received the start of a body.
-fn halfway(begun: &str, primary: Server) -> (Rig, Wire, Server, Server) {
+fn halfway(begun: &str, primary: Server) -> (Rig, RawConnection, Server, Server) {
     let shadow = Server::start(|mut visit| {
         visit.request();
-        visit.wire.rest();
+        visit.raw_connection.rest();
     });
     let rig = Setup::mirrored(&primary, shadow.address).start();
     let mut client = rig.client();
@@ -162,21 +283,21 @@ fn a_client_gone_mid_body_cuts_the_copy() {
 fn a_primary_that_ends_early_cuts_the_copy() {
     let (go, wait) = gate();
     let primary = Server::start(move |mut visit| {
-        while visit.wire.try_exactly(1).is_ok_and(|byte| byte != b"t") {}
+        while visit.raw_connection.try_exactly(1).is_ok_and(|byte| byte != b"t") {}
         wait();
-        visit.wire.send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-        visit.wire.finish();
-        visit.wire.rest();
+        visit
+            .raw_connection
+            .send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        visit.raw_connection.finish();
+        visit.raw_connection.rest();
     });
     let begun = format!("{CHUNKED}4\r\npart\r\n");
     let (rig, mut client, _primary, shadow) = halfway(&begun, primary);
     drop(go);
     assert_eq!(client.message().status(), 413);
+    // The client is there all the time.
+    rig.all_ended("shadow", 1, Dropped(DropReason::PrimaryEnded));
     drop(client);
-    let copies = rig.settled("shadow", 1);
-    let early = ended(&copies, Dropped(DropReason::PrimaryEnded));
-    let gone = ended(&copies, Dropped(DropReason::ClientGone));
-    assert_eq!(early + gone, 1, "{}", told(&copies));
     looks_cut(&shadow);
 }
 
@@ -184,14 +305,14 @@ fn a_primary_that_ends_early_cuts_the_copy() {
 fn a_primary_that_resets_cuts_the_copy() {
     let (go, wait) = gate();
     let primary = Server::start(move |mut visit| {
-        while visit.wire.try_exactly(1).is_ok_and(|byte| byte != b"t") {}
+        while visit.raw_connection.try_exactly(1).is_ok_and(|byte| byte != b"t") {}
         wait();
-        visit.wire.reset();
+        visit.raw_connection.reset();
     });
     let begun = format!("{CHUNKED}4\r\npart\r\n");
     let (rig, mut client, _primary, shadow) = halfway(&begun, primary);
     drop(go);
-    assert_eq!(client.rest().1, super::wire::End::Reset);
+    assert_eq!(client.rest().1, super::raw_connection::End::Reset);
     rig.all_ended("shadow", 1, Dropped(DropReason::PrimaryEnded));
     looks_cut(&shadow);
 }

@@ -1,23 +1,23 @@
 //! Framing and Host: what leaves has one framing and one Host; what is malformed is answered, and
-//! the answer arrives.
+//! the response arrives.
 
 use super::{
     harness::Setup,
+    raw_connection::{End, Message, RawConnection, text},
     server::Server,
-    wire::{End, Message, Wire, text},
 };
 
-/// The answer to a request that no primary may see, and the connection's end.
+/// The response to a request that no primary may see, and the connection's end.
 fn refused(request: impl AsRef<[u8]>) -> Message {
     let primary = Server::ok();
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
     // We may stop reading before all of it is sent.
     client.try_send(request);
-    let answer = client.message();
-    assert_eq!(client.rest(), (Vec::new(), End::Fin), "{}", answer.head);
+    let response = client.message();
+    assert_eq!(client.rest(), (Vec::new(), End::Fin), "{}", response.head);
     assert!(primary.requests().is_empty());
-    answer
+    response
 }
 
 /// What the primary got of a request, which was answered.
@@ -25,7 +25,7 @@ fn passed(request: &str) -> Message {
     let primary = Server::ok();
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
-    assert_eq!(client.ask(request).status(), 200, "{request:?}");
+    assert_eq!(client.request(request).status(), 200, "{request:?}");
     primary.requests()[0].clone()
 }
 
@@ -35,7 +35,9 @@ fn malformed_requests_get_400() {
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX[]\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n[Host]: b\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n",
@@ -52,9 +54,9 @@ fn malformed_requests_get_400() {
 
 #[test]
 fn what_we_refuse_says_why() {
-    let answer = refused("GET / HTTP/1.1\r\n\r\n");
-    assert!(answer.value("x-mirror-reason").unwrap().contains("Host"), "{}", answer.head);
-    assert_eq!(answer.value("connection"), Some("close"));
+    let response = refused("GET / HTTP/1.1\r\n\r\n");
+    assert!(response.value("x-mirror-reason").unwrap().contains("Host"), "{}", response.head);
+    assert_eq!(response.value("connection"), Some("close"));
 }
 
 #[test]
@@ -86,11 +88,11 @@ fn a_length_beside_chunks_leaves_as_chunks_alone() {
     let primary = Server::ok();
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
-    let answer = client.ask(
+    let response = client.request(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
          5\r\nhello\r\n0\r\n\r\n",
     );
-    match answer.status() {
+    match response.status() {
         400 => assert!(primary.requests().is_empty()),
         200 => {
             let request = &primary.requests()[0];
@@ -111,32 +113,44 @@ fn equal_lengths_leave_as_one() {
 }
 
 #[test]
+fn what_servers_take_of_a_head_reaches_primary_and_shadow() {
+    let (primary, shadow) = (Server::ok(), Server::ok());
+    let rig = Setup::mirrored(&primary, shadow.address).start();
+    let head = "GET  / HTTP/1.1\r\nHost: a,b\r\nX: y\r\n z\r\nCookie: a=\u{1}\u{7f}\r\nX[1]: 2\r\nA: b\r\n\r\n";
+    let sent =
+        "GET / HTTP/1.1\r\nHost: a,b\r\nX: y z\r\nCookie: a=\u{1}\u{7f}\r\nA: b\r\nX[1]: 2\r\n\r\n";
+    assert_eq!(rig.client().request(head).status(), 200);
+    assert_eq!(primary.wait_requests(1)[0].head, sent);
+    assert_eq!(shadow.wait_requests(1)[0].head, sent.replace("a,b", "a,b-shadow"));
+}
+
+#[test]
 fn bare_line_feeds_leave_as_proper_lines() {
     let request = passed("GET /x HTTP/1.1\nHost: a\nX: y\n\n");
     assert_eq!(request.head, "GET /x HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n");
 }
 
 #[test]
-fn absolute_targets_become_origin_form() {
-    let request = passed("GET http://u:p@other:81/x?y HTTP/1.1\r\nA: b\r\nHost: a\r\n\r\n");
-    assert_eq!(request.head, "GET /x?y HTTP/1.1\r\nA: b\r\nHost: other:81\r\n\r\n");
-    let request = passed("GET http://other HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(request.head, "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
+fn absolute_targets_of_the_service_become_origin_form() {
+    let request = passed("GET http://u:p@front:80/x?y HTTP/1.1\r\nA: b\r\nHost: a\r\n\r\n");
+    assert_eq!(request.head, "GET /x?y HTTP/1.1\r\nA: b\r\nHost: front:80\r\n\r\n");
+    let request = passed("GET http://front HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(request.head, "GET / HTTP/1.1\r\nHost: front\r\n\r\n");
 }
 
 #[test]
 fn fields_of_one_hop_stay_behind_in_both_directions() {
-    let primary = Server::answering(
+    let primary = Server::responding(
         "HTTP/1.1 200 OK\r\nA: 1\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\n\
          X-Hop: 1\r\nZ: 2\r\nContent-Length: 2\r\n\r\nok",
     );
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
-    let answer = client.ask(
+    let response = client.request(
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Secret, Host\r\nX-Secret: 1\r\n\
          Keep-Alive: 1\r\nProxy-Connection: keep-alive\r\nX-Kept: 1\r\n\r\n",
     );
-    assert_eq!(answer.head, "HTTP/1.1 200 OK\r\nA: 1\r\nZ: 2\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(response.head, "HTTP/1.1 200 OK\r\nA: 1\r\nZ: 2\r\nContent-Length: 2\r\n\r\n");
     assert_eq!(primary.requests()[0].head, "GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 1\r\n\r\n");
 }
 
@@ -145,7 +159,7 @@ fn a_bad_chunk_aborts_the_primarys_request() {
     for bad in ["zz\r\n", "5\r\nhelloXX", "fffffffffffffffff\r\n"] {
         let primary = Server::start(|mut visit| {
             visit.request();
-            visit.wire.rest();
+            visit.raw_connection.rest();
         });
         let rig = Setup::to(&primary).start();
         let mut client = rig.client();
@@ -159,8 +173,8 @@ fn a_bad_chunk_aborts_the_primarys_request() {
     }
 }
 
-/// Closed without an answer that could be taken for the primary's.
-fn ends_badly(mut client: Wire) {
+/// Closed without a response that could be taken for the primary's.
+fn ends_badly(mut client: RawConnection) {
     let (rest, _) = client.rest();
     let rest = text(rest);
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400"), "{rest:?}");

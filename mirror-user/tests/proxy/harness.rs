@@ -15,14 +15,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mirror_user::{
+    heartbeat::HeartbeatSink,
+    memory::{AgentUsage, MemoryLimits},
     outcome::{AccessLog, Copies, CopyOutcome, Report},
-    proxy::{Budgets, Options, ShadowOptions, ShadowPlace, SharedContext},
+    proxy::{Budgets, Options, ShadowNetns, ShadowOptions, SharedContext},
     route::{
-        AppProtocol, Backend, BackendRef, Backends, Filter, Frontend, FrontendId, Lookup, Mirror,
-        RouteName, RouteTable, Rule, RuleEntry, ServicePort, Share, Snapshot, Timeouts,
+        AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Filter, Fraction, Frontend,
+        FrontendId, FrontendState, Mirror, RouteName, RouteTable, Rule, RuleEntry, ServicePort,
+        Snapshot, Timeouts,
     },
-    sockets::{Place, SocketFactory},
-    worker::{Command, Heart, Worker, WorkerParts, Workload},
+    sockets::{NetnsTarget, SocketFactory, keepalive_left},
+    worker::{Worker, WorkerParts},
+    workload::{WorkerCommand, Workload},
 };
 use tokio::{
     net::TcpSocket,
@@ -30,8 +34,8 @@ use tokio::{
 };
 
 use super::{
+    raw_connection::{PATIENCE, RawConnection},
     server::Server,
-    wire::{PATIENCE, Wire},
 };
 
 /// The frontend of every rig.
@@ -63,7 +67,17 @@ pub(crate) fn service(name: &str) -> Arc<ServicePort> {
 
 pub(crate) fn backend(name: &str, endpoints: &[SocketAddr]) -> Arc<Backend> {
     let (protocol, endpoints) = (AppProtocol::default(), endpoints.to_vec());
-    Arc::new(Backend { service: service(name), protocol, endpoints })
+    let (addresses, unready, affinity) = (Vec::new(), Vec::new(), false);
+    let service = service(name);
+    Arc::new(Backend { service, protocol, addresses, endpoints, unready, affinity })
+}
+
+/// The Service port that a rig's clients connect to, balanced by somebody else behind `address`.
+pub(crate) fn own_ref(address: SocketAddr) -> BackendRef {
+    let (service, protocol) = (service("front"), AppProtocol::default());
+    let (addresses, endpoints, unready, affinity) = (vec![address], Vec::new(), Vec::new(), false);
+    let backend = Backend { service, protocol, addresses, endpoints, unready, affinity };
+    BackendRef { weight: 1, filters: Vec::new(), target: Ok(Arc::new(backend)) }
 }
 
 pub(crate) fn backend_ref(name: &str, endpoints: &[SocketAddr]) -> BackendRef {
@@ -71,10 +85,10 @@ pub(crate) fn backend_ref(name: &str, endpoints: &[SocketAddr]) -> BackendRef {
 }
 
 pub(crate) fn mirror(name: &str, endpoint: SocketAddr) -> Filter {
-    mirror_of(name, endpoint, Share::ALL)
+    mirror_of(name, endpoint, Fraction::ALL)
 }
 
-pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Share) -> Filter {
+pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Fraction) -> Filter {
     Filter::Mirror(Mirror { target: Ok(backend(name, &[endpoint])), share })
 }
 
@@ -99,15 +113,17 @@ pub(crate) fn frontend(
         service: service("front"),
         producer: rules.map(RouteTable::new),
         consumers: HashMap::new(),
-        token: Arc::default(),
+        connection_ref: Arc::default(),
     })
 }
 
 /// What a rig is made of; each part may be changed before [`Setup::start`].
 pub(crate) struct Setup {
     pub(crate) options: Options,
-    /// Request, backend, agent.
+    /// Request, backend, agent; the agent's default and no other bound, unless changed.
     pub(crate) budgets: (usize, usize, usize),
+    /// The agent's defaults, unless changed.
+    pub(crate) memory: MemoryLimits,
     pub(crate) original: SocketAddr,
     pub(crate) rules: Vec<RuleEntry>,
     /// Off, unless changed.
@@ -127,6 +143,14 @@ impl Setup {
         Self::with(primary, vec![mirror("shadow", shadow)])
     }
 
+    /// The cluster chooses the endpoint, and the route does no more than mirror.
+    pub(crate) fn balanced(primary: &Server, filters: Vec<Filter>) -> Self {
+        let rules = vec![rule(filters, vec![own_ref(primary.address)])];
+        let mut setup = Self::rules(primary.address, rules);
+        setup.options.endpoints = EndpointChoice::Service;
+        setup
+    }
+
     pub(crate) fn with(primary: &Server, filters: Vec<Filter>) -> Self {
         let refs = vec![backend_ref("primary", &[primary.address])];
         Self::rules(primary.address, vec![rule(filters, refs)])
@@ -135,29 +159,38 @@ impl Setup {
     pub(crate) fn rules(original: SocketAddr, rules: Vec<RuleEntry>) -> Self {
         let shadow = ShadowOptions {
             host_suffix: "-shadow".into(),
-            place: ShadowPlace::Node,
+            netns: ShadowNetns::Node,
             connections: 64,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(15),
+            response_limit: 1 << 20,
         };
         let options = Options {
             sniff_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
+            endpoints: EndpointChoice::Mirror,
             shadow,
         };
         let access = AccessLog::off();
-        let budgets = (1 << 20, 8 << 20, 64 << 20);
-        Self { options, budgets, original, rules, access, send_buffer: None }
+        let budgets = (64 << 20, 64 << 20, 64 << 20);
+        let memory = MemoryLimits {
+            connection: usize::MAX,
+            workload: usize::MAX,
+            agent: 128 << 20,
+            connections: 4096,
+        };
+        Self { options, budgets, memory, original, rules, access, send_buffer: None }
     }
 
     pub(crate) fn start(self) -> Rig {
         let front = frontend(FRONTEND, self.original, Some(self.rules));
         let routes = Snapshot {
             generation: 1,
-            frontends: HashMap::from_iter([(FRONTEND, Lookup::Live(front))]),
+            frontends: HashMap::from_iter([(FRONTEND, FrontendState::Live(front))]),
         };
         let budgets = Arc::new(Budgets::new(self.budgets.0, self.budgets.1, self.budgets.2));
+        let memory = Arc::new(AgentUsage::new(self.memory));
         let routes = Arc::new(ArcSwap::from_pointee(routes));
         let sockets = Arc::new(Plain { send_buffer: self.send_buffer, ..Plain::default() });
         let shared = SharedContext {
@@ -165,12 +198,14 @@ impl Setup {
             routes: Arc::clone(&routes),
             sockets: Arc::clone(&sockets) as Arc<dyn SocketFactory>,
             budgets: Arc::clone(&budgets),
+            memory: Arc::clone(&memory),
         };
-        let heart = Box::new(Deaf);
-        let parts = WorkerParts { index: 0, shared, access: self.access, heart };
+        let heartbeat = Box::new(NoHeartbeats);
+        let parts = WorkerParts { index: 0, shared, access: self.access, heartbeat };
         let worker = Worker::start(parts).expect("a thread");
         let keys = AtomicU64::new(1);
-        let mut rig = Rig { worker, routes, budgets, sockets, address: self.original, keys };
+        let mut rig =
+            Rig { worker, routes, budgets, memory, sockets, address: self.original, keys };
         rig.address = rig.serve(FRONTEND).1;
         rig
     }
@@ -181,6 +216,7 @@ pub(crate) struct Rig {
     pub(crate) worker: Worker,
     pub(crate) routes: Arc<ArcSwap<Snapshot>>,
     pub(crate) budgets: Arc<Budgets>,
+    pub(crate) memory: Arc<AgentUsage>,
     pub(crate) sockets: Arc<Plain>,
     /// Where clients of the first workload connect to.
     address: SocketAddr,
@@ -195,8 +231,9 @@ impl Rig {
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
         let name = format!("default/client-{key}");
-        let workload = Workload { name, namespace: "default".into(), place: Place::Own, key };
-        self.worker.tell(Command::Serve { workload: Arc::new(workload), listener });
+        let (namespace, memory) = ("default".into(), self.memory.open(&name));
+        let workload = Workload { name, namespace, netns: NetnsTarget::Own, key, memory };
+        self.worker.send(WorkerCommand::Serve { workload: Arc::new(workload), listener });
         (key, address)
     }
 
@@ -206,22 +243,31 @@ impl Rig {
     }
 
     /// A new client.
-    pub(crate) fn client(&self) -> Wire {
-        Wire::connect(self.address)
+    pub(crate) fn client(&self) -> RawConnection {
+        RawConnection::connect(self.address)
     }
 
     /// Replaces all routes.
-    pub(crate) fn publish(&self, frontends: impl IntoIterator<Item = (FrontendId, Lookup)>) {
+    pub(crate) fn publish(&self, frontends: impl IntoIterator<Item = (FrontendId, FrontendState)>) {
+        self.publish_as(2, frontends);
+    }
+
+    /// The same once more.
+    pub(crate) fn publish_as(
+        &self,
+        generation: u64,
+        frontends: impl IntoIterator<Item = (FrontendId, FrontendState)>,
+    ) {
         let frontends = frontends.into_iter().collect();
-        self.routes.store(Arc::new(Snapshot { generation: 2, frontends }));
+        self.routes.store(Arc::new(Snapshot { generation, frontends }));
     }
 
     pub(crate) fn report(&self) -> Report {
         // By polling: some tests ask from inside a runtime of their own.
-        let (ask, mut answer) = oneshot::channel();
-        self.worker.questions().try_send(ask).expect("the worker lives, and keeps up");
+        let (request, mut response) = oneshot::channel();
+        self.worker.report_requests().try_send(request).expect("the worker lives, and keeps up");
         loop {
-            match answer.try_recv() {
+            match response.try_recv() {
                 Ok(report) => return report,
                 Err(TryRecvError::Empty) => thread::sleep(Duration::from_micros(200)),
                 Err(TryRecvError::Closed) => panic!("the worker did not answer"),
@@ -234,7 +280,7 @@ impl Rig {
         self.report().copies.get(&*service(shadow)).cloned().unwrap_or_default()
     }
 
-    /// Waits until every copy has ended and nothing is held, and checks the accounts.
+    /// Waits until every copy has ended and nothing is held, and checks the counts.
     pub(crate) fn settled(&self, shadow: &str, selected: u64) -> Copies {
         eventually("all copies ended", || {
             let copies = self.copies(shadow);
@@ -249,7 +295,7 @@ impl Rig {
     /// The same, and all of them ended like this.
     pub(crate) fn all_ended(&self, shadow: &str, selected: u64, outcome: CopyOutcome) {
         let copies = self.settled(shadow, selected);
-        assert_eq!(ended(&copies, outcome), selected, "{}", told(&copies));
+        assert_eq!(ended(&copies, outcome), selected, "{}", describe(&copies));
     }
 }
 
@@ -258,7 +304,7 @@ pub(crate) fn ended(copies: &Copies, outcome: CopyOutcome) -> u64 {
 }
 
 /// The outcomes, for people.
-pub(crate) fn told(copies: &Copies) -> String {
+pub(crate) fn describe(copies: &Copies) -> String {
     CopyOutcome::all().map(|o| format!("{o:?}: {}; ", ended(copies, o))).collect()
 }
 
@@ -271,7 +317,7 @@ pub(crate) struct Plain {
 }
 
 impl SocketFactory for Plain {
-    fn stream(&self, _: &Place, v6: bool) -> io::Result<TcpSocket> {
+    fn stream(&self, _: &NetnsTarget, v6: bool) -> io::Result<TcpSocket> {
         self.made.fetch_add(1, SeqCst);
         let socket = if v6 { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
         if let Some(size) = self.send_buffer {
@@ -280,16 +326,25 @@ impl SocketFactory for Plain {
         Ok(socket)
     }
 
-    fn listener(&self, _: &Place, address: SocketAddr) -> io::Result<TcpListener> {
+    fn listener(&self, _: &NetnsTarget, address: SocketAddr) -> io::Result<TcpListener> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
+
+    fn keepalive_left(
+        &self,
+        _: &NetnsTarget,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> io::Result<Option<Duration>> {
+        keepalive_left(client, server)
+    }
 }
 
 /// Nobody listens to the heartbeats.
-struct Deaf;
+struct NoHeartbeats;
 
-impl Heart for Deaf {
+impl HeartbeatSink for NoHeartbeats {
     fn beat(&mut self, _: u32, _: bool) {}
 }

@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::spawn_local};
 use super::{
     harness::ended,
     http2::mirrored,
-    streams::{Answer, Client, Upstream, get, post, run, until},
+    streams::{Client, ReceivedResponse, Upstream, get, post, run, until},
 };
 
 // nginx says GOAWAY after 1,000 requests, and looks at nothing that was sent before it is read.
@@ -22,7 +22,7 @@ fn a_connection_to_a_shadow_carries_900_copies_and_is_replaced() {
         for n in 1..=901_u64 {
             let (response, mut body) = client.send(post("/"), false).await;
             body.send_data(vec![7; 10].into(), true).unwrap();
-            assert_eq!(Answer::of(response).await.unwrap().body.len(), 10);
+            assert_eq!(ReceivedResponse::of(response).await.unwrap().body.len(), 10);
             if n == 900 {
                 until("all are out", || shadow.got().len() == 900).await;
                 assert_eq!(shadow.connections(), 1);
@@ -40,7 +40,7 @@ fn a_connection_to_a_shadow_carries_900_copies_and_is_replaced() {
 const MOST: usize = 4 + 4 + 1;
 
 #[test]
-fn a_shadow_that_goes_away_and_answers_nothing_gets_no_connection_for_each_copy() {
+fn a_shadow_that_goes_away_and_sends_nothing_gets_no_connection_for_each_copy() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shadow = listener.local_addr().unwrap();
@@ -66,7 +66,7 @@ fn a_shadow_that_goes_away_and_answers_nothing_gets_no_connection_for_each_copy(
         let mut client = Client::connect(rig.address()).await;
         for _ in 0..60 {
             let (response, _) = client.send(get("/"), true).await;
-            assert_eq!(Answer::of(response).await.unwrap().status(), 200);
+            assert_eq!(ReceivedResponse::of(response).await.unwrap().status(), 200);
             // The shadow says GOAWAY meanwhile.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

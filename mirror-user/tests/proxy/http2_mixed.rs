@@ -8,14 +8,17 @@ use std::{
 use bytes::Bytes;
 use h2::{ext::Protocol, server::Builder};
 use http::{Request, Response};
-use mirror_user::route::{AppProtocol, BackendRef};
+use mirror_user::{
+    outcome::Uncopied,
+    route::{AppProtocol, BackendRef},
+};
 
 use super::{
     harness::{Setup, backend, rule},
     http2::{mirrored, to},
+    raw_connection::{End, RawConnection},
     server::{OK, Server},
-    streams::{Answer, Client, Upstream, fields, post, read, run, until},
-    wire::{End, Wire},
+    streams::{Client, ReceivedResponse, Upstream, fields, post, read, run, until},
 };
 
 /// What a server of HTTP/1 says to the preface of HTTP/2.
@@ -26,9 +29,9 @@ fn a_primary_of_http1_is_found_out_and_remembered() {
     let primary = Server::start(|mut visit| {
         while let Some(request) = visit.request() {
             if request.head.starts_with("PRI ") {
-                return visit.wire.send(NOT_HTTP2);
+                return visit.raw_connection.send(NOT_HTTP2);
             }
-            visit.wire.send(OK);
+            visit.raw_connection.send(OK);
         }
     });
     let rig = to(primary.address);
@@ -40,7 +43,7 @@ fn a_primary_of_http1_is_found_out_and_remembered() {
         }
         let (response, mut body) = client.send(post("/up"), false).await;
         body.send_data(Bytes::from_static(b"abc"), true).unwrap();
-        assert_eq!(Answer::of(response).await.unwrap().status(), 200);
+        assert_eq!(ReceivedResponse::of(response).await.unwrap().status(), 200);
     });
     let requests = primary.requests();
     let heads: Vec<_> = requests.iter().map(|r| r.head.lines().next().unwrap_or("")).collect();
@@ -60,7 +63,7 @@ fn a_client_of_http1_reaches_a_primary_that_says_h2c() {
         let rig = Setup::rules(primary.address, vec![rule(Vec::new(), vec![spoken])]).start();
         let address = rig.address();
         let talk = std::thread::spawn(move || {
-            let mut client = Wire::connect(address);
+            let mut client = RawConnection::connect(address);
             client.send(
                 "POST /a HTTP/1.1\r\nHost: front\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n\
                          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -80,6 +83,28 @@ fn a_client_of_http1_reaches_a_primary_that_says_h2c() {
 }
 
 #[test]
+fn what_is_odd_in_a_head_of_http1_reaches_a_client_of_http2_as_far_as_it_can() {
+    let primary = Server::start(|mut visit| {
+        while let Some(request) = visit.request() {
+            if request.head.starts_with("PRI ") {
+                return visit.raw_connection.send(NOT_HTTP2);
+            }
+            visit.raw_connection.send(
+                "HTTP/1.1 200 OK\r\nA : b\r\nSet-Cookie: c=\u{1}d\r\nX Y: z\r\nno colon\r\n\
+                 Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            );
+        }
+    });
+    let rig = to(primary.address);
+    run(async {
+        let mut client = Client::connect(rig.address()).await;
+        let answer = client.get("/x").await.unwrap();
+        assert_eq!((answer.status(), &*answer.body), (200, &b"ok"[..]));
+        assert_eq!(*answer.head.headers(), fields(&[("a", "b"), ("set-cookie", "c=?d")]));
+    });
+}
+
+#[test]
 fn a_websocket_over_http2_reaches_a_primary_of_http2() {
     run(async {
         let mut builder = Builder::new();
@@ -87,7 +112,7 @@ fn a_websocket_over_http2_reaches_a_primary_of_http2() {
         let primary = Upstream::start(builder, |mut stream| async move {
             let protocol = stream.request.as_ref().unwrap().extensions().get::<Protocol>().cloned();
             assert_eq!(protocol.unwrap().as_str(), "websocket");
-            let mut body = stream.answer(Response::new(()), false);
+            let mut body = stream.response(Response::new(()), false);
             let got = stream.take().await;
             body.send_data(got.body.into(), true).unwrap();
         })
@@ -101,6 +126,7 @@ fn a_websocket_over_http2_reaches_a_primary_of_http2() {
         body.send_data(Bytes::from_static(b"frame"), true).unwrap();
         assert_eq!(read(answer.body_mut()).await.0, b"frame");
         assert_eq!((rig.copies("shadow").selected, shadow.connections()), (0, 0));
+        assert_eq!(rig.report().uncopied[Uncopied::WebSocket as usize], 1);
     });
 }
 
@@ -116,16 +142,16 @@ fn a_websocket_over_http2_is_bridged_to_a_primary_of_http1() {
     let primary = Server::start(|mut visit| {
         let request = visit.request().expect("a request");
         if request.head.starts_with("PRI ") {
-            return visit.wire.send(NOT_HTTP2);
+            return visit.raw_connection.send(NOT_HTTP2);
         }
-        visit.wire.send(
+        visit.raw_connection.send(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\nhi",
         );
-        let said = visit.wire.exactly(5);
-        visit.wire.send(said);
-        visit.wire.rest();
-        visit.wire.send("bye");
+        let said = visit.raw_connection.exactly(5);
+        visit.raw_connection.send(said);
+        visit.raw_connection.rest();
+        visit.raw_connection.send("bye");
     });
     let rig = to(primary.address);
     run(async {
@@ -155,13 +181,13 @@ fn connect_over_http2_is_bridged_to_a_primary_of_http1() {
     let primary = Server::start(|mut visit| {
         let request = visit.request().expect("a request");
         if request.head.starts_with("PRI ") {
-            return visit.wire.send(NOT_HTTP2);
+            return visit.raw_connection.send(NOT_HTTP2);
         }
-        visit.wire.send("HTTP/1.1 200 OK\r\n\r\nhi");
-        let said = visit.wire.exactly(5);
-        visit.wire.send(said);
-        visit.wire.rest();
-        visit.wire.send("bye");
+        visit.raw_connection.send("HTTP/1.1 200 OK\r\n\r\nhi");
+        let said = visit.raw_connection.exactly(5);
+        visit.raw_connection.send(said);
+        visit.raw_connection.rest();
+        visit.raw_connection.send("bye");
     });
     let rig = to(primary.address);
     run(async {
@@ -183,16 +209,16 @@ fn a_bridge_whose_primary_does_not_read_ends_with_its_client() {
     let primary = Server::start(move |mut visit| {
         let request = visit.request().expect("a request");
         if request.head.starts_with("PRI ") {
-            return visit.wire.send(NOT_HTTP2);
+            return visit.raw_connection.send(NOT_HTTP2);
         }
-        visit.wire.send(
+        visit.raw_connection.send(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\n\r\n",
         );
         // It reads nothing, and learns of the end when it cannot write.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(5) {
-            if !visit.wire.try_send("x") {
+            if !visit.raw_connection.try_send("x") {
                 return tell.send(()).expect("the test waits");
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -208,5 +234,59 @@ fn a_bridge_whose_primary_does_not_read_ends_with_its_client() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         client.connection.abort();
         until("the primary's connection has ended", || told.try_recv().is_ok()).await;
+    });
+}
+
+#[test]
+fn a_switch_that_a_client_of_http2_cannot_have_requested_is_refused() {
+    let primary = Server::start(|mut visit| {
+        while let Some(request) = visit.request() {
+            match () {
+                () if request.head.starts_with("PRI ") => return visit.raw_connection.send(NOT_HTTP2),
+                () if request.head.contains(" /next ") => visit.raw_connection.send(OK),
+                () => visit.raw_connection.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+                ),
+            }
+        }
+    });
+    let rig = to(primary.address);
+    run(async {
+        let mut client = Client::connect(rig.address()).await;
+        for path in ["/x", "/y"] {
+            assert_eq!(client.get(path).await.unwrap().status(), 502);
+            assert_eq!(client.get("/next").await.unwrap().status(), 200);
+        }
+        // A WebSocket, and a switch to something else.
+        let (response, _body) = client.send(websocket(), false).await;
+        assert_eq!(response.await.unwrap().status(), 502);
+    });
+}
+
+#[test]
+fn a_101_by_http2_is_passed_over() {
+    run(async {
+        let primary = Upstream::start(Builder::new(), |mut stream| async move {
+            let mut switch = Response::new(());
+            *switch.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            stream.respond.send_informational(switch).expect("an interim answer");
+            stream.response(Response::new(()), true);
+        })
+        .await;
+        let mut spoken = backend("primary", &[primary.address]);
+        Arc::get_mut(&mut spoken).unwrap().protocol = AppProtocol::H2c;
+        let spoken = BackendRef { weight: 1, filters: Vec::new(), target: Ok(spoken) };
+        let rig = Setup::rules(primary.address, vec![rule(Vec::new(), vec![spoken])]).start();
+        let address = rig.address();
+        let talk = std::thread::spawn(move || {
+            let mut client = RawConnection::connect(address);
+            client.send(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n",
+            );
+            client.head().head
+        });
+        until("the client has its answer", || talk.is_finished()).await;
+        let answer = talk.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     });
 }

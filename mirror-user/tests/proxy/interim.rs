@@ -1,11 +1,11 @@
-//! What a primary of HTTP/1 says before its answer: 100 and what depends on it, and the others.
+//! What a primary of HTTP/1 says before its response: 100 and what depends on it, and the others.
 
 use std::time::{Duration, Instant};
 
 use super::{
     harness::{Setup, eventually, gate},
+    raw_connection::{End, text},
     server::{OK, Server},
-    wire::{End, text},
 };
 
 const EXPECTING: &str =
@@ -13,16 +13,16 @@ const EXPECTING: &str =
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[test]
-fn the_client_is_asked_for_its_body_once_the_primary_wants_it() {
+fn the_client_is_to_send_its_body_once_the_primary_wants_it() {
     let (open, wait) = gate();
     let primary = Server::start(move |mut visit| {
-        let head = visit.wire.head();
+        let head = visit.raw_connection.head();
         assert!(head.head.contains("Expect: 100-continue\r\n"), "{}", head.head);
         wait();
-        visit.wire.send(CONTINUE);
-        assert_eq!(visit.wire.exactly(4), b"body");
-        visit.wire.send(OK);
-        visit.wire.rest();
+        visit.raw_connection.send(CONTINUE);
+        assert_eq!(visit.raw_connection.exactly(4), b"body");
+        visit.raw_connection.send(OK);
+        visit.raw_connection.rest();
     });
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
@@ -38,7 +38,7 @@ fn the_client_is_asked_for_its_body_once_the_primary_wants_it() {
 fn a_primary_that_says_nothing_gets_the_body_after_a_second() {
     let primary = Server::start(|mut visit| {
         while visit.request().is_some() {
-            visit.wire.send(OK);
+            visit.raw_connection.send(OK);
         }
     });
     let rig = Setup::to(&primary).start();
@@ -54,17 +54,17 @@ fn a_primary_that_says_nothing_gets_the_body_after_a_second() {
 #[test]
 fn a_refusal_arrives_without_100_and_without_the_body() {
     let primary = Server::start(|mut visit| {
-        visit.wire.head();
-        visit.wire.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
-        visit.wire.rest();
+        visit.raw_connection.head();
+        visit.raw_connection.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
+        visit.raw_connection.rest();
     });
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
     client.send(EXPECTING);
-    let (answer, end) = client.rest();
-    let answer = String::from_utf8(answer).expect("text");
-    assert!(answer.starts_with("HTTP/1.1 417 Expectation Failed\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nno"), "{answer}");
+    let (response, end) = client.rest();
+    let response = String::from_utf8(response).expect("text");
+    assert!(response.starts_with("HTTP/1.1 417 Expectation Failed\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nno"), "{response}");
     assert_eq!(end, End::Fin);
     eventually("no body", || primary.bytes(0).ends_with(b"\r\n\r\n"));
 }
@@ -75,20 +75,20 @@ fn a_client_that_does_not_wait_loses_nothing() {
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
     client.send(format!("{EXPECTING}body"));
-    let answer = client.exactly(OK.len());
-    assert!(answer == OK || answer.starts_with(CONTINUE), "{}", answer.escape_ascii());
+    let response = client.exactly(OK.len());
+    assert!(response == OK || response.starts_with(CONTINUE), "{}", response.escape_ascii());
     eventually("the body is there", || primary.bytes(0).ends_with(b"\r\n\r\nbody"));
 }
 
 #[test]
-fn other_interim_answers_arrive_as_they_were_said() {
+fn other_interim_responses_arrive_as_they_were_said() {
     const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink:</b>\r\n\r\n";
     let primary = Server::start(|mut visit| {
         while visit.request().is_some() {
-            visit.wire.send(HINTS);
+            visit.raw_connection.send(HINTS);
             std::thread::sleep(Duration::from_millis(100));
-            visit.wire.send("HTTP/1.1 100 Continue\r\n\r\n");
-            visit.wire.send(OK);
+            visit.raw_connection.send("HTTP/1.1 100 Continue\r\n\r\n");
+            visit.raw_connection.send(OK);
         }
     });
     let rig = Setup::to(&primary).start();
@@ -102,26 +102,28 @@ fn other_interim_answers_arrive_as_they_were_said() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_no_interim_answer() {
+fn a_client_of_http_1_0_gets_no_interim_response() {
     let primary = Server::start(|mut visit| {
         visit.request();
-        visit.wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-        visit.wire.send(OK);
+        visit.raw_connection.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        visit.raw_connection.send(OK);
     });
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    let answer = text(client.rest().0);
-    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    let response = text(client.rest().0);
+    assert!(response.starts_with("HTTP/1.0 200"), "{response}");
     assert_eq!(rig.report().interim_dropped, 1);
 }
 
 #[test]
 fn a_client_that_leaves_within_a_refusal_leaves_no_connection_behind() {
     let primary = Server::start(|mut visit| {
-        visit.wire.head();
-        visit.wire.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 20\r\n\r\nhalf");
-        visit.wire.rest();
+        visit.raw_connection.head();
+        visit
+            .raw_connection
+            .send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 20\r\n\r\nhalf");
+        visit.raw_connection.rest();
     });
     let rig = Setup::to(&primary).start();
     let mut client = rig.client();

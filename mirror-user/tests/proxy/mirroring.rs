@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use mirror_user::{
     outcome::{CopyOutcome, CopyOutcome::Delivered, UnknownReason},
-    route::{Filter, HeaderModifier, Share},
+    route::{Filter, Fraction, HeaderModifier},
 };
 
 use super::{
     harness::{Setup, backend_ref, eventually, gate, mirror, mirror_of, rule},
+    raw_connection::text,
     server::{OK, Server},
-    wire::text,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -19,7 +19,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 fn copied(request: &str) -> String {
     let (primary, shadow) = (Server::ok(), Server::ok());
     let rig = Setup::mirrored(&primary, shadow.address).start();
-    assert_eq!(rig.client().ask(request).body, b"ok");
+    assert_eq!(rig.client().request(request).body, b"ok");
     rig.all_ended("shadow", 1, Delivered);
     assert_eq!(shadow.wait_requests(1).len(), 1);
     assert_eq!(text(primary.bytes(0)), request);
@@ -48,14 +48,14 @@ fn a_copy_is_the_request_with_a_suffix_on_the_host() {
 }
 
 #[test]
-fn a_copy_of_head_ends_with_the_answers_head() {
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n";
-    let (primary, shadow) = (Server::answering(answer), Server::answering(answer));
+fn a_copy_of_head_ends_with_the_responses_head() {
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n";
+    let (primary, shadow) = (Server::responding(response), Server::responding(response));
     let rig = Setup::mirrored(&primary, shadow.address).start();
     let mut client = rig.client();
     for n in 1..=3 {
         client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.head().head, answer);
+        assert_eq!(client.head().head, response);
         rig.all_ended("shadow", n, Delivered);
     }
     assert_eq!(shadow.connections(), 1);
@@ -65,11 +65,11 @@ fn a_copy_of_head_ends_with_the_answers_head() {
 fn a_chunked_copy_has_its_trailers() {
     let (primary, shadow) = (Server::ok(), Server::ok());
     let rig = Setup::mirrored(&primary, shadow.address).start();
-    let answer = rig.client().ask(
+    let response = rig.client().request(
         "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n\
          4\r\nwxyz\r\n1\r\n!\r\n0\r\nX-Check: yes\r\n\r\n",
     );
-    assert_eq!(answer.body, b"ok");
+    assert_eq!(response.body, b"ok");
     rig.all_ended("shadow", 1, Delivered);
     let copy = &shadow.wait_requests(1)[0];
     assert_eq!(copy.body, b"wxyz!");
@@ -83,21 +83,19 @@ fn a_chunked_copy_has_its_trailers() {
 #[test]
 fn large_bodies_are_copied_whole_while_the_shadow_keeps_up() {
     let (primary, shadow) = (Server::ok(), Server::ok());
-    let mut setup = Setup::mirrored(&primary, shadow.address);
-    setup.budgets = (16 << 20, 32 << 20, 64 << 20);
-    let rig = setup.start();
+    let rig = Setup::mirrored(&primary, shadow.address).start();
     let body: Vec<u8> =
         (0..2_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut client = rig.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
-    assert_eq!(client.ask(&body).body, b"ok");
+    assert_eq!(client.request(&body).body, b"ok");
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     for part in body.chunks(9_999) {
         client.send(format!("{:x}\r\n", part.len()));
         client.send(part);
         client.send("\r\n");
     }
-    assert_eq!(client.ask("0\r\n\r\n").body, b"ok");
+    assert_eq!(client.request("0\r\n\r\n").body, b"ok");
     rig.all_ended("shadow", 2, Delivered);
     for request in shadow.wait_requests(2).iter().chain(&primary.wait_requests(2)) {
         assert!(request.body == body, "{} differs", request.head);
@@ -111,7 +109,7 @@ fn the_suffix_can_be_off() {
     let mut setup = Setup::mirrored(&primary, shadow.address);
     setup.options.shadow.host_suffix = String::new();
     let rig = setup.start();
-    rig.client().ask(GET);
+    rig.client().request(GET);
     rig.all_ended("shadow", 1, Delivered);
     assert_eq!(shadow.bytes(0), GET.as_bytes());
 }
@@ -123,7 +121,7 @@ fn one_copy_per_request_and_none_twice() {
     let mut clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
     for n in 0..300 {
         let client = &mut clients[n % 10];
-        client.ask(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.request(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
     }
     rig.all_ended("shadow", 300, Delivered);
     let copies = shadow.wait_requests(300);
@@ -135,14 +133,14 @@ fn one_copy_per_request_and_none_twice() {
 fn a_percentage_of_requests_is_copied() {
     let (primary, a, b) = (Server::ok(), Server::ok(), Server::ok());
     let filters = vec![
-        mirror_of("a", a.address, Share { numerator: 25, denominator: 100 }),
-        mirror_of("b", b.address, Share { numerator: 1, denominator: 2 }),
-        mirror_of("none", b.address, Share { numerator: 0, denominator: 100 }),
+        mirror_of("a", a.address, Fraction { numerator: 25, denominator: 100 }),
+        mirror_of("b", b.address, Fraction { numerator: 1, denominator: 2 }),
+        mirror_of("none", b.address, Fraction { numerator: 0, denominator: 100 }),
     ];
     let rig = Setup::with(&primary, filters).start();
     let mut client = rig.client();
     for n in 0..2_000 {
-        client.ask(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.request(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
     }
     let selected = |shadow| rig.copies(shadow).selected;
     assert_eq!(selected("none"), 0);
@@ -175,7 +173,7 @@ fn several_mirrors_each_get_what_stands_at_their_place() {
     ];
     let rig = Setup::with(&primary, filters).start();
     let body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
-    assert_eq!(rig.client().ask(body).body, b"ok");
+    assert_eq!(rig.client().request(body).body, b"ok");
     rig.all_ended("first", 1, Delivered);
     rig.all_ended("second", 1, Delivered);
     for (server, names) in [(&first, 1), (&second, 2), (&primary, 3)] {
@@ -191,7 +189,7 @@ fn a_request_that_no_primary_gets_is_copied_all_the_same() {
     let (original, shadow) = (Server::ok(), Server::ok());
     let rules = vec![rule(vec![mirror("shadow", shadow.address)], vec![backend_ref("empty", &[])])];
     let rig = Setup::rules(original.address, rules).start();
-    assert_eq!(rig.client().ask(GET).status(), 503);
+    assert_eq!(rig.client().request(GET).status(), 503);
     rig.all_ended("shadow", 1, Delivered);
 }
 
@@ -202,8 +200,8 @@ fn a_client_gone_after_its_request_does_not_stop_the_copy() {
     let shadow = Server::start(move |mut visit| {
         visit.request();
         wait();
-        visit.wire.send(OK);
-        visit.wire.rest();
+        visit.raw_connection.send(OK);
+        visit.raw_connection.rest();
     });
     let rig = Setup::mirrored(&primary, shadow.address).start();
     let mut client = rig.client();
@@ -220,12 +218,12 @@ fn shadow_connections_are_reused_and_closed_when_idle() {
     let rig = Setup::mirrored(&primary, shadow.address).start();
     let mut client = rig.client();
     for n in 1..=50 {
-        client.ask(GET);
+        client.request(GET);
         rig.all_ended("shadow", n, Delivered);
     }
     assert_eq!(shadow.connections(), 1);
     eventually("the idle connection is closed", || shadow.ended(0).is_some());
-    client.ask(GET);
+    client.request(GET);
     rig.all_ended("shadow", 51, Delivered);
     assert_eq!(shadow.connections(), 2);
 }
@@ -239,7 +237,7 @@ fn one_bad_shadow_does_not_harm_the_other() {
     let rig = setup.start();
     let mut client = rig.client();
     for _ in 0..30 {
-        assert_eq!(client.ask(GET).body, b"ok");
+        assert_eq!(client.request(GET).body, b"ok");
     }
     rig.all_ended("good", 30, Delivered);
     rig.all_ended("bad", 30, CopyOutcome::Unknown(UnknownReason::Timeout));
@@ -251,8 +249,8 @@ fn an_empty_chunked_body_ends_at_the_shadow_too() {
     let rig = Setup::mirrored(&primary, shadow.address).start();
     let mut client = rig.client();
     for _ in 0..3 {
-        let ask = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-        assert_eq!(client.ask(ask).body, b"ok");
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(client.request(request).body, b"ok");
     }
     rig.all_ended("shadow", 3, Delivered);
     assert!(shadow.bytes(0).ends_with(b"\r\n\r\n0\r\n\r\n"));

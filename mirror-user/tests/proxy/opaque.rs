@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use mirror_user::{
     outcome::ConnectionKind,
-    route::{FrontendId, Lookup},
+    route::{FrontendId, FrontendState},
 };
 
 use super::{
     harness::{FRONTEND, Rig, Setup, eventually, frontend},
+    raw_connection::{End, RawConnection},
     server::{OK, Server},
-    wire::{End, Wire},
 };
 
 /// Sends back what it read once the client is done, then "bye".
 fn parrot() -> Server {
     Server::start(|mut visit| {
-        let (bytes, _) = visit.wire.rest();
-        visit.wire.send(bytes);
-        visit.wire.send("bye");
+        let (bytes, _) = visit.raw_connection.rest();
+        visit.raw_connection.send(bytes);
+        visit.raw_connection.send("bye");
     })
 }
 
@@ -59,9 +59,9 @@ fn bytes_pass_both_ways_with_half_close() {
 #[test]
 fn many_bytes_pass_while_both_sides_send() {
     let original = Server::start(|mut visit| {
-        visit.wire.send(vec![b's'; 3_000_000]);
-        visit.wire.finish();
-        visit.wire.rest();
+        visit.raw_connection.send(vec![b's'; 3_000_000]);
+        visit.raw_connection.finish();
+        visit.raw_connection.rest();
     });
     let (rig, _routed) = rig_before(&original);
     let mut client = rig.client();
@@ -77,8 +77,12 @@ fn many_bytes_pass_while_both_sides_send() {
 #[test]
 fn a_reset_passes_in_both_directions() {
     let original = Server::start(|mut visit| {
-        visit.wire.exactly(1);
-        if visit.index == 0 { visit.wire.reset() } else { drop(visit.wire.rest()) }
+        visit.raw_connection.exactly(1);
+        if visit.index == 0 {
+            visit.raw_connection.reset();
+        } else {
+            drop(visit.raw_connection.rest());
+        }
     });
     let (rig, _routed) = rig_before(&original);
     let mut client = rig.client();
@@ -94,10 +98,10 @@ fn a_reset_passes_in_both_directions() {
 #[test]
 fn a_server_may_speak_first() {
     let original = Server::start(|mut visit| {
-        visit.wire.send("220 ready\r\n");
-        assert_eq!(visit.wire.until(b"\r\n"), "EHLO me\r\n");
-        visit.wire.send("250 ok\r\n");
-        visit.wire.rest();
+        visit.raw_connection.send("220 ready\r\n");
+        assert_eq!(visit.raw_connection.until(b"\r\n"), "EHLO me\r\n");
+        visit.raw_connection.send("250 ok\r\n");
+        visit.raw_connection.rest();
     });
     let routed = Server::ok();
     let mut setup = Setup::to(&routed);
@@ -121,7 +125,7 @@ fn a_silent_client_that_then_speaks_http_is_routed() {
     let rig = setup.start();
     let mut client = rig.client();
     eventually("the original is opened", || original.connections() == 1);
-    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
+    assert_eq!(client.request("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
     eventually("the original is closed", || original.ended(0).is_some());
     assert_eq!(routed.requests().len(), 1);
     assert!(original.bytes(0).is_empty());
@@ -144,10 +148,10 @@ fn a_silent_client_that_then_speaks_another_protocol_is_passed_on() {
 }
 
 #[test]
-fn a_client_that_waits_for_an_answer_to_half_a_line_gets_it() {
+fn a_client_that_waits_for_a_response_to_half_a_line_gets_it() {
     let original = Server::start(|mut visit| {
-        let asked = visit.wire.exactly(5);
-        visit.wire.send(asked);
+        let requested = visit.raw_connection.exactly(5);
+        visit.raw_connection.send(requested);
     });
     let (rig, routed) = rig_before(&original);
     let mut client = rig.client();
@@ -168,7 +172,7 @@ fn a_request_line_in_pieces_is_routed() {
     client.send("GET /a");
     // Several times the patience with half a line.
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(client.ask("/b HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
+    assert_eq!(client.request("/b HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
     assert!(routed.requests()[0].head.starts_with("GET /a/b HTTP/1.1\r\n"));
     assert_eq!(original.connections(), 0);
 }
@@ -187,8 +191,8 @@ fn a_client_that_ends_without_a_byte_is_shown_to_the_server() {
 fn a_tombstone_passes_everything_to_the_original_destination() {
     let original = Server::ok();
     let (rig, routed) = rig_before(&original);
-    rig.publish([(FRONTEND, Lookup::Tombstone(frontend(FRONTEND, original.address, None)))]);
-    assert_eq!(rig.client().ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
+    rig.publish([(FRONTEND, FrontendState::Tombstone(frontend(FRONTEND, original.address, None)))]);
+    assert_eq!(rig.client().request("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
     assert_eq!((original.connections(), routed.connections()), (1, 0));
     eventually("the end is counted", || closed_of(&rig, ConnectionKind::Tombstone) == 1);
 }
@@ -197,8 +201,8 @@ fn a_tombstone_passes_everything_to_the_original_destination() {
 fn a_client_of_another_namespace_passes_when_no_route_holds_for_it() {
     let original = Server::ok();
     let (rig, routed) = rig_before(&original);
-    rig.publish([(FRONTEND, Lookup::Live(frontend(FRONTEND, original.address, None)))]);
-    assert_eq!(rig.client().ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
+    rig.publish([(FRONTEND, FrontendState::Live(frontend(FRONTEND, original.address, None)))]);
+    assert_eq!(rig.client().request("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body, b"ok");
     assert_eq!((original.connections(), routed.connections()), (1, 0));
     eventually("the end is counted", || closed_of(&rig, ConnectionKind::NoRoute) == 1);
 }
@@ -208,7 +212,7 @@ fn an_id_never_issued_is_reset_and_counted() {
     let original = Server::ok();
     let (rig, _routed) = rig_before(&original);
     let (_, address) = rig.serve(FrontendId(99));
-    let mut client = Wire::connect(address);
+    let mut client = RawConnection::connect(address);
     assert_eq!(client.rest(), (Vec::new(), End::Reset));
     assert_eq!(closed_of(&rig, ConnectionKind::UnknownId), 1);
     assert_eq!(original.connections(), 0);
@@ -219,7 +223,7 @@ fn the_canary_is_accepted_and_closed() {
     let original = Server::ok();
     let (rig, _routed) = rig_before(&original);
     let (_, address) = rig.serve(FrontendId::CANARY);
-    assert_eq!(Wire::connect(address).rest(), (Vec::new(), End::Fin));
+    assert_eq!(RawConnection::connect(address).rest(), (Vec::new(), End::Fin));
     assert_eq!(closed_of(&rig, ConnectionKind::Canary), 1);
 }
 
@@ -229,10 +233,10 @@ fn a_route_that_is_removed_leaves_its_connections_working() {
     let (rig, routed) = rig_before(&original);
     let mut client = rig.client();
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(client.ask(get).body, b"ok");
-    rig.publish([(FRONTEND, Lookup::Tombstone(frontend(FRONTEND, original.address, None)))]);
+    assert_eq!(client.request(get).body, b"ok");
+    rig.publish([(FRONTEND, FrontendState::Tombstone(frontend(FRONTEND, original.address, None)))]);
     for _ in 0..3 {
-        assert_eq!(client.ask(get).body, &OK[OK.len() - 2..]);
+        assert_eq!(client.request(get).body, &OK[OK.len() - 2..]);
     }
     assert_eq!((routed.requests().len(), original.requests().len()), (1, 3));
 }

@@ -6,39 +6,40 @@ use http::{HeaderName, HeaderValue};
 use mirror_user::{
     outcome::ConnectionKind,
     route::{
-        BackendRef, Filter, Frontend, HeaderModifier, InvalidBackend, Lookup, Matcher, PathMatch,
-        RuleEntry,
+        BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend, Matcher,
+        PathMatch, RuleEntry,
     },
 };
 
 use super::{
     harness::{FRONTEND, Setup, backend_ref, frontend, rule},
+    raw_connection::Message,
     server::Server,
-    wire::Message,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn at(path: &str, entry: RuleEntry) -> RuleEntry {
+/// A rule for a path and what is below it.
+pub(crate) fn at(path: &str, entry: RuleEntry) -> RuleEntry {
     let path = PathMatch::Prefix(path.into());
     RuleEntry { matches: vec![Matcher { path, ..Matcher::default() }], ..entry }
 }
 
 fn named(name: &'static str) -> Server {
-    Server::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
+    Server::responding(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
 }
 
 fn pair(name: &str, value: &str) -> (HeaderName, HeaderValue) {
     (name.parse().expect("a name"), value.parse().expect("a value"))
 }
 
-/// The answer to a request under one rule, whose connection must go on.
-fn answered(rules: Vec<RuleEntry>) -> Message {
+/// The response to a request under one rule, whose connection must go on.
+fn responded(rules: Vec<RuleEntry>) -> Message {
     let original = Server::ok();
     let rig = Setup::rules(original.address, rules).start();
     let mut client = rig.client();
-    let first = client.ask(GET);
-    assert_eq!(client.ask(GET), first);
+    let first = client.request(GET);
+    assert_eq!(client.request(GET), first);
     assert_eq!(original.connections(), 0);
     first
 }
@@ -53,42 +54,46 @@ fn the_rule_that_matches_decides() {
     let rig = Setup::rules(one.address, rules).start();
     let mut client = rig.client();
     for (path, body) in [("/", "one"), ("/two", "two"), ("/twofold", "one"), ("/two/x?y", "two")] {
-        let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        assert_eq!(answer.body, body.as_bytes(), "{path}");
+        let response = client.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(response.body, body.as_bytes(), "{path}");
     }
 }
 
 #[test]
 fn no_match_is_404() {
-    let answer = answered(vec![at("/only", rule(Vec::new(), Vec::new()))]);
-    assert_eq!(answer.status(), 404);
-    assert!(answer.value("x-mirror-reason").unwrap().contains("no rule"), "{}", answer.head);
+    let response = responded(vec![at("/only", rule(Vec::new(), Vec::new()))]);
+    assert_eq!(response.status(), 404);
+    assert!(response.value("x-mirror-reason").unwrap().contains("no rule"), "{}", response.head);
 }
 
 #[test]
 fn an_invalid_backend_is_500() {
     let target = Err(InvalidBackend::NoService("default/gone".into()));
     let refs = vec![BackendRef { weight: 1, filters: Vec::new(), target }];
-    let answer = answered(vec![rule(Vec::new(), refs)]);
-    assert_eq!(answer.status(), 500);
-    assert!(answer.value("x-mirror-reason").unwrap().contains("default/gone"), "{}", answer.head);
+    let response = responded(vec![rule(Vec::new(), refs)]);
+    assert_eq!(response.status(), 500);
+    assert!(
+        response.value("x-mirror-reason").unwrap().contains("default/gone"),
+        "{}",
+        response.head
+    );
 }
 
 #[test]
 fn no_backend_is_500() {
-    assert_eq!(answered(vec![rule(Vec::new(), Vec::new())]).status(), 500);
+    assert_eq!(responded(vec![rule(Vec::new(), Vec::new())]).status(), 500);
 }
 
 #[test]
 fn no_ready_endpoint_is_503() {
-    let answer = answered(vec![rule(Vec::new(), vec![backend_ref("empty", &[])])]);
-    assert_eq!(answer.status(), 503);
-    let reason = answer.value("x-mirror-reason").unwrap();
-    assert!(reason.contains("default/empty:80"), "{}", answer.head);
+    let response = responded(vec![rule(Vec::new(), vec![backend_ref("empty", &[])])]);
+    assert_eq!(response.status(), 503);
+    let reason = response.value("x-mirror-reason").unwrap();
+    assert!(reason.contains("default/empty:80"), "{}", response.head);
 }
 
 #[test]
-fn our_answers_to_head_have_no_body() {
+fn our_responses_to_head_have_no_body() {
     let original = Server::ok();
     let rig = Setup::rules(original.address, Vec::new()).start();
     let mut client = rig.client();
@@ -99,7 +104,7 @@ fn our_answers_to_head_have_no_body() {
 }
 
 #[test]
-fn our_answer_to_an_upload_arrives() {
+fn our_response_to_an_upload_arrives() {
     let original = Server::ok();
     let rig = Setup::rules(original.address, Vec::new()).start();
     for _ in 0..20 {
@@ -113,17 +118,17 @@ fn our_answer_to_an_upload_arrives() {
 
 #[test]
 fn backends_get_their_weights() {
-    let servers = [named("a"), named("b"), named("c")];
-    let weights = [1, 3, 0];
-    let refs = servers
-        .iter()
-        .zip(weights)
-        .map(|(server, weight)| BackendRef { weight, ..backend_ref("x", &[server.address]) });
+    let names = ["a", "b", "c"];
+    let servers = names.map(named);
+    // Each is a Service of its own: endpoints that one Service has and then has not are lost.
+    let refs = servers.iter().zip(names).zip([1, 3, 0]).map(|((server, name), weight)| {
+        BackendRef { weight, ..backend_ref(name, &[server.address]) }
+    });
     let rig = Setup::rules(servers[0].address, vec![rule(Vec::new(), refs.collect())]).start();
     let mut client = rig.client();
     let mut counts = HashMap::<Vec<u8>, u32>::new();
     for _ in 0..2_000 {
-        *counts.entry(client.ask(GET).body).or_default() += 1;
+        *counts.entry(client.request(GET).body).or_default() += 1;
     }
     // Seven standard deviations around 500.
     assert!((365..=635).contains(&counts[&b"a"[..]]), "{counts:?}");
@@ -132,7 +137,7 @@ fn backends_get_their_weights() {
 
 #[test]
 fn modifiers_of_rule_and_backend_are_applied_both_ways() {
-    let primary = Server::answering(
+    let primary = Server::responding(
         "HTTP/1.1 200 OK\r\nA: 1\r\nGone: 1\r\nServer: x\r\nContent-Length: 2\r\n\r\nok",
     );
     let modifier = |set: &str, remove: &str| HeaderModifier {
@@ -151,11 +156,11 @@ fn modifiers_of_rule_and_backend_are_applied_both_ways() {
     ];
     let rig = Setup::rules(primary.address, vec![rule(filters, refs)]).start();
     let mut client = rig.client();
-    let answer = client.ask(
+    let response = client.request(
         "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nAccept: */*\r\nCookie: c\r\nLast: l\r\n\r\n",
     );
     assert_eq!(
-        answer.head,
+        response.head,
         "HTTP/1.1 200 OK\r\nA: set\r\nContent-Length: 2\r\nx-added: more\r\nx-added: more\r\n\
          x-rule: set\r\n\r\n"
     );
@@ -169,15 +174,15 @@ fn modifiers_of_rule_and_backend_are_applied_both_ways() {
 #[test]
 fn a_new_snapshot_holds_for_the_next_request_of_a_connection() {
     use super::harness::{FRONTEND, frontend};
-    use mirror_user::route::Lookup;
+    use mirror_user::route::FrontendState;
 
     let (one, two) = (named("one"), named("two"));
     let rig = Setup::to(&one).start();
     let mut client = rig.client();
-    assert_eq!(client.ask(GET).body, b"one");
+    assert_eq!(client.request(GET).body, b"one");
     let rules = vec![rule(Vec::new(), vec![backend_ref("two", &[two.address])])];
-    rig.publish([(FRONTEND, Lookup::Live(frontend(FRONTEND, one.address, Some(rules))))]);
-    assert_eq!(client.ask(GET).body, b"two");
+    rig.publish([(FRONTEND, FrontendState::Live(frontend(FRONTEND, one.address, Some(rules))))]);
+    assert_eq!(client.request(GET).body, b"two");
 }
 
 #[test]
@@ -185,17 +190,17 @@ fn a_route_acts_at_once_on_a_connection_that_was_captured_ahead_of_it() {
     let (original, routed) = (named("original"), named("routed"));
     let rig = Setup::to(&original).start();
     let made = |rules| Arc::into_inner(frontend(FRONTEND, original.address, rules)).expect("one");
-    let publish = |front: Frontend| rig.publish([(FRONTEND, Lookup::Live(Arc::new(front)))]);
+    let publish = |front: Frontend| rig.publish([(FRONTEND, FrontendState::Live(Arc::new(front)))]);
     publish(Frontend { ahead: true, ..made(None) });
     let mut client = rig.client();
     for _ in 0..3 {
-        assert_eq!(client.ask(GET).body, b"original");
+        assert_eq!(client.request(GET).body, b"original");
     }
     let refs = vec![backend_ref("routed", &[routed.address])];
     publish(Frontend { ahead: true, ..made(Some(vec![rule(Vec::new(), refs)])) });
-    assert_eq!(client.ask(GET).body, b"routed");
+    assert_eq!(client.request(GET).body, b"routed");
     publish(Frontend { ahead: true, ..made(None) });
-    assert_eq!(client.ask(GET).body, b"original");
+    assert_eq!(client.request(GET).body, b"original");
     let report = rig.report();
     assert_eq!(report.connections[ConnectionKind::Http1 as usize], 1, "the same connection");
     assert_eq!(report.connections[ConnectionKind::NoRoute as usize], 0);

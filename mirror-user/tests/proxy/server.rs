@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     harness::eventually,
-    wire::{End, Message, Tap, Wire},
+    raw_connection::{End, Message, RawConnection, Tap},
 };
 
 /// What [`Server::ok`] answers.
@@ -28,7 +28,7 @@ pub(crate) struct Server {
 
 /// A script's view of its connection.
 pub(crate) struct Visit {
-    pub(crate) wire: Wire,
+    pub(crate) raw_connection: RawConnection,
     /// Counts connections from 0.
     pub(crate) index: usize,
     requests: Arc<Mutex<Vec<Message>>>,
@@ -37,7 +37,7 @@ pub(crate) struct Visit {
 impl Visit {
     /// The next request, recorded; None when the peer ended, even in the middle of it.
     pub(crate) fn request(&mut self) -> Option<Message> {
-        let message = self.wire.try_message().ok()?;
+        let message = self.raw_connection.try_message().ok()?;
         self.requests.lock().expect("no panic").push(message.clone());
         Some(message)
     }
@@ -62,8 +62,8 @@ impl Server {
                 }
                 let tap = Tap::default();
                 taps.lock().expect("no panic").push(tap.clone());
-                let wire = Wire::new(stream.expect("a connection"), tap);
-                let visit = Visit { wire, index, requests: Arc::clone(&requests) };
+                let raw_connection = RawConnection::new(stream.expect("a connection"), tap);
+                let visit = Visit { raw_connection, index, requests: Arc::clone(&requests) };
                 let script = Arc::clone(&script);
                 thread::spawn(move || script(visit));
             }
@@ -73,21 +73,21 @@ impl Server {
 
     /// Answers every request with 200, for as long as the peer likes.
     pub(crate) fn ok() -> Self {
-        Self::answering(OK)
+        Self::responding(OK)
     }
 
     /// Answers every request with these bytes.
-    pub(crate) fn answering(answer: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+    pub(crate) fn responding(response: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |mut visit| {
             while visit.request().is_some() {
-                visit.wire.send(&answer);
+                visit.raw_connection.send(&response);
             }
         })
     }
 
     /// Reads everything and says nothing.
     pub(crate) fn silent() -> Self {
-        Self::start(|mut visit| drop(visit.wire.rest()))
+        Self::start(|mut visit| drop(visit.raw_connection.rest()))
     }
 
     /// Connections so far.
@@ -141,4 +141,13 @@ pub(crate) fn refusing() -> (Socket, SocketAddr) {
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
     let address = socket.local_addr().expect("bound").as_socket().expect("IPv4");
     (socket, address)
+}
+
+/// An address whose accept queue is full, so that the kernel drops SYNs, for as long as both are
+/// held. (A queue of length 0 takes one connection.)
+pub(crate) fn full() -> (SocketAddr, (Socket, TcpStream)) {
+    let (socket, address) = refusing();
+    socket.listen(0).expect("a bound socket");
+    let filler = TcpStream::connect(address).expect("the first is taken");
+    (address, (socket, filler))
 }

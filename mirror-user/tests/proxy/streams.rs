@@ -1,6 +1,12 @@
 //! Peers of HTTP/2, by the h2 crate: a client and a scripted server, on one runtime of the test's.
 
-use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{
@@ -16,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::wire::PATIENCE;
+use super::raw_connection::PATIENCE;
 
 /// Runs a test's part that speaks HTTP/2.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -27,7 +33,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// A request that a server got.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Got {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: String,
     pub(crate) uri: String,
     pub(crate) headers: HeaderMap,
@@ -40,7 +46,8 @@ pub(crate) struct Got {
 /// A server of HTTP/2 on 127.0.0.1.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    got: Rc<RefCell<Vec<Got>>>,
+    got: Rc<RefCell<Vec<ReceivedRequest>>>,
+    received: Rc<Cell<usize>>,
     connections: Rc<RefCell<Vec<JoinHandle<()>>>>,
     _task: Abort,
 }
@@ -62,27 +69,31 @@ impl Upstream {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (got, connections) = (Rc::<RefCell<Vec<Got>>>::default(), Rc::default());
+        let (got, connections) = (Rc::<RefCell<Vec<ReceivedRequest>>>::default(), Rc::default());
         let (told, opened, script) = (Rc::clone(&got), Rc::clone(&connections), Rc::new(script));
+        let received = Rc::new(Cell::new(0));
+        let count = Rc::clone(&received);
         let task = spawn_local(async move {
             let opened: Rc<RefCell<Vec<JoinHandle<()>>>> = opened;
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
                 stream.set_nodelay(true).expect("a socket");
                 let (builder, told, script) = (builder.clone(), told.clone(), script.clone());
+                let count = Rc::clone(&count);
                 let task = spawn_local(async move {
                     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
                         return;
                     };
                     while let Some(Ok((request, respond))) = connection.accept().await {
-                        let got = Rc::clone(&told);
-                        spawn_local(script(Stream { request: Some(request), respond, got }));
+                        let (request, got) = (Some(request), Rc::clone(&told));
+                        let received = Rc::clone(&count);
+                        spawn_local(script(Stream { request, respond, got, received }));
                     }
                 });
                 opened.borrow_mut().push(task);
             }
         });
-        Self { address, got, connections, _task: Abort(task) }
+        Self { address, got, received, connections, _task: Abort(task) }
     }
 
     /// Answers each request with 200, its own body and trailers.
@@ -90,7 +101,7 @@ impl Upstream {
         Self::start(server::Builder::new(), |mut stream| async move {
             let got = stream.take().await;
             if got.broke.is_none() {
-                let mut body = stream.answer(Response::new(()), false);
+                let mut body = stream.response(Response::new(()), false);
                 body.send_data(got.body.into(), got.trailers.is_none()).expect("open");
                 if let Some(trailers) = got.trailers {
                     body.send_trailers(trailers).expect("open");
@@ -100,8 +111,13 @@ impl Upstream {
         .await
     }
 
-    pub(crate) fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<ReceivedRequest> {
         self.got.borrow().clone()
+    }
+
+    /// Bytes of bodies that [`Stream::take`] has read so far, of those that go on as well.
+    pub(crate) fn received(&self) -> usize {
+        self.received.get()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -118,26 +134,28 @@ impl Upstream {
 pub(crate) struct Stream {
     pub(crate) request: Option<Request<RecvStream>>,
     pub(crate) respond: SendResponse<Bytes>,
-    got: Rc<RefCell<Vec<Got>>>,
+    got: Rc<RefCell<Vec<ReceivedRequest>>>,
+    received: Rc<Cell<usize>>,
 }
 
 impl Stream {
     /// The request to its end, recorded.
-    pub(crate) async fn take(&mut self) -> Got {
+    pub(crate) async fn take(&mut self) -> ReceivedRequest {
         let (head, mut body) = self.request.take().expect("taken once").into_parts();
-        let mut got = Got {
+        let mut got = ReceivedRequest {
             method: head.method.to_string(),
             uri: head.uri.to_string(),
             headers: head.headers,
-            ..Got::default()
+            ..ReceivedRequest::default()
         };
-        let read = read(&mut body).await;
+        let read =
+            read_noting(&mut body, |count| self.received.set(self.received.get() + count)).await;
         (got.body, got.trailers, got.broke) = read;
         self.got.borrow_mut().push(got.clone());
         got
     }
 
-    pub(crate) fn answer(&mut self, head: Response<()>, whole: bool) -> SendStream<Bytes> {
+    pub(crate) fn response(&mut self, head: Response<()>, whole: bool) -> SendStream<Bytes> {
         self.respond.send_response(head, whole).expect("the stream is open")
     }
 }
@@ -146,11 +164,20 @@ impl Stream {
 pub(crate) async fn read(
     body: &mut RecvStream,
 ) -> (Vec<u8>, Option<HeaderMap>, Option<h2::Reason>) {
+    read_noting(body, |_| {}).await
+}
+
+/// The same, noting each piece.
+async fn read_noting(
+    body: &mut RecvStream,
+    note: impl Fn(usize),
+) -> (Vec<u8>, Option<HeaderMap>, Option<h2::Reason>) {
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {
         match data {
             Ok(data) => {
                 bytes.extend_from_slice(&data);
+                note(data.len());
                 let _ = body.flow_control().release_capacity(data.len());
             }
             Err(error) => return (bytes, None, Some(reason(&error))),
@@ -175,9 +202,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::connect_as(&client::Builder::new(), address).await
+    }
+
+    pub(crate) async fn connect_as(builder: &client::Builder, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("a listener");
+        Self::on(builder, stream).await
+    }
+
+    /// On a connection that is open.
+    pub(crate) async fn on(builder: &client::Builder, stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
-        let (sender, connection) = client::handshake(stream).await.expect("a server of HTTP/2");
+        let hello = builder.handshake(stream);
+        let (sender, connection) = hello.await.expect("a server of HTTP/2");
         Self { sender, connection: spawn_local(connection) }
     }
 
@@ -190,23 +227,23 @@ impl Client {
         ready.send_request(request, whole).expect("the connection lives")
     }
 
-    /// A request without a body, and its whole answer.
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, h2::Error> {
+    /// A request without a body, and its whole response.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<ReceivedResponse, h2::Error> {
         let (response, _) = self.send(get(path), true).await;
-        Answer::of(response).await
+        ReceivedResponse::of(response).await
     }
 }
 
-/// An answer to its end.
+/// A response to its end.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ReceivedResponse {
     pub(crate) head: Response<()>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) broke: Option<h2::Reason>,
 }
 
-impl Answer {
+impl ReceivedResponse {
     pub(crate) async fn of(response: ResponseFuture) -> Result<Self, h2::Error> {
         let (head, mut body) = response.await?.into_parts();
         let (body, trailers, broke) = read(&mut body).await;

@@ -1,4 +1,4 @@
-//! Timeouts of a rule (HTTPRouteRule, `timeouts`): 504 before the answer, an early end within it.
+//! Timeouts of a rule (HTTPRouteRule, `timeouts`): 504 before the response, an early end within it.
 
 use std::{
     net::SocketAddr,
@@ -16,9 +16,9 @@ use mirror_user::{
 
 use super::{
     harness::{Rig, Setup, backend_ref, mirror, rule},
+    raw_connection::End,
     server::{OK, Server},
     streams::{Client, Upstream, get, run},
-    wire::End,
 };
 
 const LIMIT: Duration = Duration::from_millis(300);
@@ -40,26 +40,26 @@ fn lazy() -> Server {
     Server::start(|mut visit| {
         while let Some(request) = visit.request() {
             if request.head.starts_with("GET /half ") {
-                visit.wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+                visit.raw_connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
             } else if !request.head.starts_with("GET /slow ") {
-                visit.wire.send(OK);
+                visit.raw_connection.send(OK);
             }
         }
     })
 }
 
 #[test]
-fn a_primary_that_does_not_answer_in_time_is_answered_for_with_504() {
+fn a_primary_that_does_not_respond_in_time_gets_504() {
     let (primary, shadow) = (lazy(), Server::ok());
     for timeouts in [request_limit(), Timeouts { request: None, backend: Some(LIMIT) }] {
         let rig = limited(primary.address, Some(shadow.address), timeouts);
         let mut client = rig.client();
         for _ in 0..2 {
-            assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
+            assert_eq!(client.request("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
             let begun = Instant::now();
-            let answer = client.ask("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(answer.status(), 504);
-            assert!(answer.value("x-mirror-reason").is_some_and(|why| why.contains("timeout")));
+            let response = client.request("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(response.status(), 504);
+            assert!(response.value("x-mirror-reason").is_some_and(|why| why.contains("timeout")));
             assert!((LIMIT..LIMIT * 4).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         }
         // The copy is the shadow's affair.
@@ -68,13 +68,13 @@ fn a_primary_that_does_not_answer_in_time_is_answered_for_with_504() {
 }
 
 #[test]
-fn an_answer_that_is_not_whole_in_time_ends_early() {
+fn a_response_that_is_not_whole_in_time_ends_early() {
     let primary = lazy();
     let rig = limited(primary.address, None, request_limit());
     let mut client = rig.client();
     client.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
-    let (answer, end) = client.rest();
-    assert!(answer.ends_with(b"\r\n\r\nha"), "{}", answer.escape_ascii());
+    let (response, end) = client.rest();
+    assert!(response.ends_with(b"\r\n\r\nha"), "{}", response.escape_ascii());
     assert_eq!(end, End::Reset);
 }
 
@@ -84,9 +84,9 @@ fn a_stream_that_is_late_is_reset_and_the_others_go_on() {
         let primary = Upstream::start(h2::server::Builder::new(), |mut stream| async move {
             let path = stream.request.as_ref().expect("not taken").uri().path().to_owned();
             if path == "/" {
-                return drop(stream.answer(Response::new(()), true));
+                return drop(stream.response(Response::new(()), true));
             }
-            let mut body = stream.answer(Response::new(()), false);
+            let mut body = stream.response(Response::new(()), false);
             body.send_data(Bytes::from_static(b"ha"), false).expect("open");
             let reset = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
             assert_eq!(reset.expect("a reset"), Reason::CANCEL);

@@ -1,4 +1,4 @@
-//! Holds connections: each has carried one request and its answer, and then is idle.
+//! Holds connections: each has carried one request and its response, and then is idle.
 
 use std::{
     io::{Read, Write},
@@ -10,12 +10,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::Answer;
+use super::ResponseReader;
 
 /// Opens the connections, says `held` on stdout, holds them, and closes them.
 ///
 /// # Errors
-/// One of them cannot be made, or is not answered with 200 within 5 s.
+/// One of them cannot be made, or does not get 200 within 5 s.
 pub fn run(address: SocketAddr, count: usize, duration: Duration) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -44,10 +44,10 @@ fn connection(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     write!(stream, "GET /get HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = Answer::default();
+    let mut response = ResponseReader::default();
     let begin = Instant::now();
     while begin.elapsed() < limit {
-        match answer.read(&mut stream)? {
+        match response.read(&mut stream)? {
             Some(200) => return Ok(stream),
             Some(status) => bail!("answered with {status}"),
             None => {}

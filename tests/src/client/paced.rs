@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, whatever the answers do (an open loop): a latency counts from the
+//! Requests at a fixed rate, whatever the responses do (an open loop): a latency counts from the
 //! time at which a request was meant to leave, so that one which waits for a free connection, or
 //! for a stall to end, is as late as its user would find it.
 
@@ -17,9 +17,9 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, percentile};
+use super::{ResponseReader, percentile};
 
-/// After the last request was sent, answers are waited for so long.
+/// After the last request was sent, responses are waited for so long.
 const LAST: Duration = Duration::from_secs(2);
 
 /// What to send.
@@ -40,7 +40,7 @@ pub struct Plan {
 pub struct Report {
     /// Requests measured.
     pub requests: u64,
-    /// Requests that failed, were not answered with 200, or not in time.
+    /// Requests that failed, or did not get 200 in time.
     pub errors: u64,
     /// Half of the requests took at most this long.
     pub p50: f64,
@@ -54,15 +54,15 @@ pub struct Report {
     pub late_p50: f64,
 }
 
-struct Lane {
+struct PacedConnection {
     stream: TcpStream,
-    answer: Answer,
+    response: ResponseReader,
     /// When its request should have left; None while it is free.
     since: Option<Instant>,
 }
 
 struct Client {
-    lanes: Vec<Lane>,
+    connections: Vec<PacedConnection>,
     /// Requests that wait for a free connection.
     waiting: VecDeque<Instant>,
     request: Vec<u8>,
@@ -90,7 +90,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
             client.due(next)?;
             next += interval;
         }
-        let busy = client.lanes.iter().any(|lane| lane.since.is_some());
+        let busy = client.connections.iter().any(|connection| connection.since.is_some());
         let over = next >= end && !busy && client.waiting.is_empty();
         if over || now > end + LAST {
             break;
@@ -103,17 +103,17 @@ pub fn run(plan: &Plan) -> Result<Report> {
 
 impl Client {
     fn connect(plan: &Plan, measured_from: Instant) -> Result<Self> {
-        let lane = |_| {
+        let connection = |_| {
             let stream = TcpStream::connect_timeout(&plan.address, Duration::from_secs(5))?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            Ok(Lane { stream, answer: Answer::default(), since: None })
+            Ok(PacedConnection { stream, response: ResponseReader::default(), since: None })
         };
-        let lanes = (0..plan.connections).map(lane).collect::<std::io::Result<_>>();
+        let connections = (0..plan.connections).map(connection).collect::<std::io::Result<_>>();
         let request = format!("GET /get HTTP/1.1\r\nHost: {}\r\n\r\n", plan.address);
         let count = (plan.duration.as_secs_f64() * f64::from(plan.rate)) as usize;
         Ok(Self {
-            lanes: lanes.with_context(|| format!("connecting to {}", plan.address))?,
+            connections: connections.with_context(|| format!("connecting to {}", plan.address))?,
             waiting: VecDeque::new(),
             request: request.into_bytes(),
             measured_from,
@@ -125,12 +125,12 @@ impl Client {
 
     /// A request should leave now.
     fn due(&mut self, at: Instant) -> Result<()> {
-        match self.lanes.iter().position(|lane| lane.since.is_none()) {
-            Some(lane) => {
+        match self.connections.iter().position(|connection| connection.since.is_none()) {
+            Some(connection) => {
                 if at >= self.measured_from {
                     self.lates.push(at.elapsed().as_nanos() as u64);
                 }
-                self.send(lane, at)
+                self.send(connection, at)
             }
             None => {
                 self.waiting.push_back(at);
@@ -139,35 +139,40 @@ impl Client {
         }
     }
 
-    fn send(&mut self, lane: usize, at: Instant) -> Result<()> {
-        let lane = &mut self.lanes[lane];
-        lane.since = Some(at);
+    fn send(&mut self, connection: usize, at: Instant) -> Result<()> {
+        let connection = &mut self.connections[connection];
+        connection.since = Some(at);
         // Of a free connection the send buffer is empty: it takes a small request whole.
-        lane.stream.write_all(&self.request).context("a connection broke")
+        connection.stream.write_all(&self.request).context("a connection broke")
     }
 
-    /// Reads answers until `until`, or until there was one.
+    /// Reads responses until `until`, or until there was one.
     fn wait(&mut self, until: Instant) -> Result<()> {
-        let busy = self.lanes.iter().enumerate().filter(|(_, lane)| lane.since.is_some());
+        let busy = self
+            .connections
+            .iter()
+            .enumerate()
+            .filter(|(_, connection)| connection.since.is_some());
         let busy: Vec<_> = busy.map(|(at, _)| at).collect();
         let mut polled: Vec<_> = busy
             .iter()
-            .map(|at| PollFd::new(self.lanes[*at].stream.as_fd(), PollFlags::POLLIN))
+            .map(|at| PollFd::new(self.connections[*at].stream.as_fd(), PollFlags::POLLIN))
             .collect();
         let left = until.saturating_duration_since(Instant::now());
         ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None)?;
         let ready: Vec<_> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
-        for (lane, _) in busy.into_iter().zip(ready).filter(|(_, ready)| *ready) {
-            self.answered(lane)?;
+        for (connection, _) in busy.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            self.responded(connection)?;
         }
         Ok(())
     }
 
-    fn answered(&mut self, at: usize) -> Result<()> {
-        let lane = &mut self.lanes[at];
-        let status = lane.answer.read(&mut lane.stream).context("a connection broke")?;
-        let (Some(status), Some(since)) = (status, lane.since) else { return Ok(()) };
-        lane.since = None;
+    fn responded(&mut self, at: usize) -> Result<()> {
+        let connection = &mut self.connections[at];
+        let status =
+            connection.response.read(&mut connection.stream).context("a connection broke")?;
+        let (Some(status), Some(since)) = (status, connection.since) else { return Ok(()) };
+        connection.since = None;
         if status != 200 {
             self.errors += 1;
         }
@@ -181,13 +186,14 @@ impl Client {
     }
 
     fn report(mut self) -> Report {
-        let unanswered = self.lanes.iter().filter(|lane| lane.since.is_some()).count();
+        let pending =
+            self.connections.iter().filter(|connection| connection.since.is_some()).count();
         self.latencies.sort_unstable();
         self.lates.sort_unstable();
         let at = |share| percentile(&self.latencies, share) as f64 / 1e3;
         Report {
             requests: self.latencies.len() as u64,
-            errors: self.errors + (unanswered + self.waiting.len()) as u64,
+            errors: self.errors + (pending + self.waiting.len()) as u64,
             p50: at(0.5),
             p99: at(0.99),
             p999: at(0.999),
@@ -207,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers everything; the request number `stall` only after 300 ms.
+    /// Responds to everything; to the request number `stall` only after 300 ms.
     fn serve(listener: &TcpListener, stall: usize) {
         let (mut stream, _) = listener.accept().unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap()).lines();

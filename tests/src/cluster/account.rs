@@ -27,7 +27,7 @@ pub struct Request {
     pub verb: String,
     /// `group/resource` or `group/resource/subresource`; the group of core is empty.
     pub resource: String,
-    /// Status of the answer; 0 while there is none.
+    /// Status of the response; 0 while there is none.
     pub code: u64,
     /// When it came, RFC 3339 in UTC: comparable as text.
     pub time: String,
@@ -86,7 +86,7 @@ pub fn requests_of(plane: &ControlPlane<'_>, username: &str) -> Result<Vec<Reque
 fn filtered(plane: &ControlPlane<'_>, by: impl Fn(&Value) -> bool) -> Result<Vec<Request>> {
     let log = plane.audit_log()?;
     let mut requests = Vec::new();
-    // The last line may be under way.
+    // The last line may be incomplete.
     for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         let event: Value = serde_json::from_str(line).context("the audit log")?;
         if by(&event["user"]) {

@@ -30,7 +30,7 @@ impl<'a> Api<'a> {
     /// Starts the proxy, inside the node.
     ///
     /// # Errors
-    /// It does not answer within 10 s.
+    /// It does not respond within 10 s.
     pub fn start(node: &'a Node, plane: &ControlPlane<'_>) -> Result<Self> {
         let kubectl = plane.binaries().path("kubectl");
         let config = plane.kubeconfig().to_string_lossy().into_owned();
@@ -46,7 +46,7 @@ impl<'a> Api<'a> {
     /// Reads an object that must be there.
     ///
     /// # Errors
-    /// No answer, or another than 200.
+    /// No response, or another than 200.
     pub fn get(&self, path: &str) -> Result<Value> {
         match self.request("GET", path, "application/json", "")? {
             (200, object) => Ok(object),
@@ -57,7 +57,7 @@ impl<'a> Api<'a> {
     /// Sends a merge patch (RFC 7396): the status, and the object or why not.
     ///
     /// # Errors
-    /// No answer.
+    /// No response.
     pub fn patch(&self, path: &str, patch: &Value) -> Result<(u16, Value)> {
         self.request("PATCH", path, "application/merge-patch+json", &patch.to_string())
     }
@@ -65,7 +65,7 @@ impl<'a> Api<'a> {
     /// Creates an object in the collection of a path: the status, and the object or why not.
     ///
     /// # Errors
-    /// No answer.
+    /// No response.
     pub fn post(&self, path: &str, object: &Value) -> Result<(u16, Value)> {
         self.request("POST", path, "application/json", &object.to_string())
     }
@@ -73,21 +73,21 @@ impl<'a> Api<'a> {
     /// Creates an object in a collection: the status, and the object or why not.
     ///
     /// # Errors
-    /// No answer.
+    /// No response.
     pub fn create(&self, path: &str, object: &Value) -> Result<(u16, Value)> {
         self.request("POST", path, "application/json", &object.to_string())
     }
 
     fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<(u16, Value)> {
-        // HTTP/1.0: the answer is not chunked and ends with the connection.
+        // HTTP/1.0: the response is not chunked and ends with the connection.
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
-        let answer = self.node.netns().enter(|| exchange(&head, body))?;
-        let answer = answer.with_context(|| format!("{method} {path}"))?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer of HTTP")?;
+        let response = self.node.netns().enter(|| exchange(&head, body))?;
+        let response = response.with_context(|| format!("{method} {path}"))?;
+        let (head, body) = response.split_once("\r\n\r\n").context("no answer of HTTP")?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok((status.context("no status")?, serde_json::from_str(body).unwrap_or_default()))
     }
@@ -99,7 +99,7 @@ fn exchange(head: &str, body: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }

@@ -1,7 +1,7 @@
 //! The components: one binary, built by Go from `tests/cluster`, with a link for each name.
 //!
 //! In: the sources. Out: `target/cluster/bin`. Go rebuilds only what has changed; the first build
-//! takes some six minutes. It never installs Go.
+//! takes some six minutes. It never installs Go: `cargo xtask` does.
 
 use std::{
     fs, io,
@@ -15,6 +15,8 @@ use anyhow::{Context, Result, bail};
 
 /// The release of Kubernetes that `go.mod` names.
 const VERSION: &str = "v1.36.3";
+/// The release of Go that `go.mod` wants: 1.26.
+const MINOR: u32 = 26;
 const BINARY: &str = "cluster";
 const LINKS: [&str; 6] = [
     "etcd",
@@ -85,27 +87,66 @@ fn compile(output: &Path) -> Result<()> {
 /// Where Go has a module's files, which it downloads when they are not there.
 pub(super) fn module(name: &str) -> Result<PathBuf> {
     let output = go()?.args(["mod", "download", "-json", name]).output().context("go mod")?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+    let response: serde_json::Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("go mod download {name} answers no JSON"))?;
-    match (answer["Dir"].as_str(), answer["Error"].as_str()) {
+    match (response["Dir"].as_str(), response["Error"].as_str()) {
         (Some(folder), None) => Ok(folder.into()),
         (_, error) => bail!("go mod download {name}: {}", error.unwrap_or("no folder")),
     }
 }
 
-/// A go command in the module; from PATH, or from where Go's own archive is unpacked.
-fn go() -> Result<Command> {
+/// Where `cargo xtask` installs Go on a machine that has none.
+#[must_use]
+pub fn go_folder() -> PathBuf {
+    target().join("go")
+}
+
+/// A go command in the module of the control plane: of PATH, of where Go's own archive is unpacked, or of
+/// [`go_folder`]. One that is older than `go.mod` wants is passed over.
+///
+/// # Errors
+/// Go is not installed.
+pub fn go() -> Result<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/local/go/bin".into()]);
-    let go = folders.map(|folder| folder.join("go")).find(|file| file.is_file());
-    let go = go.context("Go is not installed: the control plane is built by Go 1.26")?;
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/local/go/bin".into(), go_folder().join("bin")]);
+    let go = folders.map(|folder| folder.join("go")).find(|file| file.is_file() && is_recent(file));
+    let go = go.context(
+        "Go 1.26 is not installed, by which the control plane is built: cargo xtask test --only cluster \
+         installs it",
+    )?;
     let mut command = Command::new(go);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster"));
     Ok(command)
+}
+
+/// Whether this is Go 1.26 or later.
+fn is_recent(go: &Path) -> bool {
+    let output = Command::new(go).args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output();
+    output.is_ok_and(|output| minor(&String::from_utf8_lossy(&output.stdout)) >= Some(MINOR))
+}
+
+/// The second number of a version as Go says it, `go1.26.8`.
+fn minor(version: &str) -> Option<u32> {
+    version.trim().strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| workspace.unwrap_or(Path::new(".")).join("target"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_read() {
+        assert_eq!(minor("go1.26.8\n"), Some(26));
+        assert_eq!(minor("go1.30rc1"), Some(30));
+        assert_eq!(minor("go1.19"), Some(19));
+        assert_eq!(minor("devel go1.27"), None);
+        assert_eq!(minor(""), None);
+    }
 }

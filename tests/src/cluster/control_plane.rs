@@ -51,7 +51,7 @@ pub struct ControlPlane<'a> {
     server: Option<Process>,
     /// etcd, the controllers, the scheduler; ended in this order's reverse by their drops.
     others: Vec<Process>,
-    /// How often the API server was started: its log files are told apart by it.
+    /// How often the API server was started; part of the names of its log files.
     starts: u32,
 }
 
@@ -116,7 +116,7 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    /// Starts the API server anew after [`ControlPlane::kill_server`], and waits until it is
+    /// Starts the API server again after [`ControlPlane::kill_server`], and waits until it is
     /// ready.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl<'a> ControlPlane<'a> {
         self.wait_ready()
     }
 
-    /// The same without waiting: for who measures what happens from its first answers on.
+    /// The same without waiting: for who measures what happens from its first responses on.
     ///
     /// # Errors
     /// It runs already, or cannot be started.
@@ -154,7 +154,8 @@ impl<'a> ControlPlane<'a> {
             if let Some(status) = server.wait(Duration::ZERO)? {
                 bail!("kube-apiserver: {status}: {}", tail(&server.stderr()));
             }
-            if self.kubectl(&["get", "--raw", "/readyz"], "").is_ok_and(|answer| answer == "ok") {
+            if self.kubectl(&["get", "--raw", "/readyz"], "").is_ok_and(|response| response == "ok")
+            {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -233,7 +234,7 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    /// Forgets all revisions of etcd but the newest: older watches are answered with 410.
+    /// Forgets all revisions of etcd but the newest: older watches get 410.
     ///
     /// # Errors
     /// What etcd says.
@@ -347,7 +348,7 @@ impl Drop for ControlPlane<'_> {
     }
 }
 
-/// Who asked for what, and how it was answered; bodies would be too much.
+/// Who requested what, and the status of the response; bodies would be too much.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy

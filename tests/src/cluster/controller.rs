@@ -29,7 +29,7 @@ pub struct Controller<'a> {
     node: &'a Node,
     process: Process,
     admin: SocketAddr,
-    /// Whose token it uses; nobody else does.
+    /// The account whose token it uses; nothing else uses it.
     pub account: Account,
     name: String,
 }
@@ -66,7 +66,7 @@ impl<'a> Controller<'a> {
         self.metric("mirror_controller_status_writes_total", &[("outcome", "written")])
     }
 
-    /// A metric's sum, or NaN while it does not answer.
+    /// A metric's sum, or NaN while it does not respond.
     #[must_use]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.get("/metrics").map(|(_, text)| text).unwrap_or_default();

@@ -49,7 +49,7 @@ impl Gate {
                 let connected = crate::namespace::inside(&netns, || TcpStream::connect(server));
                 if let Ok(Ok(server)) = connected {
                     // A connection that cannot be carried is one that ends.
-                    let _ = carry(&shared, client, server);
+                    let _ = relay(&shared, client, server);
                 }
             }
         });
@@ -77,7 +77,7 @@ impl Gate {
     }
 }
 
-fn carry(state: &Mutex<State>, client: TcpStream, server: TcpStream) -> io::Result<()> {
+fn relay(state: &Mutex<State>, client: TcpStream, server: TcpStream) -> io::Result<()> {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     if state.shut {
         return Ok(());

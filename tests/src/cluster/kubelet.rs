@@ -13,7 +13,7 @@
 //! | `sandbox` | network namespace and cgroup |
 //! | `volumes`, `environment`, `security`, `launch` | a container's files, variables, privileges, process |
 //! | `probe` | httpGet and tcpSocket |
-//! | `record`, `status` | what is known of them, and told |
+//! | `record`, `status` | what is known of them, and reported |
 //! | `server` | logs and exec |
 //! | `dns` | names of Services |
 //! | `images` | which program stands for an image |
@@ -165,7 +165,7 @@ async fn serve(context: &Arc<Context>, pki: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Follows the pods of this node, each in a task of its own.
+/// Follows the pods of this node, each in a separate task.
 async fn pods(context: &Arc<Context>) {
     let (sender, mut changes) = mpsc::channel(64);
     let api: Api<Pod> = Api::all(context.client.clone());

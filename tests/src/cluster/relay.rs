@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::namespace::inside;
 
-/// A relay. Dropping it ends accepting; connections under way end with their peers.
+/// A relay. Dropping it ends accepting; open connections end with their peers.
 #[derive(Debug)]
 pub(super) struct Relay {
     address: SocketAddrV4,

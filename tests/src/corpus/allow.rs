@@ -2,7 +2,7 @@
 //!
 //! In: `tests/corpus/allowed.list`, and the two traces of each conversation. Out: a verdict. An
 //! entry is `= kind: reason`, then the names of conversations. The kind is one of `kinds`, or
-//! `exact`: then the lines that differ follow, as [`diff`] tells them, once the kinds that are
+//! `exact`: then the lines that differ follow, as [`diff`] prints them, once the kinds that are
 //! allowed as well are taken out. A kind that is not needed where it is allowed is an error: the
 //! list says what is, not what might be.
 
@@ -108,7 +108,7 @@ impl AllowList {
 
     /// Compares what was seen without the agent and through it.
     #[must_use]
-    pub fn judge(&self, name: &str, direct: &Trace, agent: &Trace) -> Verdict {
+    pub fn check(&self, name: &str, direct: &Trace, agent: &Trace) -> Verdict {
         let kinds = self.kinds(name);
         let exact: Vec<_> =
             self.entries(name).flat_map(|entry| &entry.lines).map(String::as_str).collect();
@@ -179,8 +179,8 @@ pub fn summary<'a>(reasons: impl IntoIterator<Item = &'a String>) -> String {
 mod tests {
     use super::*;
     use crate::corpus::{
-        message::{Part, Token},
-        script::Side,
+        message::{MessageToken, Part},
+        script::Role,
         trace::{Entry, Saw},
     };
 
@@ -189,14 +189,14 @@ mod tests {
         let entry = |(at, line): (usize, &&str)| {
             let part = if at == 0 { Part::Start } else { Part::Field };
             let line = format!("{line}\r\n").into_bytes();
-            let saw = Saw::Token(Token::Line(part, line));
-            Entry { step: Some(1), side: Side::Server, connection: 0, saw }
+            let saw = Saw::MessageToken(MessageToken::Line(part, line));
+            Entry { step: Some(1), side: Role::Server, connection: 0, saw }
         };
         Trace(lines.iter().enumerate().map(entry).collect())
     }
 
     fn failure(list: &str, direct: &Trace, agent: &Trace) -> String {
-        match AllowList::parse(list).unwrap().judge("it", direct, agent) {
+        match AllowList::parse(list).unwrap().check("it", direct, agent) {
             Verdict::Failed(why) => why,
             other => panic!("{other:?}"),
         }
@@ -213,10 +213,10 @@ mod tests {
         assert!(failure("= hop-by-hop: why\nit", &direct, &agent).contains("differs"));
         assert!(failure("= field-order: why\nit", &direct, &agent).contains("differs"));
         let both = "= hop-by-hop: why\nit\n= field-order: because\nother it";
-        let verdict = AllowList::parse(both).unwrap().judge("it", &direct, &agent);
+        let verdict = AllowList::parse(both).unwrap().check("it", &direct, &agent);
         let Verdict::Allowed(reasons) = verdict else { panic!("{verdict:?}") };
         assert_eq!(reasons, ["hop-by-hop: why", "field-order: because"]);
-        let verdict = AllowList::parse(both).unwrap().judge("third", &direct, &direct);
+        let verdict = AllowList::parse(both).unwrap().check("third", &direct, &direct);
         assert!(matches!(verdict, Verdict::Equal), "{verdict:?}");
     }
 
@@ -226,7 +226,7 @@ mod tests {
         assert!(failure("= field-order: why\nit", &same, &same).contains("does not occur"));
         let list = "= exact: why\nit\n- 2 S0 \"A: 1\\r\\n\"";
         assert!(failure(list, &same, &same).contains("the list says"));
-        let verdict = AllowList::parse(list).unwrap().judge("it", &same, &trace(&[START]));
+        let verdict = AllowList::parse(list).unwrap().check("it", &same, &trace(&[START]));
         assert!(matches!(verdict, Verdict::Allowed(_)), "{verdict:?}");
         assert!(failure(list, &same, &trace(&[START, "A: 2"])).contains("differs"));
         let unknown = AllowList::parse("= field-order: why\nnobody").unwrap();

@@ -1,7 +1,7 @@
 //! Requests that two recipients could understand in two ways, sent through the agent; what a
 //! primary gets of them is read strictly.
 //!
-//! In: the files `*.ambiguous`. A case is `== name`, `send` with the bytes (each a write of its own)
+//! In: the files `*.ambiguous`. A case is `== name`, `send` with the bytes (each a separate write)
 //! or, for a client of HTTP/2 whose primary knows HTTP/1 alone, `frame` with one of its frames, and one or more lines `allow`, each a list of what the primary may see, joined by `then`:
 //! `METHOD TARGET HOST "BODY"` (`-` is an empty host) a whole request with nothing ambiguous about it,
 //! and at the end
@@ -71,7 +71,7 @@ enum Rest {
 
 /// What was seen of a case.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Observed {
     /// What the primary got, by connection.
     pub primary: Vec<String>,
     /// The whole requests among it, in the order in which they came.
@@ -157,7 +157,7 @@ impl Case {
     ///
     /// # Errors
     /// It is not; with all that was seen.
-    pub fn judge(&self, seen: &Seen) -> Result<()> {
+    pub fn check(&self, seen: &Observed) -> Result<()> {
         let sent = self.writes.concat().escape_ascii().to_string();
         let failures: Vec<_> = self
             .allowed
@@ -182,7 +182,7 @@ impl Case {
 }
 
 impl Allowed {
-    fn check(&self, seen: &Seen, sent: &str, http2: bool) -> std::result::Result<(), String> {
+    fn check(&self, seen: &Observed, sent: &str, http2: bool) -> std::result::Result<(), String> {
         if self.rest == Rest::Opaque {
             let same = seen.primary == [sent];
             return if same { Ok(()) } else { Err("other bytes than were sent".into()) };
@@ -199,7 +199,7 @@ impl Allowed {
         if http2 { Ok(()) } else { self.check_answers(&seen.client) }
     }
 
-    /// The client got an answer to each request that reached the primary, and nothing else but one
+    /// The client got a response to each request that reached the primary, and nothing else but one
     /// refusal.
     fn check_answers(&self, client: &str) -> std::result::Result<(), String> {
         // What the agent says on its own hop.
@@ -207,9 +207,9 @@ impl Allowed {
         let client = client.replace(r"connection: close\r\n", "");
         let mut rest = client.as_str();
         for request in &self.whole {
-            let answer = answer(request).escape_ascii().to_string();
-            let Some(after) = rest.strip_prefix(&answer) else {
-                return Err(format!("no answer to {request}"));
+            let response = response(request).escape_ascii().to_string();
+            let Some(after) = rest.strip_prefix(&response) else {
+                return Err(format!("no response to {request}"));
             };
             rest = after;
         }
@@ -223,14 +223,14 @@ impl Allowed {
 ///
 /// # Errors
 /// A listener cannot be made, or the corpus cannot be read.
-pub fn run_all(netns: &Path, target: IpAddr, base: u16) -> Result<BTreeMap<String, Seen>> {
+pub fn run_all(netns: &Path, target: IpAddr, base: u16) -> Result<BTreeMap<String, Observed>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let mut tasks = Vec::new();
         for (port, case) in (base..).zip(load()?) {
             let listener = inside(netns, || std::net::TcpListener::bind(("0.0.0.0", port)))??;
             listener.set_nonblocking(true)?;
-            let seen: Rc<RefCell<Seen>> = Rc::default();
+            let seen: Rc<RefCell<Observed>> = Rc::default();
             let server = spawn_local(serve(TcpListener::from_std(listener)?, Rc::clone(&seen)));
             tasks.push(spawn_local(async move {
                 let client = client(&case, SocketAddr::new(target, port)).await;
@@ -256,7 +256,7 @@ async fn client(case: &Case, target: SocketAddr) -> Result<Vec<u8>> {
     stream.set_nodelay(true)?;
     let mut got = Vec::new();
     for write in &case.writes {
-        // It may be refused before it is whole; what there is to read tells.
+        // It may be refused before it is whole; what is read shows that.
         if stream.write_all(write).await.is_err() {
             break;
         }
@@ -279,14 +279,14 @@ async fn client(case: &Case, target: SocketAddr) -> Result<Vec<u8>> {
     Ok(got)
 }
 
-async fn serve(listener: TcpListener, seen: Rc<RefCell<Seen>>) {
+async fn serve(listener: TcpListener, seen: Rc<RefCell<Observed>>) {
     while let Ok((stream, _)) = listener.accept().await {
         spawn_local(connection(stream, Rc::clone(&seen)));
     }
 }
 
-/// Answers whole requests; notes all that comes.
-async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Seen>>) {
+/// Responds to whole requests; records all that comes.
+async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Observed>>) {
     let index = seen.borrow().primary.len();
     seen.borrow_mut().primary.push(String::new());
     let mut buffer = Vec::new();
@@ -301,7 +301,7 @@ async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Seen>>) {
         match strict::read(&buffer) {
             Read::Whole(request, length) => {
                 buffer.drain(..length);
-                let text = answer(&request);
+                let text = response(&request);
                 seen.borrow_mut().requests.push(request);
                 // A client that is gone is no matter here.
                 let _ = stream.write_all(&text).await;
@@ -323,7 +323,7 @@ async fn connection(mut stream: TcpStream, seen: Rc<RefCell<Seen>>) {
     seen.borrow_mut().part |= !buffer.is_empty();
 }
 
-fn answer(request: &Request) -> Vec<u8> {
+fn response(request: &Request) -> Vec<u8> {
     let body = format!("{} {}", request.method, request.target);
     let shown = if request.method == "HEAD" { "" } else { &body };
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{shown}", body.len()).into_bytes()

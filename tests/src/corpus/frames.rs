@@ -4,6 +4,7 @@
 //! In: a step's words. Out: bytes. Header blocks are written as literals without indexing, and read
 //! by a whole HPACK decoder.
 
+mod malformed;
 mod reader;
 
 use anyhow::{Context, Result, bail};
@@ -185,7 +186,7 @@ mod tests {
         let long = format!("1 \"x {}\"", "y".repeat(300));
         let mut buffer = [
             sent("preface", "3=100"),
-            sent("headers", "1 split \":method POST\" \"a b\""),
+            sent("headers", "1 split \":method POST\" \":scheme http\" \":path /\" \"a b\""),
             sent("data", "1 end \"hello\""),
             sent("headers", &long),
             sent("rst", "#1 8"),
@@ -193,14 +194,16 @@ mod tests {
         ]
         .concat();
         let mut reader = Reader::of_server();
-        let answers = reader.read(&mut buffer);
-        assert_eq!(answers, [frame(SETTINGS, ACK, 0, &[]), window(1, END_STREAM, 5)].concat());
+        let responses = reader.read(&mut buffer);
+        assert_eq!(responses, [frame(SETTINGS, ACK, 0, &[]), window(1, END_STREAM, 5)].concat());
         assert!(buffer.is_empty());
         let field = |n: &str, v: &str| (n.to_owned(), v.to_owned());
         let events = reader.take(&Wanted::parse("end #1").unwrap()).unwrap();
+        let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), ("a", "b")];
+        let head = head.map(|(name, value)| field(name, value)).to_vec();
         let expected = [
             Event::Settings,
-            Event::Headers(1, vec![field(":method", "POST"), field("a", "b")]),
+            Event::Headers(1, head),
             Event::Data(1, b"hello".to_vec()),
             Event::End(1),
         ];
@@ -212,6 +215,32 @@ mod tests {
             Event::GoAway(2),
         ];
         assert_eq!(reader.rest(), expected);
+    }
+
+    #[test]
+    fn a_malformed_message_is_reset_and_nothing_of_it_is_passed_on() {
+        let good = "\":method GET\" \":scheme http\" \":path /\"";
+        for bad in [
+            "\"X 1\"",
+            "\"x a\\x01\"",
+            "\"te gzip\"",
+            "\":path /\"",
+            "\" 1\"",
+            "\"x a\" \":authority b\"",
+        ] {
+            let mut buffer = [
+                sent("preface", ""),
+                sent("headers", &format!("1 {good} {bad}")),
+                sent("data", "1 end \"x\""),
+            ]
+            .concat();
+            let mut reader = Reader::of_server();
+            let responses = reader.read(&mut buffer);
+            let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 1]);
+            let expected = [frame(SETTINGS, ACK, 0, &[]), reset, window(0, END_STREAM, 1)];
+            assert_eq!(responses, expected.concat(), "{bad}");
+            assert_eq!(reader.rest(), [Event::Settings], "{bad}");
+        }
     }
 
     #[test]

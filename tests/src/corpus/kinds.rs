@@ -2,9 +2,9 @@
 //! differs in that way alone. Which conversation may differ how is the allow-list's to say.
 
 use super::{
-    message::{Part, Token},
+    message::{MessageToken, Part},
     peer::End,
-    script::Side,
+    script::Role,
     trace::{Entry, Saw, Trace},
 };
 
@@ -13,17 +13,16 @@ pub(super) type Kind = fn(&mut Vec<Entry>);
 
 /// All kinds, in the order in which they are applied: what drops lines comes before what orders
 /// the rest.
-pub(super) const ALL: [(&str, Kind); 16] = [
+pub(super) const ALL: [(&str, Kind); 15] = [
     ("empty-lines", empty_lines),
     ("line-ends", |entries| line_ends(entries)),
     ("field-whitespace", |entries| field_whitespace(entries)),
     ("hop-by-hop", hop_by_hop),
-    ("request-version", |entries| version(entries, Side::Server)),
-    ("answer-version", |entries| version(entries, Side::Client)),
+    ("request-version", |entries| version(entries, Role::Server)),
+    ("answer-version", |entries| version(entries, Role::Client)),
     ("chunk-extensions", |entries| chunk_extensions(entries)),
     ("chunk-sizes", |entries| chunk_sizes(entries)),
     ("chunk-bounds", chunk_bounds),
-    ("trailers", trailers),
     ("trailer-case", |entries| trailer_case(entries)),
     ("trailer-order", |entries| trailer_order(entries)),
     ("field-order", field_order),
@@ -44,18 +43,20 @@ pub(super) fn without(trace: &Trace, kinds: &[&str]) -> Trace {
 /// Each line of the message with its kind.
 fn lines(entries: &mut [Entry]) -> impl Iterator<Item = (Part, &mut Vec<u8>)> {
     entries.iter_mut().filter_map(|entry| match &mut entry.saw {
-        Saw::Token(Token::Line(part, line)) => Some((*part, line)),
+        Saw::MessageToken(MessageToken::Line(part, line)) => Some((*part, line)),
         _ => None,
     })
 }
 
 fn drop_lines(entries: &mut Vec<Entry>, drop: impl Fn(Part) -> bool) {
-    entries.retain(|entry| !matches!(&entry.saw, Saw::Token(Token::Line(part, _)) if drop(*part)));
+    entries.retain(|entry| !matches!(&entry.saw, Saw::MessageToken(MessageToken::Line(part, _)) if drop(*part)));
 }
 
 fn empty_lines(entries: &mut Vec<Entry>) {
     let empty = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_whitespace());
-    entries.retain(|entry| !matches!(&entry.saw, Saw::Token(Token::Raw(raw)) if empty(raw)));
+    entries.retain(
+        |entry| !matches!(&entry.saw, Saw::MessageToken(MessageToken::Raw(raw)) if empty(raw)),
+    );
 }
 
 fn line_ends(entries: &mut [Entry]) {
@@ -73,7 +74,7 @@ fn field_whitespace(entries: &mut [Entry]) {
         {
             let value = line[colon + 1..].trim_ascii().to_vec();
             let end: &[u8] = if line.ends_with(b"\r\n") { b"\r\n" } else { b"\n" };
-            line.truncate(colon);
+            line.truncate(line[..colon].trim_ascii_end().len());
             line.extend([b": ", &value[..], end].concat());
         }
     }
@@ -100,22 +101,22 @@ fn hop_by_hop(entries: &mut Vec<Entry>) {
 
 /// The ranges of entries that are one head each.
 fn heads(entries: &[Entry]) -> Vec<std::ops::Range<usize>> {
-    let is = |at: usize, wanted: Part| matches!(&entries[at].saw, Saw::Token(Token::Line(part, _)) if *part == wanted);
+    let is = |at: usize, wanted: Part| matches!(&entries[at].saw, Saw::MessageToken(MessageToken::Line(part, _)) if *part == wanted);
     let starts = (0..entries.len()).filter(|at| is(*at, Part::Start));
     let end = |start: usize| (start + 1..entries.len()).find(|at| !is(*at, Part::Field));
     starts.map(|start| start + 1..end(start).unwrap_or(entries.len())).collect()
 }
 
 fn field(entry: &Entry) -> Option<(String, String)> {
-    let Saw::Token(Token::Line(Part::Field, line)) = &entry.saw else { return None };
+    let Saw::MessageToken(MessageToken::Line(Part::Field, line)) = &entry.saw else { return None };
     let line = String::from_utf8_lossy(line);
     let (name, value) = line.split_once(':')?;
     Some((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
-fn version(entries: &mut [Entry], side: Side) {
+fn version(entries: &mut [Entry], side: Role) {
     for entry in entries.iter_mut().filter(|entry| entry.side == side) {
-        if let Saw::Token(Token::Line(Part::Start, line)) = &mut entry.saw {
+        if let Saw::MessageToken(MessageToken::Line(Part::Start, line)) = &mut entry.saw {
             let text = line.escape_ascii().to_string().replace("HTTP/1.0", "HTTP/1.1");
             // Escaped on both sides alike.
             *line = text.into_bytes();
@@ -150,9 +151,10 @@ fn chunk_bounds(entries: &mut Vec<Entry>) {
     drop_lines(entries, |part| matches!(part, Part::Chunk | Part::ChunkEnd));
     let mut merged: Vec<Entry> = Vec::new();
     for entry in entries.drain(..) {
-        if let (Some(last), Saw::Token(Token::Data(more))) = (merged.last_mut(), &entry.saw)
+        if let (Some(last), Saw::MessageToken(MessageToken::Data(more))) =
+            (merged.last_mut(), &entry.saw)
             && (last.step, last.side, last.connection) == (entry.step, entry.side, entry.connection)
-            && let Saw::Token(Token::Data(data)) = &mut last.saw
+            && let Saw::MessageToken(MessageToken::Data(data)) = &mut last.saw
         {
             data.extend(more);
         } else {
@@ -160,10 +162,6 @@ fn chunk_bounds(entries: &mut Vec<Entry>) {
         }
     }
     *entries = merged;
-}
-
-fn trailers(entries: &mut Vec<Entry>) {
-    drop_lines(entries, |part| part == Part::Trailer);
 }
 
 fn trailer_case(entries: &mut [Entry]) {
@@ -176,7 +174,7 @@ fn trailer_case(entries: &mut [Entry]) {
 
 fn trailer_order(entries: &mut [Entry]) {
     let name = |entry: &Entry| match &entry.saw {
-        Saw::Token(Token::Line(Part::Trailer, line)) => {
+        Saw::MessageToken(MessageToken::Line(Part::Trailer, line)) => {
             line.split(|b| *b == b':').next().map(<[u8]>::to_ascii_lowercase)
         }
         _ => None,
@@ -205,14 +203,14 @@ fn goaway(entries: &mut Vec<Entry>) {
 
 /// Which of a server's connections carries a request. The first one's end is that of all.
 fn connections(entries: &mut Vec<Entry>) {
-    let end = |e: &Entry| e.step.is_none() && e.side == Side::Server && e.connection > 0;
+    let end = |e: &Entry| e.step.is_none() && e.side == Role::Server && e.connection > 0;
     entries.retain(|entry| !(end(entry) && matches!(entry.saw, Saw::End(_))));
     entries.iter_mut().for_each(|entry| entry.connection = 0);
 }
 
 /// Whether a server's connection ends with RST or with FIN.
 fn server_end(entries: &mut [Entry]) {
-    for entry in entries.iter_mut().filter(|entry| entry.side == Side::Server) {
+    for entry in entries.iter_mut().filter(|entry| entry.side == Role::Server) {
         if entry.saw == Saw::End(End::Rst) {
             entry.saw = Saw::End(End::Fin);
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// A piece of a message, with its bytes as they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum MessageToken {
     /// A line with its end.
     Line(Part, Vec<u8>),
     /// Bytes of a body.
@@ -34,8 +34,8 @@ pub(super) enum Part {
 /// Reads one direction of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Walker {
-    answers: bool,
-    /// Of the requests that are to be answered, in their order.
+    responses: bool,
+    /// Methods of the requests that wait for a response, in their order.
     methods: VecDeque<Vec<u8>>,
     state: State,
     line: Vec<u8>,
@@ -64,7 +64,7 @@ struct Head {
 impl Walker {
     pub(super) fn requests() -> Self {
         Self {
-            answers: false,
+            responses: false,
             methods: VecDeque::new(),
             state: State::Head,
             line: Vec::new(),
@@ -72,28 +72,28 @@ impl Walker {
         }
     }
 
-    /// `methods`: of the requests that are answered.
-    pub(super) fn answers(methods: Vec<Vec<u8>>) -> Self {
-        Self { answers: true, methods: methods.into(), ..Self::requests() }
+    /// `methods`: of the requests that the responses belong to.
+    pub(super) fn responses(methods: Vec<Vec<u8>>) -> Self {
+        Self { responses: true, methods: methods.into(), ..Self::requests() }
     }
 
     /// What these bytes are. A line that is not whole is held back until it is.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Vec<Token> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Vec<MessageToken> {
         let mut tokens = Vec::new();
         while !bytes.is_empty() {
             let taken = match self.state {
                 State::Length(left) | State::ChunkData(left) => {
                     let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    tokens.push(Token::Data(bytes[..taken].to_vec()));
+                    tokens.push(MessageToken::Data(bytes[..taken].to_vec()));
                     self.counted(left - taken as u64);
                     taken
                 }
                 State::UntilEnd => {
-                    tokens.push(Token::Data(bytes.to_vec()));
+                    tokens.push(MessageToken::Data(bytes.to_vec()));
                     bytes.len()
                 }
                 State::Raw => {
-                    tokens.push(Token::Raw(bytes.to_vec()));
+                    tokens.push(MessageToken::Raw(bytes.to_vec()));
                     bytes.len()
                 }
                 State::Head | State::Chunk | State::ChunkEnd | State::Trailers => {
@@ -113,9 +113,9 @@ impl Walker {
     }
 
     /// A line that never ended.
-    pub(super) fn finish(&mut self) -> Option<Token> {
+    pub(super) fn finish(&mut self) -> Option<MessageToken> {
         let line = std::mem::take(&mut self.line);
-        (!line.is_empty()).then_some(Token::Raw(line))
+        (!line.is_empty()).then_some(MessageToken::Raw(line))
     }
 
     /// Whether a message has just ended, and nothing of the next has come.
@@ -132,14 +132,14 @@ impl Walker {
         };
     }
 
-    fn whole(&mut self, line: Vec<u8>) -> Token {
+    fn whole(&mut self, line: Vec<u8>) -> MessageToken {
         let content = line.trim_ascii_end();
         let (part, next) = match self.state {
             State::Head if self.head.start.is_empty() => {
                 if !self.is_start(content) {
                     // Empty lines before a request are ignored (RFC 9112, section 2.2).
                     self.state = if content.is_empty() { State::Head } else { State::Raw };
-                    return Token::Raw(line);
+                    return MessageToken::Raw(line);
                 }
                 self.head.start = content.to_vec();
                 (Part::Start, State::Head)
@@ -157,7 +157,7 @@ impl Walker {
                     Ok(size) => (Part::Chunk, State::ChunkData(size)),
                     Err(_) => {
                         self.state = State::Raw;
-                        return Token::Raw(line);
+                        return MessageToken::Raw(line);
                     }
                 }
             }
@@ -166,11 +166,11 @@ impl Walker {
             _ => (Part::Trailer, State::Trailers),
         };
         self.state = next;
-        Token::Line(part, line)
+        MessageToken::Line(part, line)
     }
 
     fn is_start(&self, line: &[u8]) -> bool {
-        if self.answers {
+        if self.responses {
             line.starts_with(b"HTTP/1.")
         } else {
             line.windows(7).any(|w| w == b"HTTP/1.")
@@ -191,7 +191,7 @@ impl Walker {
     fn body(&mut self) -> State {
         let Head { start, length, chunked } = std::mem::take(&mut self.head);
         let framed = if chunked { Some(State::Chunk) } else { length.map(State::Length) };
-        if !self.answers {
+        if !self.responses {
             self.methods.push_back(start.split(|b| *b == b' ').next().unwrap_or_default().to_vec());
             return framed.filter(|state| *state != State::Length(0)).unwrap_or(State::Head);
         }
@@ -226,12 +226,13 @@ pub(super) fn methods(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// How long the message is that these bytes begin with; None while it is not whole.
-pub(super) fn length(bytes: &[u8], answers: bool, bodiless: bool) -> Option<usize> {
+pub(super) fn length(bytes: &[u8], responses: bool, bodiless: bool) -> Option<usize> {
     let method = if bodiless { &b"HEAD"[..] } else { b"GET" };
-    let mut walker = Walker { answers, methods: [method.to_vec()].into(), ..Walker::requests() };
+    let mut walker = Walker { responses, methods: [method.to_vec()].into(), ..Walker::requests() };
     let mut taken = 0;
     for token in walker.clone().feed(bytes) {
-        let (Token::Line(_, piece) | Token::Data(piece) | Token::Raw(piece)) = token;
+        let (MessageToken::Line(_, piece) | MessageToken::Data(piece) | MessageToken::Raw(piece)) =
+            token;
         walker.feed(&piece);
         taken += piece.len();
         if walker.is_between() {
@@ -255,24 +256,24 @@ mod tests {
         let parts: Vec<_> = tokens
             .iter()
             .map(|token| match token {
-                Token::Line(part, _) => format!("{part:?}"),
-                Token::Data(data) => data.escape_ascii().to_string(),
-                Token::Raw(_) => "raw".into(),
+                MessageToken::Line(part, _) => format!("{part:?}"),
+                MessageToken::Data(data) => data.escape_ascii().to_string(),
+                MessageToken::Raw(_) => "raw".into(),
             })
             .collect();
         let expected =
             "Start Field Field Blank Chunk ab ChunkEnd LastChunk Trailer End Start Blank";
         assert_eq!(parts.join(" "), expected);
-        assert_eq!(walker.finish(), Some(Token::Raw(b"GE".to_vec())));
+        assert_eq!(walker.finish(), Some(MessageToken::Raw(b"GE".to_vec())));
         assert_eq!(methods(text), [b"POST".to_vec(), b"GET".to_vec()]);
     }
 
     #[test]
     fn the_end_of_a_message_is_found() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokrest";
-        assert_eq!(length(answer, true, false), Some(answer.len() - 4));
-        assert_eq!(length(answer, true, true), Some(answer.len() - 6));
-        assert_eq!(length(&answer[..answer.len() - 5], true, false), None);
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokrest";
+        assert_eq!(length(response, true, false), Some(response.len() - 4));
+        assert_eq!(length(response, true, true), Some(response.len() - 6));
+        assert_eq!(length(&response[..response.len() - 5], true, false), None);
         assert_eq!(length(b"HTTP/1.1 100 Continue\r\n\r\nHTTP", true, false), Some(25));
         assert_eq!(length(b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET", false, false), Some(24));
         assert_eq!(length(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", true, false), None);

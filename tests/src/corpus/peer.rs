@@ -47,6 +47,11 @@ impl Peer {
         Self { stream: Some(stream), buffer: Vec::new(), end: None, frames, reset: false }
     }
 
+    /// One that was reset as soon as it was open.
+    pub(super) fn gone(frames: Option<Reader>) -> Self {
+        Self { stream: None, buffer: Vec::new(), end: Some(End::Rst), frames, reset: true }
+    }
+
     /// Reads what there is; ready when that was something.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.end.is_some() {
@@ -73,8 +78,8 @@ impl Peer {
     /// Reads frames, and says what HTTP/2 wants said to them (acknowledgements, windows).
     fn answer_frames(&mut self) {
         if let Some(frames) = &mut self.frames {
-            let answers = frames.read(&mut self.buffer);
-            self.say(&answers);
+            let responses = frames.read(&mut self.buffer);
+            self.say(&responses);
         }
     }
 
@@ -107,7 +112,7 @@ impl Peer {
 
     pub(super) async fn fin(&mut self) {
         if let Some(stream) = &mut self.stream {
-            // Fails when the peer has reset the connection, which reading tells.
+            // Fails if the peer has reset the connection, which reading shows.
             let _ = stream.shutdown().await;
         }
     }

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     future::poll_fn,
+    io::ErrorKind,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -28,14 +29,14 @@ use super::{
     frames::{self, Event, Reader},
     message,
     peer::{End, Peer},
-    script::{Act, Conversation, Side, Speaks, Until},
+    script::{Act, Conversation, Protocol, Role, Until},
 };
 use crate::namespace::inside;
 
 /// What is waited for comes within this, on a busy machine as well.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same when the other side is gone, so that only what is on its way can still come.
+/// The same if the other side is gone, so that only what is in flight can still come.
 const HOPELESS: Duration = Duration::from_secs(1);
 
 /// The same once something did not come.
@@ -51,7 +52,7 @@ const CONCURRENCY: usize = 48;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub(super) step: Option<usize>,
-    pub(super) side: Side,
+    pub(super) side: Role,
     /// Of a server: which of its connections, from 0.
     pub(super) connection: usize,
     pub(super) got: Vec<u8>,
@@ -93,7 +94,7 @@ pub fn run_all(
     })
 }
 
-/// None where the conversation wants nobody to listen.
+/// None if the conversation has no listener.
 fn listen(netns: &Path, port: u16, conversation: &Conversation) -> Result<Option<TcpListener>> {
     if conversation.steps.first().is_some_and(|step| step.act == Act::Absent) {
         return Ok(None);
@@ -132,17 +133,21 @@ impl<'a> Play<'a> {
         let deadline = Instant::now() + PATIENCE;
         match timeout_at(deadline, TcpStream::connect(target)).await {
             Ok(Ok(stream)) => {
-                play.client = Some(Peer::new(stream, play.reader(Side::Client)));
+                play.client = Some(Peer::new(stream, play.reader(Role::Client)));
             }
-            Ok(Err(_)) | Err(_) => play.tell(None, Side::Client, 0, Vec::new(), End::Refused),
+            // Reset so soon that connect(2) reports it.
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
+                play.client = Some(Peer::gone(play.reader(Role::Client)));
+            }
+            Ok(Err(_)) | Err(_) => play.tell(None, Role::Client, 0, Vec::new(), End::Refused),
         }
         play
     }
 
-    fn reader(&self, side: Side) -> Option<Reader> {
-        (self.conversation.speaks == Speaks::Frames).then(|| match side {
-            Side::Client => Reader::of_client(),
-            Side::Server => Reader::of_server(),
+    fn reader(&self, side: Role) -> Option<Reader> {
+        (self.conversation.speaks == Protocol::Frames).then(|| match side {
+            Role::Client => Reader::of_client(),
+            Role::Server => Reader::of_server(),
         })
     }
 
@@ -182,16 +187,16 @@ impl<'a> Play<'a> {
         self.outcomes
     }
 
-    async fn send(&mut self, side: Side, bytes: &[u8]) {
+    async fn send(&mut self, side: Role, bytes: &[u8]) {
         self.accepted(side).await;
         let deadline = Instant::now() + self.patience();
         let (mut left, index) = (bytes, self.index(side));
         let sent = poll_fn(|cx| {
-            // All else is read meanwhile: an answer may come first, and windows are finite.
+            // All else is read meanwhile: a response may come first, and windows are finite.
             let _ = self.poll(cx);
             let peer = match side {
-                Side::Client => self.client.as_mut(),
-                Side::Server => self.servers.get_mut(index),
+                Role::Client => self.client.as_mut(),
+                Role::Server => self.servers.get_mut(index),
             };
             peer.map_or(Poll::Ready(()), |peer| peer.poll_send(cx, &mut left))
         });
@@ -200,9 +205,9 @@ impl<'a> Play<'a> {
     }
 
     /// Before the server's first step there has to be a connection.
-    async fn accepted(&mut self, side: Side) {
+    async fn accepted(&mut self, side: Role) {
         let deadline = Instant::now() + self.patience();
-        while side == Side::Server && self.servers.is_empty() {
+        while side == Role::Server && self.servers.is_empty() {
             if self.listener.is_none() || !self.pump(deadline).await {
                 self.derailed = true;
                 return;
@@ -210,7 +215,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    async fn wait(&mut self, number: usize, side: Side, until: &Until) {
+    async fn wait(&mut self, number: usize, side: Role, until: &Until) {
         let mut deadline = Instant::now() + self.patience();
         loop {
             if self.satisfied(number, side, until) {
@@ -226,7 +231,7 @@ impl<'a> Play<'a> {
         self.derailed = true;
         let at = self.index(side);
         if *until == Until::End || self.peer(side).is_none() {
-            // What came of it is told all the same.
+            // What came of it is reported all the same.
             self.take_all(Some(number), side, at);
         } else {
             self.miss(number, side, at);
@@ -234,11 +239,11 @@ impl<'a> Play<'a> {
     }
 
     /// What is waited for cannot come any more, or hardly.
-    fn is_hopeless(&self, side: Side) -> bool {
+    fn is_hopeless(&self, side: Role) -> bool {
         let client = self.client.as_ref().is_none_or(|peer| peer.end.is_some());
         match side {
-            Side::Client => client,
-            Side::Server => {
+            Role::Client => client,
+            Role::Server => {
                 let open = self.servers.iter().any(|peer| peer.end.is_none());
                 client || (!open && !self.servers.is_empty())
             }
@@ -246,21 +251,21 @@ impl<'a> Play<'a> {
     }
 
     /// Takes what is waited for, if it is there.
-    fn satisfied(&mut self, number: usize, side: Side, until: &Until) -> bool {
+    fn satisfied(&mut self, number: usize, side: Role, until: &Until) -> bool {
         let candidates = match side {
-            Side::Client => 0..1,
-            Side::Server if *until == Until::End => self.current..self.current + 1,
-            Side::Server => 0..self.servers.len(),
+            Role::Client => 0..1,
+            Role::Server if *until == Until::End => self.current..self.current + 1,
+            Role::Server => 0..self.servers.len(),
         };
         for at in candidates {
             let peer = match side {
-                Side::Client => self.client.as_mut(),
-                Side::Server => self.servers.get_mut(at),
+                Role::Client => self.client.as_mut(),
+                Role::Server => self.servers.get_mut(at),
             };
             let Some(peer) = peer else { continue };
             let Some((got, events)) = take(peer, side, until) else { continue };
             let end = peer.end.filter(|_| *until == Until::End);
-            if side == Side::Server {
+            if side == Role::Server {
                 self.current = at;
             }
             let step = Some(number);
@@ -271,7 +276,7 @@ impl<'a> Play<'a> {
     }
 
     /// Whether anything has come or ended; it stays for later steps.
-    fn tell_noise(&mut self, number: usize, side: Side) {
+    fn tell_noise(&mut self, number: usize, side: Role) {
         let at = self.index(side);
         let Some(peer) = self.peer(side) else { return };
         let silent = peer.buffer.is_empty() && peer.frames.as_ref().is_none_or(Reader::is_empty);
@@ -282,7 +287,7 @@ impl<'a> Play<'a> {
     }
 
     /// What there was when it was given up, which stays for later steps.
-    fn miss(&mut self, number: usize, side: Side, at: usize) {
+    fn miss(&mut self, number: usize, side: Role, at: usize) {
         let end = self.peer(side).and_then(|peer| peer.end).unwrap_or(End::Missed);
         self.tell(Some(number), side, at, Vec::new(), end);
     }
@@ -299,17 +304,17 @@ impl<'a> Play<'a> {
             && self.pump(deadline).await
         {}
         if self.client.is_some() {
-            self.take_all(None, Side::Client, 0);
+            self.take_all(None, Role::Client, 0);
         }
         for at in 0..self.servers.len() {
-            self.take_all(None, Side::Server, at);
+            self.take_all(None, Role::Server, at);
         }
     }
 
-    fn take_all(&mut self, step: Option<usize>, side: Side, at: usize) {
+    fn take_all(&mut self, step: Option<usize>, side: Role, at: usize) {
         let peer = match side {
-            Side::Client => self.client.as_mut(),
-            Side::Server => self.servers.get_mut(at),
+            Role::Client => self.client.as_mut(),
+            Role::Server => self.servers.get_mut(at),
         };
         let Some(peer) = peer else { return self.tell(step, side, at, Vec::new(), End::None) };
         let events = peer.frames.as_mut().map(Reader::rest).unwrap_or_default();
@@ -317,7 +322,7 @@ impl<'a> Play<'a> {
         self.outcomes.push(Outcome { step, side, connection: at, got, events, end });
     }
 
-    fn tell(&mut self, step: Option<usize>, side: Side, at: usize, got: Vec<u8>, end: End) {
+    fn tell(&mut self, step: Option<usize>, side: Role, at: usize, got: Vec<u8>, end: End) {
         let end = Some(end);
         self.outcomes.push(Outcome { step, side, connection: at, got, events: Vec::new(), end });
     }
@@ -326,18 +331,18 @@ impl<'a> Play<'a> {
         if self.derailed { DERAILED } else { PATIENCE }
     }
 
-    fn index(&self, side: Side) -> usize {
-        if side == Side::Client { 0 } else { self.current }
+    fn index(&self, side: Role) -> usize {
+        if side == Role::Client { 0 } else { self.current }
     }
 
-    fn peer(&mut self, side: Side) -> Option<&mut Peer> {
+    fn peer(&mut self, side: Role) -> Option<&mut Peer> {
         match side {
-            Side::Client => self.client.as_mut(),
-            Side::Server => self.servers.get_mut(self.current),
+            Role::Client => self.client.as_mut(),
+            Role::Server => self.servers.get_mut(self.current),
         }
     }
 
-    fn opened(&mut self, side: Side) -> Vec<u32> {
+    fn opened(&mut self, side: Role) -> Vec<u32> {
         let frames = self.peer(side).and_then(|peer| peer.frames.as_ref());
         frames.map(|frames| frames.opened.clone()).unwrap_or_default()
     }
@@ -358,7 +363,7 @@ impl<'a> Play<'a> {
         if let Some(listener) = &self.listener
             && let Poll::Ready(Ok((stream, _))) = listener.poll_accept(cx)
         {
-            let mut peer = Peer::new(stream, self.reader(Side::Server));
+            let mut peer = Peer::new(stream, self.reader(Role::Server));
             if peer.frames.is_some() {
                 peer.say(&frames::server_preface());
             }
@@ -375,14 +380,14 @@ impl<'a> Play<'a> {
 }
 
 /// What is waited for, out of what has arrived.
-fn take(peer: &mut Peer, side: Side, until: &Until) -> Option<(Vec<u8>, Vec<Event>)> {
+fn take(peer: &mut Peer, side: Role, until: &Until) -> Option<(Vec<u8>, Vec<Event>)> {
     let buffer = &mut peer.buffer;
     let length = match until {
         Until::Marker(marker) => {
             buffer.windows(marker.len()).position(|w| w == marker).map(|at| at + marker.len())
         }
         Until::Count(count) => (buffer.len() >= *count).then_some(*count),
-        Until::Message { bodiless } => message::length(buffer, side == Side::Client, *bodiless),
+        Until::Message { bodiless } => message::length(buffer, side == Role::Client, *bodiless),
         Until::End => peer.end.map(|_| buffer.len()),
         Until::Event(wanted) => {
             return Some((Vec::new(), peer.frames.as_mut()?.take(wanted)?));

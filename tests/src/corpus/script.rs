@@ -18,12 +18,12 @@ pub struct Conversation {
     /// Unique in the corpus.
     pub name: String,
     pub(super) steps: Vec<Step>,
-    pub(super) speaks: Speaks,
+    pub(super) speaks: Protocol,
 }
 
 /// What is read from the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(super) enum Protocol {
     /// Bytes, shown as HTTP/1 where they are.
     Bytes,
     /// HTTP/2 frames.
@@ -31,14 +31,14 @@ pub(super) enum Speaks {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) enum Side {
+pub(super) enum Role {
     Client,
     Server,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    pub(super) side: Side,
+    pub(super) side: Role,
     pub(super) act: Act,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Act {
     /// Writes a frame.
     Frame(frames::Frame),
     Wait(Until),
-    /// For this long nothing should come; if something does, that is told.
+    /// For this long nothing should come; if something does, that is reported.
     Quiet(Duration),
     Pause(Duration),
     /// Half-close.
@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> Result<Vec<Conversation>> {
         if let Some(name) = line.strip_prefix("== ") {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
             ensure!(plain, "a name has letters, digits and hyphens: {}", context());
-            let speaks = if name.starts_with("h2-") { Speaks::Frames } else { Speaks::Bytes };
+            let speaks = if name.starts_with("h2-") { Protocol::Frames } else { Protocol::Bytes };
             all.push(Conversation { name: name.to_owned(), steps: Vec::new(), speaks });
             continue;
         }
@@ -102,11 +102,11 @@ pub fn parse(text: &str) -> Result<Vec<Conversation>> {
     Ok(all)
 }
 
-fn step(line: &str, speaks: Speaks) -> Result<Step> {
+fn step(line: &str, speaks: Protocol) -> Result<Step> {
     let (side, rest) = line.split_once(' ').context("a step has a side and an act")?;
     let side = match side {
-        "C" => Side::Client,
-        "S" => Side::Server,
+        "C" => Role::Client,
+        "S" => Role::Server,
         other => bail!("C or S, not {other}"),
     };
     let (verb, rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -120,14 +120,14 @@ fn step(line: &str, speaks: Speaks) -> Result<Step> {
         ("quiet", _) => Act::Quiet(millis(rest)?),
         ("pause", _) => Act::Pause(millis(rest)?),
         ("end", _) => Act::Wait(Until::End),
-        ("head", Speaks::Bytes) => Act::Wait(Until::Marker(b"\r\n\r\n".to_vec())),
-        ("until", Speaks::Bytes) => Act::Wait(Until::Marker(texts(rest)?)),
-        ("take", Speaks::Bytes) => Act::Wait(Until::Count(rest.parse()?)),
-        ("message", Speaks::Bytes) => {
+        ("head", Protocol::Bytes) => Act::Wait(Until::Marker(b"\r\n\r\n".to_vec())),
+        ("until", Protocol::Bytes) => Act::Wait(Until::Marker(texts(rest)?)),
+        ("take", Protocol::Bytes) => Act::Wait(Until::Count(rest.parse()?)),
+        ("message", Protocol::Bytes) => {
             Act::Wait(Until::Message { bodiless: rest == "without-body" })
         }
-        ("wait", Speaks::Frames) => Act::Wait(Until::Event(frames::Wanted::parse(rest)?)),
-        (verb, Speaks::Frames) => Act::Frame(frames::Frame::parse(verb, &words(rest)?)?),
+        ("wait", Protocol::Frames) => Act::Wait(Until::Event(frames::Wanted::parse(rest)?)),
+        (verb, Protocol::Frames) => Act::Frame(frames::Frame::parse(verb, &words(rest)?)?),
         (verb, _) => bail!("unknown act {verb}"),
     };
     Ok(Step { side, act })
@@ -217,12 +217,12 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].steps[0].act, Act::Send(b"a\r\nbbb".to_vec()));
         assert_eq!(all[0].steps[1].act, Act::Wait(Until::Marker(b"\r\n\r\n".to_vec())));
-        assert_eq!(all[0].steps[2].side, Side::Server);
-        assert_eq!(all[1].speaks, Speaks::Frames);
+        assert_eq!(all[0].steps[2].side, Role::Server);
+        assert_eq!(all[1].speaks, Protocol::Frames);
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line() {
+    fn mistakes_are_reported_with_their_line() {
         for (text, what) in [
             ("== a\nC sned \"x\"", "sned"),
             ("== a\nX send \"x\"", "C or S"),

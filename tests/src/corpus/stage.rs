@@ -1,7 +1,7 @@
 //! The stage of the corpus: one client outside of the capture and one inside, a server for each
 //! way, a Service with a port for each conversation on each way.
 //!
-//! A conversation has a port of its own so that no other one shares its connections: the agent
+//! Each conversation has a separate port so that no other one shares its connections: the agent
 //! keeps upstream connections by endpoint. Where the second client connects, the agent takes its
 //! connections; the first one's go direct.
 
@@ -22,7 +22,7 @@ pub const BASE: u16 = 20_000;
 
 /// How a conversation's client reaches its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum ClientPath {
     /// Without the agent.
     Direct,
     /// Through the agent, by a route with one backend.
@@ -31,7 +31,7 @@ pub enum Way {
     Mirrored,
 }
 
-const WAYS: [Way; 3] = [Way::Direct, Way::Routed, Way::Mirrored];
+const WAYS: [ClientPath; 3] = [ClientPath::Direct, ClientPath::Routed, ClientPath::Mirrored];
 
 /// The node, its pods, and the shadow's server.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Stage {
     node: Node,
 }
 
-impl Way {
+impl ClientPath {
     fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -102,7 +102,7 @@ impl Stage {
     ///
     /// # Errors
     /// It fails, or takes more than two minutes.
-    pub fn play(&self, converse: &Path, way: Way) -> Result<BTreeMap<String, Vec<Outcome>>> {
+    pub fn play(&self, converse: &Path, way: ClientPath) -> Result<BTreeMap<String, Vec<Outcome>>> {
         let text = self.run(converse, "play", way)?;
         serde_json::from_str(&text).context("what converse prints")
     }
@@ -111,8 +111,8 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::play`].
-    pub fn run(&self, converse: &Path, what: &str, way: Way) -> Result<String> {
-        let client = if way == Way::Direct { &self.free } else { &self.captured };
+    pub fn run(&self, converse: &Path, what: &str, way: ClientPath) -> Result<String> {
+        let client = if way == ClientPath::Direct { &self.free } else { &self.captured };
         let server = self.servers[way as usize].netns().path();
         let (converse, server) = (converse.to_string_lossy(), server.to_string_lossy());
         let (address, base) = (way.address().to_string(), BASE.to_string());
@@ -122,7 +122,7 @@ impl Stage {
 }
 
 /// A Service with all ports, its endpoint, and unless it is direct a route for each port.
-fn manifests(way: Way, ip: Ipv4Addr, last: u16) -> String {
+fn manifests(way: ClientPath, ip: Ipv4Addr, last: u16) -> String {
     let (name, address) = (way.name(), way.address());
     let mut ports = String::new();
     let mut targets = String::new();
@@ -131,8 +131,8 @@ fn manifests(way: Way, ip: Ipv4Addr, last: u16) -> String {
         let _ = writeln!(ports, "  - {{name: p{port}, port: {port}}}");
         let _ = writeln!(targets, "- {{name: p{port}, port: {port}, protocol: TCP}}");
         let rule = Rule::to(name, port);
-        let rule = if way == Way::Mirrored { rule.mirror("shadow", 80) } else { rule };
-        if way != Way::Direct {
+        let rule = if way == ClientPath::Mirrored { rule.mirror("shadow", 80) } else { rule };
+        if way != ClientPath::Direct {
             let parent = Service {
                 namespace: "default".into(),
                 name: name.into(),

@@ -63,6 +63,10 @@ fn request(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
         fields.add(line)?;
     }
     let host = fields.host.ok_or("no Host")?;
+    // RFC 9112, section 3.2.2.
+    if named(&target).is_some_and(|authority| authority != host) {
+        return Err(format!("the target {target} and the Host {host}"));
+    }
     let (body, end) = match (fields.length, fields.chunked) {
         (Some(_), true) => return Err("Content-Length and Transfer-Encoding".into()),
         (None, false) => (Vec::new(), at),
@@ -108,10 +112,19 @@ fn request_line(line: &[u8]) -> Result<(String, String)> {
     }
     let graphic = target.bytes().all(|b| b.is_ascii_graphic());
     let form = target.starts_with('/') || *target == "*" || *method == "CONNECT";
+    let form = form || named(target).is_some();
     if !graphic || !form {
         return Err(format!("the target {target}"));
     }
     Ok(((*method).to_owned(), (*target).to_owned()))
+}
+
+/// The authority of a target in absolute form, which a forward proxy gets, without its userinfo.
+fn named(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let plain = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+    let authority = rest.split(['/', '?', '#']).next().filter(|_| plain)?;
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
 }
 
 #[derive(Default)]
@@ -125,10 +138,19 @@ impl Fields {
     fn add(&mut self, line: &[u8]) -> Result<()> {
         let colon = line.iter().position(|b| *b == b':').ok_or("a field without a colon")?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if !is_token(name) {
+        let special = |name: &[u8]| {
+            let names: [&[u8]; 4] =
+                [b"host", b"content-length", b"transfer-encoding", b"connection"];
+            names.iter().any(|special| name.eq_ignore_ascii_case(special))
+        };
+        // An invalid name that no recipient takes for one that matters is ignored or refused.
+        let letters: Vec<_> = name.iter().copied().filter(|b| is_token(&[*b])).collect();
+        let odd = !name.is_empty() && name.iter().all(u8::is_ascii_graphic) && !special(&letters);
+        if !is_token(name) && !odd {
             return Err(format!("a field's name: {}", name.escape_ascii()));
         }
-        if value.iter().any(|b| *b < b' ' && *b != b'\t' || *b == 0x7f) {
+        // RFC 9110, section 5.5, lets a recipient keep them in a safe context.
+        if special(name) && value.iter().any(|b| *b < b' ' && *b != b'\t' || *b == 0x7f) {
             return Err(format!("a control character in {}", name.escape_ascii()));
         }
         let text = String::from_utf8_lossy(value).into_owned();
@@ -227,7 +249,10 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", "colon"),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n", "CR"),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", "NUL"),
+            ("GET http://u@b/x HTTP/1.1\r\nHost: a\r\n\r\n", "and the Host"),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "name"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n(Host): b\r\n\r\n", "name"),
+            ("GET / HTTP/1.1\r\nHost: a\x01\r\n\r\n", "control"),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "parts"),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na", "Length +1"),
             (

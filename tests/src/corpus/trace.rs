@@ -1,6 +1,6 @@
 //! Traces: what both sides saw of a conversation, as lines that can be compared and read.
 //!
-//! HTTP/1 is taken apart into lines and bodies with every byte kept; HTTP/2 is told by stream, since
+//! HTTP/1 is split into lines and bodies with every byte kept; HTTP/2 is shown by stream, because
 //! settings, windows, pings and the bounds of frames belong to one hop (RFC 9113, sections 5.2, 6.5,
 //! 6.7, 6.9), as do the ids of a server's streams, which are numbered in the order they came.
 
@@ -8,10 +8,10 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     frames::Event,
-    message::{self, Part, Token, Walker},
+    message::{self, MessageToken, Part, Walker},
     peer::End,
     play::Outcome,
-    script::{Act, Conversation, Side, Speaks},
+    script::{Act, Conversation, Protocol, Role},
 };
 
 /// What both sides saw, in the order of the script's steps.
@@ -22,14 +22,14 @@ pub struct Trace(pub(super) Vec<Entry>);
 pub(super) struct Entry {
     /// None at the end.
     pub(super) step: Option<usize>,
-    pub(super) side: Side,
+    pub(super) side: Role,
     pub(super) connection: usize,
     pub(super) saw: Saw,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Saw {
-    Token(Token),
+    MessageToken(MessageToken),
     Headers(u32, Vec<(String, String)>),
     Data(u32, Vec<u8>),
     /// Anything else of HTTP/2.
@@ -38,10 +38,10 @@ pub(super) enum Saw {
 }
 
 impl Trace {
-    /// Tells the outcomes of a conversation.
+    /// Shows the outcomes of a conversation.
     #[must_use]
     pub fn of(conversation: &Conversation, outcomes: &[Outcome]) -> Self {
-        let sent = conversation.steps.iter().filter(|step| step.side == Side::Client);
+        let sent = conversation.steps.iter().filter(|step| step.side == Role::Client);
         let sent: Vec<u8> = sent
             .flat_map(|step| match &step.act {
                 Act::Send(bytes) => bytes.clone(),
@@ -56,8 +56,8 @@ impl Trace {
         };
         for outcome in outcomes {
             match conversation.speaks {
-                Speaks::Bytes => teller.bytes(outcome),
-                Speaks::Frames => teller.frames(outcome),
+                Protocol::Bytes => teller.bytes(outcome),
+                Protocol::Frames => teller.frames(outcome),
             }
         }
         Self(teller.entries)
@@ -76,7 +76,7 @@ impl fmt::Display for Trace {
 
 struct Teller {
     methods: Vec<Vec<u8>>,
-    walkers: HashMap<(Side, usize), Walker>,
+    walkers: HashMap<(Role, usize), Walker>,
     /// Streams of a server's connections, in their order.
     opened: HashMap<usize, Vec<u32>>,
     entries: Vec<Entry>,
@@ -100,15 +100,15 @@ impl Teller {
         let key = (outcome.side, outcome.connection);
         let methods = &self.methods;
         let walker = self.walkers.entry(key).or_insert_with(|| match outcome.side {
-            Side::Client => Walker::answers(methods.clone()),
-            Side::Server => Walker::requests(),
+            Role::Client => Walker::responses(methods.clone()),
+            Role::Server => Walker::requests(),
         });
         let mut tokens = walker.feed(&outcome.got);
         if outcome.step.is_none() {
             tokens.extend(walker.finish());
         }
         for token in tokens {
-            self.push(outcome, Saw::Token(token));
+            self.push(outcome, Saw::MessageToken(token));
         }
         self.end(outcome);
     }
@@ -116,7 +116,7 @@ impl Teller {
     fn end(&mut self, outcome: &Outcome) {
         match outcome.end {
             Some(end) => self.push(outcome, Saw::End(end)),
-            // Open, and told by nobody: it stayed so until we closed it.
+            // Open, and no step closed it: it stayed so until we closed it.
             None if outcome.step.is_none() => self.push(outcome, Saw::End(End::Missed)),
             None => {}
         }
@@ -143,13 +143,13 @@ impl Teller {
             self.push(outcome, saw);
         }
         if !outcome.got.is_empty() {
-            self.push(outcome, Saw::Token(Token::Raw(outcome.got.clone())));
+            self.push(outcome, Saw::MessageToken(MessageToken::Raw(outcome.got.clone())));
         }
         self.end(outcome);
     }
 
     fn stream(&mut self, outcome: &Outcome, id: u32) -> u32 {
-        if outcome.side == Side::Client || id == 0 {
+        if outcome.side == Role::Client || id == 0 {
             return id;
         }
         let opened = self.opened.entry(outcome.connection).or_default();
@@ -169,13 +169,15 @@ impl fmt::Display for Entry {
             None => write!(f, "end ")?,
         }
         match self.side {
-            Side::Client => write!(f, "C ")?,
-            Side::Server => write!(f, "S{} ", self.connection)?,
+            Role::Client => write!(f, "C ")?,
+            Role::Server => write!(f, "S{} ", self.connection)?,
         }
         match &self.saw {
-            Saw::Token(Token::Line(part, line)) => write!(f, "{}{}", name(*part), text(line)),
-            Saw::Token(Token::Data(data)) => write!(f, "body {}", text(data)),
-            Saw::Token(Token::Raw(bytes)) => write!(f, "raw {}", text(bytes)),
+            Saw::MessageToken(MessageToken::Line(part, line)) => {
+                write!(f, "{}{}", name(*part), text(line))
+            }
+            Saw::MessageToken(MessageToken::Data(data)) => write!(f, "body {}", text(data)),
+            Saw::MessageToken(MessageToken::Raw(bytes)) => write!(f, "raw {}", text(bytes)),
             Saw::Data(stream, data) => write!(f, "DATA {stream} {}", text(data)),
             Saw::Frame(frame) => write!(f, "{frame}"),
             Saw::Headers(stream, fields) => {

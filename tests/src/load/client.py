@@ -64,7 +64,7 @@ async def new():
 
 
 async def keep(until):
-    # Not in step with the others: at any time half of them wait for an answer.
+    # Not in step with the others: at any time half of them wait for a response.
     await asyncio.sleep(random.uniform(0, 2 * PAUSE))
     while time.monotonic() < until:
         writer = None

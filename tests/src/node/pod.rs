@@ -18,7 +18,7 @@ use crate::{
     cgroup,
     command::mirror_binary,
     namespace::Netns,
-    process::{Output, Place, Process, eventually},
+    process::{Output, Process, ProcessContext, eventually},
 };
 
 /// Every pod's gateway, on the node's end of each pod's veth.
@@ -33,7 +33,7 @@ pub struct Pod {
     ip: Ipv4Addr,
     ip6: Option<Ipv6Addr>,
     netns: Netns,
-    place: Place,
+    place: ProcessContext,
     /// Of a pod as kubelet makes it.
     kubelet: Option<Kubelet>,
     runs: AtomicU32,
@@ -155,13 +155,13 @@ impl Pod {
         self.place.spawn(&format!("{}-{name}", self.name), argv)
     }
 
-    /// Starts a process in it that is accounted for by itself: in a cgroup of its own below the
+    /// Starts a process in it that is accounted for separately: in a cgroup below the
     /// pod's, whose name is `name`. See [`usage::cpu_of_cgroup`](crate::usage::cpu_of_cgroup).
     ///
     /// # Errors
     /// It cannot be started, or the cgroup not be made.
     pub fn spawn_apart(&self, name: &str, argv: &[&str]) -> Result<Process> {
-        let place = Place { cgroup: self.place.cgroup.join(name), ..self.place.clone() };
+        let place = ProcessContext { cgroup: self.place.cgroup.join(name), ..self.place.clone() };
         cgroup::create(&place.cgroup)?;
         place.spawn(&format!("{}-{name}", self.name), argv)
     }

@@ -1,4 +1,4 @@
-//! The backends: nginx as primary and as shadow, cheap, with a log that tells how many requests
+//! The backends: nginx as primary and as shadow, cheap, with a log that shows how many requests
 //! arrived whole.
 
 use std::{
@@ -16,8 +16,8 @@ use super::{
     pinning::{Processors, pinned},
 };
 
-/// The body of the answer to every GET and POST.
-const ANSWER: &str = "{\"message\": \"an answer of about a hundred bytes, as a small API gives \
+/// The body of the response to every GET and POST.
+const RESPONSE: &str = "{\"message\": \"a response of about 100 bytes each, as a small API gives \
                       it to each of its many clients\"}";
 
 /// After so long nginx writes what it has of its log.
@@ -28,8 +28,8 @@ const FLUSH: Duration = Duration::from_millis(100);
 pub(super) enum KeepAlive {
     /// As nginx has it by default: 1,000.
     Default,
-    /// As many as there are: h2load does not connect anew, and Envoy answers 503 to streams that
-    /// are under way when a primary of HTTP/2 reaches its limit.
+    /// As many as there are: h2load does not connect again, and Envoy responds with 503 to streams in
+    /// progress when a primary of HTTP/2 reaches its limit.
     Endless,
 }
 
@@ -53,8 +53,8 @@ impl Backend {
         let folder = node.folder().join(format!("{}-nginx", pod.name()));
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let (file, log) = (folder.join("nginx.conf"), folder.join("access.log"));
-        // An answer of gRPC: a message of 8 bytes.
-        fs::write(folder.join("answer.grpc"), b"\0\0\0\0\x08answered")?;
+        // A response of gRPC: a message of 8 bytes.
+        fs::write(folder.join("response.grpc"), b"\0\0\0\0\x08response")?;
         fs::write(&file, configuration(&folder, &log, limit))?;
         let argv = ["nginx", "-c", &file.to_string_lossy(), "-e", "/dev/stderr"];
         let argv = pinned(processors.others, &argv);
@@ -96,7 +96,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// How many requests arrived with all of a body of `body` bytes and were answered with 200.
+    /// How many requests arrived with all of a body of `body` bytes and got 200.
     ///
     /// # Errors
     /// What reading the log says.
@@ -148,11 +148,11 @@ fn configuration(folder: &Path, log: &Path, limit: KeepAlive) -> String {
          client_max_body_size 0;\n  client_body_buffer_size 64k;\n  http2_max_concurrent_streams 1024;\n  \
          keepalive_requests {requests};\n  \
          server {{\n    listen 80 backlog=4096;\n    listen 81 http2 backlog=4096;\n    \
-         location / {{ return 200 '{ANSWER}'; }}\n    \
+         location / {{ return 200 '{RESPONSE}'; }}\n    \
          location = /post {{ echo_read_request_body; echo_exec @whole; }}\n    \
-         location @whole {{ return 200 '{ANSWER}'; }}\n    \
-         location /bench. {{ echo_read_request_body; echo_exec /answer.grpc; }}\n    \
-         location = /answer.grpc {{ root {at}; types {{ application/grpc grpc; }} \
+         location @whole {{ return 200 '{RESPONSE}'; }}\n    \
+         location /bench. {{ echo_read_request_body; echo_exec /response.grpc; }}\n    \
+         location = /response.grpc {{ root {at}; types {{ application/grpc grpc; }} \
          error_page 405 =200 $uri; add_trailer grpc-status 0; }}\n  }}\n}}\n",
         log = log.display(),
         flush = FLUSH.as_millis()

@@ -1,4 +1,4 @@
-//! `bench-client`, the clients of our own, on the processor of clients.
+//! `bench-client`, mirror's own clients, on the processor of clients.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,6 +12,8 @@ use crate::tools;
 /// The program, built.
 pub(super) struct Client {
     binary: PathBuf,
+    /// Where it and its like are.
+    folder: PathBuf,
     processors: Processors,
 }
 
@@ -21,11 +23,18 @@ impl Client {
     /// # Errors
     /// The build fails.
     pub(super) fn build(processors: Processors) -> Result<Self> {
-        let args = ["build", "--release", "-p", "mirror-tests", "--bin", "bench-client"];
+        let args =
+            ["build", "--release", "-p", "mirror-tests", "--bin", "bench-client", "--bin", "flood"];
         tools::run(&mut tools::cargo(&args))?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         let target = target.unwrap_or_else(|| tools::root().join("target"));
-        Ok(Self { binary: target.join("release/bench-client"), processors })
+        let folder = target.join("release");
+        Ok(Self { binary: folder.join("bench-client"), folder, processors })
+    }
+
+    /// Where another program of the same crate is, which is built with it.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Runs it in a pod to its end: its report.

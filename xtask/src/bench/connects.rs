@@ -34,8 +34,8 @@ struct Figures {
 pub(super) fn section(bench: &Bench<'_>) -> Result<Section> {
     let with = bench.peers.iter().find(|peer| peer.agent().is_some()).context("no mirror")?;
     let (with, without) = (with.pod, &bench.stage.ground.plain);
-    let lane = bench.stage.lane("http1-plain").context("no lane")?;
-    let service = lane.service.to_string();
+    let scenario = bench.stage.scenario("http1-plain").context("no scenario")?;
+    let service = scenario.service.to_string();
     let established = |pod| report(bench, pod, &["established", &service, ESTABLISHED]);
     let mut runs: [Vec<f64>; 4] = Default::default();
     for _ in 0..2 * bench.args.rounds() {

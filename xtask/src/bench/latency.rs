@@ -17,11 +17,11 @@ use super::{
 };
 
 const RATE: u32 = 1000;
-const LANES: [(&str, &str); 2] = [("get", "http1-plain"), ("get mirrored", "http1-mirror100")];
+const SCENARIOS: [(&str, &str); 2] = [("get", "http1-plain"), ("get mirrored", "http1-mirror100")];
 
-/// A lane with a peer at a rate.
+/// A scenario with a peer at a rate.
 #[derive(Debug, Serialize)]
-struct Line {
+struct ReportRow {
     row: &'static str,
     peer: String,
     /// `1000/s`, or `half`.
@@ -44,11 +44,11 @@ struct Figures {
 /// Measures; `cells` say what half of the maximum is.
 pub(super) fn section(bench: &Bench<'_>, cells: &[Cell]) -> Section {
     let mut lines = Vec::new();
-    for (row, lane) in LANES {
-        lines.extend(at_rate(bench, row, lane, "1000/s", |_| Some(RATE)));
+    for (row, scenario) in SCENARIOS {
+        lines.extend(at_rate(bench, row, scenario, "1000/s", |_| Some(RATE)));
         if !bench.args.quick {
             let half = |peer: &Peer<'_>| half(cells, row, &peer.name);
-            lines.extend(at_rate(bench, row, lane, "half", half));
+            lines.extend(at_rate(bench, row, scenario, "half", half));
         }
     }
     let data = serde_json::json!(lines);
@@ -65,29 +65,30 @@ fn half(cells: &[Cell], row: &str, peer: &str) -> Option<u32> {
 fn at_rate(
     bench: &Bench<'_>,
     row: &'static str,
-    lane: &str,
+    scenario: &str,
     load: &'static str,
     rate: impl Fn(&Peer<'_>) -> Option<u32>,
-) -> Vec<Line> {
+) -> Vec<ReportRow> {
     let peers: Vec<_> = bench.peers.iter().filter_map(|peer| Some((peer, rate(peer)?))).collect();
     let mut reports: Vec<Vec<Result<Report>>> = peers.iter().map(|_| Vec::new()).collect();
     for round in 0..bench.args.rounds() {
         for at in (0..peers.len()).map(|at| (at + round) % peers.len()) {
             let (peer, rate) = peers[at];
-            reports[at].extend(paced(bench, peer, lane, rate).transpose());
+            reports[at].extend(paced(bench, peer, scenario, rate).transpose());
         }
     }
     let lines = peers.into_iter().zip(reports).filter(|(_, reports)| !reports.is_empty());
     let line = |((peer, rate), reports): ((&Peer<'_>, u32), Vec<_>)| {
         let result = medians(reports).map_err(|error| format!("{error:#}"));
-        Line { row, peer: peer.name.clone(), load, rate, result }
+        ReportRow { row, peer: peer.name.clone(), load, rate, result }
     };
     lines.map(line).collect()
 }
 
-fn paced(bench: &Bench<'_>, peer: &Peer<'_>, lane: &str, rate: u32) -> Result<Option<Report>> {
-    let lane = bench.stage.lane(lane).with_context(|| format!("no lane {lane}"))?;
-    let Some(address) = peer.address(bench.stage, lane) else { return Ok(None) };
+fn paced(bench: &Bench<'_>, peer: &Peer<'_>, scenario: &str, rate: u32) -> Result<Option<Report>> {
+    let scenario =
+        bench.stage.scenario(scenario).with_context(|| format!("no scenario {scenario}"))?;
+    let Some(address) = peer.address(bench.stage, scenario) else { return Ok(None) };
     let connections = if rate == RATE { "16" } else { "64" };
     let (address, rate) = (address.to_string(), rate.to_string());
     let seconds = (bench.args.duration().as_secs() + 1).to_string();
@@ -103,12 +104,12 @@ fn medians(reports: Vec<Result<Report>>) -> Result<Figures> {
     Ok(Figures { p50: of(|r| r.p50), p99: of(|r| r.p99), p999: of(|r| r.p999) })
 }
 
-fn table(lines: &[Line]) -> String {
+fn table(lines: &[ReportRow]) -> String {
     let mut text = format!(
         "{:<14} {:<8} {:<16} {:>8} {:>9} {:>9} {:>9}\n",
         "us", "load", "", "rate/s", "p50", "p99", "p99.9"
     );
-    for Line { row, peer, load, rate, result } in lines {
+    for ReportRow { row, peer, load, rate, result } in lines {
         let _ = match result {
             Ok(Figures { p50, p99, p999 }) => writeln!(
                 text,
@@ -121,7 +122,7 @@ fn table(lines: &[Line]) -> String {
 }
 
 /// What mirror adds over direct, against what Envoy adds.
-fn goals(lines: &[Line]) -> Vec<Goal> {
+fn goals(lines: &[ReportRow]) -> Vec<Goal> {
     let find = |row: &str, peer: &str| {
         let line = lines.iter().find(|l| l.row == row && l.peer == peer && l.load == "1000/s");
         line.ok_or_else(|| format!("no {peer} in this run"))?.result.clone()
@@ -132,5 +133,8 @@ fn goals(lines: &[Line]) -> Vec<Goal> {
         let what = format!("{name} added to direct at 1,000 requests/s, {row}, against Envoy's");
         Goal::new(what, ratio(added("mirror"), added("envoy")), Bound::AtMost(0.5))
     };
-    LANES.iter().flat_map(|(row, _)| percentiles.map(|percentile| goal(row, percentile))).collect()
+    SCENARIOS
+        .iter()
+        .flat_map(|(row, _)| percentiles.map(|percentile| goal(row, percentile)))
+        .collect()
 }

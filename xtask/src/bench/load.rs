@@ -7,7 +7,7 @@ use mirror_tests::{H2Shape, H2load, Node, Pod, Shape, Wrk};
 
 use super::{pinning::Processors, rows::Traffic};
 
-/// Requests under way at a time.
+/// Requests in progress at a time.
 const CONCURRENCY: u32 = 64;
 /// The same for HTTP/2: connections, and streams on each.
 const STREAMS: (u32, u32) = (2, 32);
@@ -24,8 +24,8 @@ pub(super) struct Run {
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) rate: f64,
-    /// Half of the requests took at most this long, and 99 of 100, in seconds, with as many under
-    /// way as there are; h2load does not tell.
+    /// Half of the requests took at most this long, and 99 of 100, in seconds, with all of them in
+    /// progress; None for h2load, which does not report it.
     pub(super) latency: Option<(f64, f64)>,
 }
 

@@ -7,11 +7,11 @@ use mirror_tests::{Agent, Copies, stats::median};
 use serde::Serialize;
 
 use super::{
-    backend::Arrivals, lane::Lane, load::Generators, peers::Peer, rows::Row, stage::Stage,
+    backend::Arrivals, load::Generators, peers::Peer, rows::Row, scenario::Scenario, stage::Stage,
 };
 
 /// Copies that arrive, of those selected, below which a row is void: 1.000, rounded. A client that
-/// goes in the middle of 64 requests leaves some that the primary answered and nobody took.
+/// ends in the middle of 64 requests leaves some whose responses it never reads.
 const WHOLE: f64 = 0.9995;
 
 /// One run.
@@ -23,7 +23,7 @@ pub(super) struct Sample {
     pub(super) rate: f64,
     /// Microseconds of the proxy's CPU time for each request; None without a proxy.
     pub(super) cpu_us: Option<f64>,
-    /// Milliseconds, with all requests under way at once.
+    /// Milliseconds, with all requests in progress at once.
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
     pub(super) copies: Option<CopyCount>,
@@ -61,7 +61,7 @@ impl CopyCount {
 }
 
 impl Cell {
-    /// The peer does not have its lane.
+    /// The peer does not have its scenario.
     pub(super) fn is_empty(&self) -> bool {
         self.samples.is_empty() && self.failures.is_empty()
     }
@@ -93,7 +93,7 @@ impl Cell {
         Self { row, peer, samples: Vec::new(), failures: Vec::new() }
     }
 
-    /// Takes the result of a run; one of a lane that the peer does not have is none.
+    /// Takes the result of a run; one of a scenario that the peer does not have is none.
     pub(super) fn add(&mut self, result: Result<Option<Sample>>) {
         match result {
             Ok(None) => {}
@@ -110,13 +110,13 @@ impl Cell {
 
 impl Sample {
     fn check(&self) -> Result<()> {
-        ensure!(self.requests > 0, "no request was answered");
+        ensure!(self.requests > 0, "no request got a response");
         ensure!(self.errors == 0, "{} of {} requests failed", self.errors, self.requests);
         Ok(())
     }
 }
 
-/// Runs a row with a peer, once, for `duration`; None when the peer has no such lane.
+/// Runs a row with a peer, once, for `duration`; None when the peer has no such scenario.
 ///
 /// # Errors
 /// The load generator or the proxy fails.
@@ -127,12 +127,14 @@ pub(super) fn sample(
     row: &Row,
     duration: Duration,
 ) -> Result<Option<Sample>> {
-    let lane = stage.lane(&row.lane()).with_context(|| format!("no lane {}", row.lane()))?;
-    let address = peer.address(stage, lane).filter(|_| peer.carries(lane, row.traffic));
+    let scenario = stage
+        .scenario(&row.scenario())
+        .with_context(|| format!("no scenario {}", row.scenario()))?;
+    let address = peer.address(stage, scenario).filter(|_| peer.carries(scenario, row.traffic));
     let Some(address) = address else { return Ok(None) };
     stage.primary.forget()?;
     stage.shadow.forget()?;
-    let count = lane.mirror.map(|_| CopyMeter::begin(stage, peer, lane)).transpose()?;
+    let count = scenario.mirror.map(|_| CopyMeter::begin(stage, peer, scenario)).transpose()?;
     let before = peer.cpu()?;
     let run = generators.run(peer.pod, address, row.traffic, duration)?;
     let used = peer.cpu()?.zip(before).map(|(after, before)| after - before);
@@ -164,8 +166,8 @@ struct CopyMeter {
 }
 
 impl CopyMeter {
-    fn begin(stage: &Stage<'_>, peer: &Peer<'_>, lane: &Lane) -> Result<Self> {
-        let shadow = format!("default/{}:80", lane.shadow_name());
+    fn begin(stage: &Stage<'_>, peer: &Peer<'_>, scenario: &Scenario) -> Result<Self> {
+        let shadow = format!("default/{}:80", scenario.shadow_name());
         let count = |agent| Ok::<_, anyhow::Error>(Copies::settled_for(agent, &shadow)?.selected);
         let selected = peer.agent().map(count).transpose()?;
         let (at_primary, at_shadow) = (stage.primary.count()?, stage.shadow.count()?);
@@ -194,8 +196,8 @@ impl CopyMeter {
             return Ok(CopyCount { selected: copies.selected - before, logged, exact: true });
         }
         let logged = self.at_shadow.settled(body)?;
-        let answered = self.at_primary.settled(body)?;
-        let selected = answered * u64::from(percent) / 100;
+        let responded = self.at_primary.settled(body)?;
+        let selected = responded * u64::from(percent) / 100;
         Ok(CopyCount { selected, logged, exact: percent == 100 })
     }
 }

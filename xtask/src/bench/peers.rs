@@ -1,5 +1,5 @@
 //! What is measured side by side: no proxy at all, mirror, and the proxies of others. In: the
-//! stage. Out: running proxies that have every lane they can have, each on the same processor.
+//! stage. Out: running proxies that have every scenario they can have, each on the same processor.
 
 mod envoy;
 mod nginx;
@@ -16,13 +16,13 @@ use mirror_tests::{Agent, Pod, Process, usage};
 
 use super::{
     install::Programs,
-    lane::{Lane, Protocol},
     pinning::pinned,
     rows::Traffic,
+    scenario::{Protocol, Scenario},
     stage::Stage,
 };
 
-/// The first port of other proxies; each lane has the next.
+/// The first port of other proxies; each scenario has the next.
 const FIRST_PORT: u16 = 9000;
 
 /// A build of mirror to be measured: its name in the tables, and where it is.
@@ -39,11 +39,11 @@ pub(super) struct Peer<'a> {
     pub(super) name: String,
     /// Where its clients run.
     pub(super) pod: &'a Pod,
-    way: Way<'a>,
+    way: RequestPath<'a>,
 }
 
 /// How requests get to the primary.
-enum Way<'a> {
+enum RequestPath<'a> {
     Direct,
     Mirror(Box<Agent<'a>>),
     Proxy { process: Process, program: Program },
@@ -79,19 +79,19 @@ impl Program {
     }
 
     /// nginx proxies to servers of HTTP/1 alone, and has no part in HTTP/2 here.
-    fn has(self, lane: &Lane) -> bool {
+    fn has(self, scenario: &Scenario) -> bool {
         match self {
-            Self::Nginx => lane.protocol == Protocol::Http1,
-            Self::EnvoyHttp2 => lane.protocol == Protocol::Http2,
+            Self::Nginx => scenario.protocol == Protocol::Http1,
+            Self::EnvoyHttp2 => scenario.protocol == Protocol::Http2,
             Self::Envoy | Self::EnvoyIstio | Self::Traefik => true,
         }
     }
 
-    /// What it speaks to the primary and the shadow of a lane.
-    fn upstream(self, lane: &Lane) -> Protocol {
+    /// What it speaks to the primary and the shadow of a scenario.
+    fn upstream(self, scenario: &Scenario) -> Protocol {
         match self {
             Self::Envoy | Self::EnvoyIstio | Self::Nginx => Protocol::Http1,
-            Self::EnvoyHttp2 | Self::Traefik => lane.protocol,
+            Self::EnvoyHttp2 | Self::Traefik => scenario.protocol,
         }
     }
 }
@@ -99,7 +99,7 @@ impl Program {
 impl<'a> Peer<'a> {
     /// No proxy: the Service's address, balanced by the node.
     pub(super) fn direct(stage: &Stage<'a>) -> Self {
-        Self { name: "direct".to_owned(), pod: &stage.ground.plain, way: Way::Direct }
+        Self { name: "direct".to_owned(), pod: &stage.ground.plain, way: RequestPath::Direct }
     }
 
     /// mirror, as it is used: it captures the connections of `pod` to Services.
@@ -123,14 +123,18 @@ impl<'a> Peer<'a> {
     ) -> Result<Self> {
         let (admin, name) = (format!("127.0.0.1:{}", 15_920 + at), format!("agent-{}", build.name));
         let capture = format!("{}={}", pod.name(), pod.cgroup().display());
-        let command = pinned(processors, &[&build.binary.to_string_lossy()]);
+        // As the environment, since older builds are measured as well: more idle connections than a pod
+        // may have by default.
+        let binary = build.binary.to_string_lossy();
+        let env = ["env", "MIRROR_POD_CONNECTIONS=100000", "MIRROR_AGENT_MEMORY=1GiB"];
+        let command = pinned(processors, &[&env[..], &[&*binary]].concat());
         let command: Vec<_> = command.iter().map(String::as_str).collect();
         let mut flags = vec!["--admin", &*admin];
         flags.extend(build.flags.iter().map(String::as_str));
         let node = &stage.ground.node;
         let agent = Agent::start_as(node, &name, &command, &[&capture], &flags)
             .with_context(|| format!("mirror, build {}", build.name))?;
-        Ok(Self { name: build.name.clone(), pod, way: Way::Mirror(Box::new(agent)) })
+        Ok(Self { name: build.name.clone(), pod, way: RequestPath::Mirror(Box::new(agent)) })
     }
 
     /// A proxy of others, in the network namespace of its clients, as a sidecar is.
@@ -141,56 +145,62 @@ impl<'a> Peer<'a> {
         let pod = &stage.ground.plain;
         let folder = stage.ground.node.folder().join(program.name());
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let lanes: Vec<_> = stage.lanes.iter().filter(|lane| program.has(lane)).collect();
-        let lanes: Vec<_> = lanes.iter().map(|lane| (program.port(stage, lane), *lane)).collect();
+        let scenarios: Vec<_> =
+            stage.scenarios.iter().filter(|scenario| program.has(scenario)).collect();
+        let scenarios: Vec<_> =
+            scenarios.iter().map(|scenario| (program.port(stage, scenario), *scenario)).collect();
         let argv = match program {
             Program::Envoy | Program::EnvoyHttp2 | Program::EnvoyIstio => {
-                envoy::prepare(program, &folder, &programs.envoy, &lanes)?
+                envoy::prepare(program, &folder, &programs.envoy, &scenarios)?
             }
-            Program::Nginx => nginx::prepare(&folder, &lanes)?,
-            Program::Traefik => traefik::prepare(&folder, &programs.traefik, &lanes)?,
+            Program::Nginx => nginx::prepare(&folder, &scenarios)?,
+            Program::Traefik => traefik::prepare(&folder, &programs.traefik, &scenarios)?,
         };
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
         let argv = pinned(stage.processors.proxy, &argv);
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
         let mut process = pod.spawn_apart(program.name(), &argv)?;
-        for (port, _) in lanes {
+        for (port, _) in scenarios {
             pod.listening(&mut process, port)?;
         }
-        Ok(Self { name: program.name().to_owned(), pod, way: Way::Proxy { process, program } })
+        Ok(Self {
+            name: program.name().to_owned(),
+            pod,
+            way: RequestPath::Proxy { process, program },
+        })
     }
 
-    /// Where clients connect to for a lane; None when it has no such lane.
-    pub(super) fn address(&self, stage: &Stage<'_>, lane: &Lane) -> Option<SocketAddrV4> {
+    /// Where clients connect to for a scenario; None when it has no such scenario.
+    pub(super) fn address(&self, stage: &Stage<'_>, scenario: &Scenario) -> Option<SocketAddrV4> {
         match &self.way {
-            Way::Direct if lane.mirror.is_some() => None,
-            Way::Direct | Way::Mirror(_) => Some(lane.service),
-            Way::Proxy { program, .. } if !program.has(lane) => None,
-            Way::Proxy { program, .. } => {
-                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, program.port(stage, lane)))
+            RequestPath::Direct if scenario.mirror.is_some() => None,
+            RequestPath::Direct | RequestPath::Mirror(_) => Some(scenario.service),
+            RequestPath::Proxy { program, .. } if !program.has(scenario) => None,
+            RequestPath::Proxy { program, .. } => {
+                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, program.port(stage, scenario)))
             }
         }
     }
 
     /// Whether it can carry this traffic: a call of gRPC needs HTTP/2 all the way.
-    pub(super) fn carries(&self, lane: &Lane, traffic: Traffic) -> bool {
+    pub(super) fn carries(&self, scenario: &Scenario, traffic: Traffic) -> bool {
         match &self.way {
-            Way::Proxy { program, .. } => {
-                traffic != Traffic::Grpc || program.upstream(lane) == Protocol::Http2
+            RequestPath::Proxy { program, .. } => {
+                traffic != Traffic::Grpc || program.upstream(scenario) == Protocol::Http2
             }
-            Way::Direct | Way::Mirror(_) => true,
+            RequestPath::Direct | RequestPath::Mirror(_) => true,
         }
     }
 
     /// It is no proxy of others.
     pub(super) fn stays(&self) -> bool {
-        !matches!(self.way, Way::Proxy { .. })
+        !matches!(self.way, RequestPath::Proxy { .. })
     }
 
     /// The agent, when this is mirror.
     pub(super) fn agent(&self) -> Option<&Agent<'a>> {
         match &self.way {
-            Way::Mirror(agent) => Some(agent),
+            RequestPath::Mirror(agent) => Some(agent),
             _ => None,
         }
     }
@@ -198,9 +208,9 @@ impl<'a> Peer<'a> {
     /// Its first process; None without a proxy.
     pub(super) fn pid(&self) -> Option<i32> {
         match &self.way {
-            Way::Direct => None,
-            Way::Mirror(agent) => Some(agent.pid()),
-            Way::Proxy { process, .. } => Some(process.pid()),
+            RequestPath::Direct => None,
+            RequestPath::Mirror(agent) => Some(agent.pid()),
+            RequestPath::Proxy { process, .. } => Some(process.pid()),
         }
     }
 
@@ -215,9 +225,9 @@ impl<'a> Peer<'a> {
 }
 
 impl Program {
-    fn port(self, stage: &Stage<'_>, lane: &Lane) -> u16 {
-        let same = |other: &Lane| other.name == lane.name;
-        let at = stage.lanes.iter().position(same).unwrap_or_default() as u16;
+    fn port(self, stage: &Stage<'_>, scenario: &Scenario) -> u16 {
+        let same = |other: &Scenario| other.name == scenario.name;
+        let at = stage.scenarios.iter().position(same).unwrap_or_default() as u16;
         // Each has a hundred ports: they live in one network namespace.
         FIRST_PORT + 100 * self as u16 + at
     }

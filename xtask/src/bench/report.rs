@@ -23,7 +23,7 @@ pub(super) fn table(rows: &[Row], peers: &[String], cells: &[Cell]) -> String {
     text + &notes(cells)
 }
 
-/// A cell as it is told while the bench runs.
+/// A cell as it is printed while the bench runs.
 pub(super) fn line(cell: &Cell) -> String {
     let share = cell.share().map_or(String::new(), |share| format!("  copies {share:.3}"));
     format!("{:<22} {:<16} {}{share}", cell.row, cell.peer, figure(cell))

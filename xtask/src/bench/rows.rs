@@ -1,6 +1,6 @@
-//! The rows of the throughput table: each a kind of traffic on a lane, the same for every peer.
+//! The rows of the throughput table: each a kind of traffic on a scenario, the same for every peer.
 
-use super::{lane::Protocol, stage};
+use super::{scenario::Protocol, stage};
 
 /// A row.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub(super) struct Row {
     pub(super) percent: Option<u32>,
 }
 
-/// What the client sends, as fast as it is answered.
+/// What the client sends, as fast as responses arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traffic {
     /// Small GETs on 64 kept connections.
@@ -84,8 +84,8 @@ impl Row {
         Self { name, traffic, percent }
     }
 
-    /// The lane that it is measured on.
-    pub(super) fn lane(&self) -> String {
+    /// The scenario that it is measured on.
+    pub(super) fn scenario(&self) -> String {
         stage::name(self.traffic.protocol(), self.percent)
     }
 }

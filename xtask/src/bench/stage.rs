@@ -1,5 +1,5 @@
 //! The stage: a simulated node with primaries, shadows good and bad, the clients' pods, and the
-//! lanes as Services and routes for mirror's agents.
+//! scenarios as Services and routes for mirror's agents.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -13,8 +13,8 @@ use mirror_tests::{
 use super::{
     backend::{Backend, KeepAlive},
     faults,
-    lane::{Lane, Mirror, Protocol},
     pinning::{Processors, pinned},
+    scenario::{Mirror, Protocol, Scenario},
     uploads,
 };
 
@@ -52,7 +52,7 @@ impl Ground {
 /// What `ip` says.
 pub(super) fn client(node: &Node, name: &str) -> Result<Pod> {
     let pod = node.pod(name)?;
-    // nginx connects anew for each copy that is answered with a body: without it the 28,232 ports
+    // nginx reconnects for each copy whose response has a body: without it the 28,232 ports
     // for one destination are used up within two seconds, for a minute.
     pod.netns().set("ipv4/tcp_tw_reuse", 1)?;
     pod.netns().ip(&format!("route add unreachable {NOWHERE}/32"))?;
@@ -65,7 +65,7 @@ pub(super) struct Stage<'a> {
     pub(super) processors: Processors,
     pub(super) primary: Backend,
     pub(super) shadow: Backend,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) scenarios: Vec<Scenario>,
     /// `mirror echo`, good and bad.
     servers: Vec<Process>,
     bad: Vec<Pod>,
@@ -77,6 +77,10 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// nginx does not start, or what `nft` says.
     pub(super) fn set_up(ground: &'a Ground, processors: Processors) -> Result<Self> {
+        // The server closes first where its client asks for it, and a client that comes by several
+        // ClusterIPs has another clock for each (secure_tcp_ts_off() in net/core/secure_seq.c): the
+        // kernel drops its SYNs as old (PAWS) while a connection from the same port is in TIME_WAIT.
+        ground.primary.netns().set("ipv4/tcp_max_tw_buckets", 0)?;
         let primary =
             Backend::start(&ground.node, &ground.primary, processors, KeepAlive::Endless)?;
         let shadow = Backend::start(&ground.node, &ground.shadow, processors, KeepAlive::Default)?;
@@ -85,7 +89,7 @@ impl<'a> Stage<'a> {
             processors,
             primary,
             shadow,
-            lanes: Vec::new(),
+            scenarios: Vec::new(),
             servers: Vec::new(),
             bad: Vec::new(),
         };
@@ -108,12 +112,12 @@ impl<'a> Stage<'a> {
         client(&self.ground.node, name)
     }
 
-    /// The lane of this name.
-    pub(super) fn lane(&self, name: &str) -> Option<&Lane> {
-        self.lanes.iter().find(|lane| lane.name == name)
+    /// The scenario of this name.
+    pub(super) fn scenario(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name)
     }
 
-    /// The bad shadows, their lanes, and the lanes of uploads.
+    /// The bad shadows, their scenarios, and the scenarios of uploads.
     fn add_bad(&mut self) -> Result<()> {
         for (shadow, flags) in faults::SHADOWS {
             let pod = self.ground.node.pod(&format!("bad-{shadow}"))?;
@@ -131,7 +135,7 @@ impl<'a> Stage<'a> {
         let sink = &self.ground.sink;
         self.serve(sink, &[])?;
         for shadow in uploads::SHADOWS {
-            let bad = shadow.and_then(|shadow| self.lane(&fault(shadow))?.mirror);
+            let bad = shadow.and_then(|shadow| self.scenario(&fault(shadow))?.mirror);
             self.add(upload(shadow), Protocol::Http1, sink.ip(), bad)?;
         }
         Ok(())
@@ -162,11 +166,11 @@ impl<'a> Stage<'a> {
         let node = &self.ground.node;
         let at = |ip| SocketAddrV4::new(ip, protocol.port());
         let service = node.service_in("default", &name, 80, vec![at(primary)])?;
-        let lane = Lane { name, protocol, service: service.address(), primary, mirror };
+        let scenario = Scenario { name, protocol, service: service.address(), primary, mirror };
         let mut text = service.manifest() + "---\n";
-        let mut rule = Rule::to(&lane.name, 80);
+        let mut rule = Rule::to(&scenario.name, 80);
         if let Some(Mirror { percent, shadow }) = mirror {
-            let name = lane.shadow_name();
+            let name = scenario.shadow_name();
             let service = node.service_in("default", &name, 80, vec![at(shadow)])?;
             text += &(service.manifest() + "---\n");
             rule = match percent {
@@ -174,24 +178,24 @@ impl<'a> Stage<'a> {
                 percent => rule.mirror_percent(&name, 80, percent),
             };
         }
-        text += &Route::new(&lane.name, &service).rule(rule).manifest();
-        node.routes().write(&format!("{}.yaml", lane.name), &text)?;
-        self.lanes.push(lane);
+        text += &Route::new(&scenario.name, &service).rule(rule).manifest();
+        node.routes().write(&format!("{}.yaml", scenario.name), &text)?;
+        self.scenarios.push(scenario);
         Ok(())
     }
 }
 
-/// The lane to a bad shadow.
+/// The scenario to a bad shadow.
 pub(super) fn fault(shadow: &str) -> String {
     format!("fault-{shadow}")
 }
 
-/// The lane of uploads with this shadow.
+/// The scenario of uploads with this shadow.
 pub(super) fn upload(shadow: Option<&str>) -> String {
     format!("upload-{}", shadow.unwrap_or("plain"))
 }
 
-/// The name of a lane to the healthy shadow.
+/// The name of a scenario to the healthy shadow.
 pub(super) fn name(protocol: Protocol, percent: Option<u32>) -> String {
     let protocol = match protocol {
         Protocol::Http1 => "http1",

@@ -84,7 +84,7 @@ fn goals(rows: &[Row], cells: &[Cell]) -> Vec<Goal> {
     goals
 }
 
-/// A peer's median, unless the row is void for mirror: others' lost copies are told, and are
+/// A peer's median, unless the row is void for mirror: copies that others lose are reported, and are
 /// theirs.
 fn cpu(cells: &[Cell], row: &str, peer: &str) -> Result<f64, String> {
     let cell = cells.iter().find(|cell| cell.row == row && cell.peer == peer);

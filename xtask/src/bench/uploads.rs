@@ -19,9 +19,9 @@ use super::{
 const SIZE: usize = 64 << 20;
 /// An upload that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// One shadow's budget, the default of `--budget-backend`, and what an upload takes otherwise (the
-/// primary's buffers, the allocator's slack), in MiB.
-const BUDGET: f64 = 8.0 + 16.0;
+/// The default of `--budget-agent`, and what an upload takes otherwise (the primary's buffers, the
+/// allocator's slack), in MiB.
+const BUDGET: f64 = 64.0 + 16.0;
 const MIB: f64 = 1_048_576.0;
 
 /// What the copies of uploads meet: nothing, or one of the bad shadows.
@@ -30,7 +30,7 @@ const COUNTS: [usize; 2] = [1, 8];
 
 /// So many uploads at once to a shadow through a peer.
 #[derive(Debug, Serialize)]
-struct Line {
+struct ReportRow {
     peer: String,
     shadow: &'static str,
     count: usize,
@@ -70,7 +70,7 @@ pub(super) fn section(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section { name: "uploads", text: table(&lines), data, goals: goals(&lines) })
 }
 
-fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>, count: usize) -> Vec<Line> {
+fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>, count: usize) -> Vec<ReportRow> {
     let mut runs: [Vec<Result<Figures>>; 3] = Default::default();
     // Not counted.
     let _ = upload(bench, peer, None, count);
@@ -83,7 +83,12 @@ fn in_turns(bench: &Bench<'_>, peer: &Peer<'_>, count: usize) -> Vec<Line> {
     SHADOWS.into_iter().zip(runs).map(line).collect()
 }
 
-fn once(bench: &Bench<'_>, program: Program, shadow: Option<&'static str>, count: usize) -> Line {
+fn once(
+    bench: &Bench<'_>,
+    program: Program,
+    shadow: Option<&'static str>,
+    count: usize,
+) -> ReportRow {
     let run = || {
         let peer = Peer::other(bench.stage, bench.programs, program)?;
         upload(bench, &peer, None, count)?;
@@ -92,9 +97,14 @@ fn once(bench: &Bench<'_>, program: Program, shadow: Option<&'static str>, count
     line(program.name(), shadow, count, run())
 }
 
-fn line(peer: &str, shadow: Option<&'static str>, count: usize, result: Result<Figures>) -> Line {
+fn line(
+    peer: &str,
+    shadow: Option<&'static str>,
+    count: usize,
+    result: Result<Figures>,
+) -> ReportRow {
     let result = result.map_err(|error| format!("{error:#}"));
-    Line { peer: peer.to_owned(), shadow: shadow.unwrap_or("unmirrored"), count, result }
+    ReportRow { peer: peer.to_owned(), shadow: shadow.unwrap_or("unmirrored"), count, result }
 }
 
 /// Uploads the file `count` times at once.
@@ -104,9 +114,10 @@ fn upload(
     shadow: Option<&str>,
     count: usize,
 ) -> Result<Figures> {
-    let lane = stage::upload(shadow);
-    let lane = bench.stage.lane(&lane).with_context(|| format!("no lane {lane}"))?;
-    let address = peer.address(bench.stage, lane).context("no such lane")?;
+    let scenario = stage::upload(shadow);
+    let scenario =
+        bench.stage.scenario(&scenario).with_context(|| format!("no scenario {scenario}"))?;
+    let address = peer.address(bench.stage, scenario).context("no such scenario")?;
     let pid = peer.pid().context("no proxy")?;
     let file = bench.stage.ground.node.folder().join("upload");
     let script = format!(
@@ -126,11 +137,11 @@ fn upload(
     for line in output.stdout.lines() {
         let (code, time) = line.split_once(' ').with_context(|| format!("curl says {line}"))?;
         let time = time.parse()?;
-        ensure!(code == "200", "answered with {code} after {time:.1} s ({grown:.0} MiB grown)");
+        ensure!(code == "200", "status {code} after {time:.1} s ({grown:.0} MiB grown)");
         seconds = seconds.max(time);
         whole += 1;
     }
-    ensure!(whole == count, "{whole} of {count} were answered: {}", output.stderr);
+    ensure!(whole == count, "{whole} of {count} got a response: {}", output.stderr);
     Ok(Figures { seconds, grown_mib: grown })
 }
 
@@ -142,12 +153,12 @@ fn medians(runs: Vec<Result<Figures>>) -> Result<Figures> {
     })
 }
 
-fn table(lines: &[Line]) -> String {
+fn table(lines: &[ReportRow]) -> String {
     let mut text = format!(
         "{:<16} {:<14} {:>5} {:>9} {:>10}\n",
         "64 MiB", "shadow", "count", "s", "grown MiB"
     );
-    for Line { peer, shadow, count, result } in lines {
+    for ReportRow { peer, shadow, count, result } in lines {
         let _ = match result {
             Ok(Figures { seconds, grown_mib }) => {
                 writeln!(
@@ -161,9 +172,9 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-fn goals(lines: &[Line]) -> Vec<Goal> {
+fn goals(lines: &[ReportRow]) -> Vec<Goal> {
     let find = |shadow: &str, count| {
-        let ours = |l: &&Line| l.peer == "mirror" && l.shadow == shadow && l.count == count;
+        let ours = |l: &&ReportRow| l.peer == "mirror" && l.shadow == shadow && l.count == count;
         lines.iter().find(ours).ok_or_else(|| "no such row".to_owned())?.result.clone()
     };
     let goal = |shadow: &str, count: usize| {

@@ -28,7 +28,7 @@ struct Figures {
 /// # Errors
 /// An agent does not start, or a request fails.
 pub(super) fn section(bench: &Bench<'_>, build: &Build) -> Result<Section> {
-    let lane = bench.stage.lane("http1-plain").context("no lane")?;
+    let scenario = bench.stage.scenario("http1-plain").context("no scenario")?;
     let pods = [1, 2].map(|workers| bench.stage.client(&format!("client-of-{workers}")));
     let [one, two] = pods;
     let pods = [one?, two?];
@@ -43,7 +43,7 @@ pub(super) fn section(bench: &Bench<'_>, build: &Build) -> Result<Section> {
         let agents = [agent(1)?, agent(2)?];
         for _ in 0..2 * bench.args.rounds() {
             for (agent, runs) in agents.iter().zip(&mut runs) {
-                let address = agent.address(bench.stage, lane).context("no such lane")?;
+                let address = agent.address(bench.stage, scenario).context("no such scenario")?;
                 let before = agent.cpu()?.context("no proxy")?;
                 let duration = bench.args.duration();
                 let run = bench.generators.run(agent.pod, address, Traffic::Get, duration)?;
@@ -57,7 +57,7 @@ pub(super) fn section(bench: &Bench<'_>, build: &Build) -> Result<Section> {
         cpu_us: median(runs.iter().map(|(_, cpu)| *cpu)),
         rate: median(runs.iter().map(|(run, _)| run.rate)),
     });
-    // What two could do on processors of their own.
+    // What two could do on separate processors.
     let capacity = 2.0 * one.cpu_us / two.cpu_us;
     let mut text = String::new();
     for (workers, figures) in [(1, one), (2, two)] {
@@ -65,7 +65,7 @@ pub(super) fn section(bench: &Bench<'_>, build: &Build) -> Result<Section> {
         let _ = writeln!(text, "{workers} worker(s): {cpu_us:.1} us CPU per request, {rate:.0}/s");
     }
     text += "All share two processors with clients and backends: by CPU time, two do as much as\n";
-    let _ = writeln!(text, "{capacity:.2} of one, if they had processors of their own.");
+    let _ = writeln!(text, "{capacity:.2} of one, if they had separate processors.");
     let data = serde_json::json!({ "one": one, "two": two, "capacity": capacity });
     let what = "two workers, by CPU per request, against one";
     let goals = vec![Goal::new(what, Ok(capacity), Bound::AtLeast(1.8))];

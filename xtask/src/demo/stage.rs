@@ -92,20 +92,20 @@ impl<'a> Stage<'a> {
     }
 
     /// Sends many requests one after another and shows how they went.
-    pub(super) fn requests(&self, count: usize) -> Result<Answers> {
+    pub(super) fn requests(&self, count: usize) -> Result<Responses> {
         let command = format!(
             "curl -sS -m 5 -o /dev/null -w '%{{http_code}} %{{time_total}}\\n' '{URL}?[1-{count}]'"
         );
         prompt("curl", &command);
         let output = self.curl.run(&["sh", "-c", &command], Duration::from_secs(300))?;
         show(&output.stderr);
-        let answers = Answers::parse(&output.stdout)?;
-        let (median, p99, max) = (answers.at(0.5), answers.at(0.99), answers.at(1.0));
+        let responses = Responses::parse(&output.stdout)?;
+        let (median, p99, max) = (responses.at(0.5), responses.at(0.99), responses.at(1.0));
         show(&format!(
-            "{} answers 200, {} others; {median:.2?} median, {p99:.2?} p99, {max:.2?} at most",
-            answers.good, answers.bad
+            "{} responses with 200, {} others; {median:.2?} median, {p99:.2?} p99, {max:.2?} at most",
+            responses.good, responses.bad
         ));
-        Ok(answers)
+        Ok(responses)
     }
 
     /// Leaves everything up for trying by hand.
@@ -119,6 +119,12 @@ impl<'a> Stage<'a> {
             "    sudo sh -c 'echo 0 > {cgroup}/cgroup.procs && exec nsenter --net={netns} \\\n      \
              unshare --mount sh -c \"mount --bind {} /etc/hosts && exec bash\"'\n",
             hosts.display()
+        );
+        let (node, binary) = (self.node.netns().path(), mirror_tests::mirror_binary()?);
+        println!(
+            "The agent's status:\n\n    sudo nsenter --net={} {} status\n",
+            node.display(),
+            binary.display()
         );
         println!("The YAML that the agent follows:  {}", self.node.routes().path().display());
         println!("The logs:                         {}/logs", self.node.folder().display());
@@ -207,7 +213,7 @@ impl Version {
         self.process.kill()
     }
 
-    /// Starts its server anew; the log begins anew as well.
+    /// Starts its server again; the log begins again as well.
     pub(super) fn restart(&mut self) -> Result<()> {
         prompt(self.pod.name(), &format!("{} &", self.server()));
         self.process = serve(&self.pod, self.gunicorn.as_deref(), &self.json)?;
@@ -244,13 +250,13 @@ fn serve(pod: &Pod, gunicorn: Option<&Path>, json: &Path) -> Result<Process> {
 }
 
 /// How a series of requests went.
-pub(super) struct Answers {
+pub(super) struct Responses {
     pub(super) good: usize,
     pub(super) bad: usize,
     times: Vec<Duration>,
 }
 
-impl Answers {
+impl Responses {
     /// Lines of status and seconds, as curl's `-w` writes them.
     fn parse(text: &str) -> Result<Self> {
         let (mut good, mut times) = (0, Vec::new());

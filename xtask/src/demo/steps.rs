@@ -10,15 +10,15 @@ use mirror_tests::{
 
 use super::stage::{Stage, URL, check, prompt, settle, show, show_log, title};
 
-/// 20 clients, each with a connection of its own.
+/// 20 clients, each with a separate connection.
 const TWENTY: &str =
     "for i in $(seq 20); do curl -sS -m 5 -o /dev/null http://httpbin:8000/headers || exit; done";
 
 /// Step 1.
 pub(super) fn no_route(stage: &mut Stage<'_>) -> Result<()> {
     title("1. No route: Kubernetes balances over both versions");
-    let answer = stage.in_curl(&format!("curl -sS {URL}"))?;
-    check("httpbin answers", answer.contains("\"Host\": \"httpbin:8000\""))?;
+    let response = stage.in_curl(&format!("curl -sS {URL}"))?;
+    check("httpbin responds", response.contains("\"Host\": \"httpbin:8000\""))?;
     stage.in_curl(TWENTY)?;
     let (v1, v2) = logs(stage, 0, 0);
     check(&format!("both got requests: {v1} and {v2} of 21"), v1 > 0 && v2 > 0 && v1 + v2 == 21)
@@ -30,8 +30,8 @@ pub(super) fn default_route(stage: &mut Stage<'_>) -> Result<()> {
     stage.start_agent()?;
     let rule = Rule::to("httpbin-v1", 80);
     stage.apply(&Route::new("httpbin", &stage.httpbin).rule(rule).manifest())?;
-    let answer = stage.in_curl(&format!("curl -sS {URL}"))?;
-    check("httpbin answers", answer.contains("\"Host\": \"httpbin:8000\""))?;
+    let response = stage.in_curl(&format!("curl -sS {URL}"))?;
+    check("httpbin responds", response.contains("\"Host\": \"httpbin:8000\""))?;
     stage.in_curl(TWENTY)?;
     settle();
     let (v1, v2) = logs(stage, 21, 0);
@@ -40,11 +40,11 @@ pub(super) fn default_route(stage: &mut Stage<'_>) -> Result<()> {
 
 /// Step 3.
 pub(super) fn mirror(stage: &mut Stage<'_>) -> Result<()> {
-    title("3. The RequestMirror route: v1 answers, v2 gets a copy");
+    title("3. The RequestMirror route: v1 responds, v2 gets a copy");
     let rule = Rule::to("httpbin-v1", 80).mirror("httpbin-v2", 80);
     stage.apply(&Route::new("httpbin", &stage.httpbin).rule(rule).manifest())?;
-    let answer = stage.in_curl(&format!("curl -sS {URL}"))?;
-    check("v1's answer arrived", answer.contains("\"Host\": \"httpbin:8000\""))?;
+    let response = stage.in_curl(&format!("curl -sS {URL}"))?;
+    check("v1's response arrived", response.contains("\"Host\": \"httpbin:8000\""))?;
     let counts = logs(stage, 1, 1);
     check("both logged the request", counts == (1, 1))?;
     for version in [&stage.v1, &stage.v2] {
@@ -59,11 +59,11 @@ pub(super) fn percent(stage: &mut Stage<'_>) -> Result<()> {
     title("4. A copy of 25 percent");
     let rule = Rule::to("httpbin-v1", 80).mirror_percent("httpbin-v2", 80, 25);
     stage.apply(&Route::new("httpbin", &stage.httpbin).rule(rule).manifest())?;
-    let answers = stage.requests(400)?;
-    check("400 requests without an error", (answers.good, answers.bad) == (400, 0))?;
+    let responses = stage.requests(400)?;
+    check("400 requests without an error", (responses.good, responses.bad) == (400, 0))?;
     settle();
     let (v1, v2) = logs(stage, 400, 0);
-    check("v1 answered all 400", v1 == 400)?;
+    check("v1 responded to all 400", v1 == 400)?;
     // 100 expected with a standard deviation of 8.7: outside of this once in 200,000 runs.
     check(&format!("v2 got {v2} copies, between 60 and 140"), (60..=140).contains(&v2))
 }
@@ -81,32 +81,32 @@ pub(super) fn bad_shadow(stage: &mut Stage<'_>) -> Result<()> {
     unharmed(stage, "with a stalled shadow")?;
     stage.v2.resume()?;
     settle();
-    // Told by the answers above; the next step looks at its own requests only.
+    // The responses above have shown it; the next step looks at its own requests only.
     stage.v1.log(0);
     stage.v2.log(0);
     Ok(())
 }
 
 fn unharmed(stage: &mut Stage<'_>, when: &str) -> Result<()> {
-    let answers = stage.requests(300)?;
+    let responses = stage.requests(300)?;
     check(
         &format!("300 requests without an error {when}"),
-        (answers.good, answers.bad) == (300, 0),
+        (responses.good, responses.bad) == (300, 0),
     )?;
-    let slowest = answers.at(1.0);
+    let slowest = responses.at(1.0);
     check(&format!("none took a second {when}"), slowest < Duration::from_secs(1))
 }
 
 /// Step 6.
 pub(super) fn dead_agent(stage: &mut Stage<'_>) -> Result<()> {
-    title("6. The agent is killed: the client still gets answers");
+    title("6. The agent is killed: the client still gets responses");
     let mut agent = stage.agent.take().context("step 2 started it")?;
     prompt("node", &format!("kill -KILL {}   # mirror agent", agent.pid()));
     agent.kill()?;
     stage.in_curl(TWENTY)?;
     settle();
     let (v1, v2) = logs(stage, 1, 1);
-    // v2's log may hold copies that waited while it was stalled; their Host tells them apart.
+    // v2's log may hold copies that waited while it was stalled; their Host distinguishes them.
     let hosts = stage.v2.hosts(v2)?;
     let direct = hosts.iter().filter(|host| *host == "httpbin:8000").count();
     let claim = format!("20 requests without an error, balanced again: {v1} to v1, {direct} to v2");

@@ -1,6 +1,6 @@
 //! apt, asked for packages that are unpacked and never installed. In: a pattern of names. Out: the
 //! names that there are, and their archives. First as this machine is set up; where that knows no
-//! such package, the backports of the Debian archive that it uses, with lists of their own.
+//! such package, the backports of the Debian archive that it uses, with separate lists.
 
 use std::{
     fs,

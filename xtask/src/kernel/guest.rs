@@ -31,7 +31,7 @@ pub(super) fn run(kernel: &Kernel, image: &Path, tests: usize, limit: Duration) 
     let mut machine = Machine(qemu(kernel, image, &console).spawn().context("cannot start QEMU")?);
     let stdout = machine.0.stdout.take().context("a piped stdout is there")?;
     let begun = Instant::now();
-    let mut seen = Seen::default();
+    let mut seen = GuestOutput::default();
     let end = follow(stdout, begun + limit, &mut seen);
     drop(machine);
     println!("the guest ran for {:.1} s", begun.elapsed().as_secs_f64());
@@ -85,7 +85,7 @@ impl Drop for Machine {
 
 /// What was heard of the guest.
 #[derive(Debug, Default)]
-struct Seen {
+struct GuestOutput {
     tally: Tally,
     booted: bool,
     over: bool,
@@ -97,7 +97,7 @@ struct Seen {
 }
 
 /// Shows and takes in the lines; what went wrong meanwhile.
-fn follow(stdout: ChildStdout, deadline: Instant, seen: &mut Seen) -> Option<String> {
+fn follow(stdout: ChildStdout, deadline: Instant, seen: &mut GuestOutput) -> Option<String> {
     let (lines, heard) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
@@ -119,7 +119,7 @@ fn follow(stdout: ChildStdout, deadline: Instant, seen: &mut Seen) -> Option<Str
     }
 }
 
-impl Seen {
+impl GuestOutput {
     fn take(&mut self, line: &str) {
         if let Some(tally) = Tally::parse(line) {
             self.tally += tally;
@@ -139,7 +139,7 @@ impl Seen {
         }
     }
 
-    /// A binary that fails says so in its counts; any other failure is one of its own.
+    /// A binary that fails says so in its counts; any other failure counts separately.
     fn end(&mut self, name: &str, status: &str) {
         self.ended += 1;
         match self.running.take() {
@@ -184,8 +184,8 @@ mod tests {
     const OK: &str = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
     const BAD: &str = "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured";
 
-    fn seen(lines: &[&str]) -> Seen {
-        let mut seen = Seen::default();
+    fn seen(lines: &[&str]) -> GuestOutput {
+        let mut seen = GuestOutput::default();
         lines.iter().for_each(|line| seen.take(line));
         seen
     }

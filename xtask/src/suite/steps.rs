@@ -1,35 +1,32 @@
 //! The steps of `cargo xtask test`.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
-
 use anyhow::{Context, Result};
 
-use super::tally::Tally;
+use super::{TestSelection, e2e, tally::Tally};
 use crate::{
-    build_ebpf, cluster,
+    build_ebpf, cluster, imports,
     kernel::{self, Extent},
-    tools,
+    tools, vendored, words,
 };
 
-/// A step: gets `--filter`, gives its counts; an error counts as one failure.
-type Step = fn(Option<&str>) -> Result<Tally>;
+/// A step: gets which tests to run, gives its counts; an error counts as one failure.
+type Step = fn(&TestSelection) -> Result<Tally>;
 
 /// All steps in order: the cheap ones first, what later ones need before them.
-pub(super) const ALL: [(&str, Step); 13] = [
+pub(super) const ALL: [(&str, Step); 15] = [
     ("tools", |_| done(install())),
     ("format", |_| done(format())),
+    ("words", |_| done(words::check(&tools::root()))),
+    ("imports", |_| done(imports::check(&tools::root()))),
     ("ebpf", |_| done(ebpf())),
-    ("committed", |_| done(build_ebpf::check_committed(&tools::root()))),
+    ("committed", |_| done(committed())),
     ("lint", |_| done(lint())),
     ("unit", unit),
     ("docs", |_| done(docs())),
     ("build", |_| done(tools::build_mirror())),
     ("cluster", |_| done(control_plane())),
     ("e2e", end_to_end),
-    ("kernel", |filter| kernel::test(kernel::DEFAULT, Extent::Short, filter)),
+    ("kernel", |selection| kernel::test(kernel::DEFAULT, Extent::Short, selection.filter())),
     ("licenses", |_| done(licenses())),
     ("advisories", |_| advisories()),
 ];
@@ -50,6 +47,8 @@ fn install() -> Result<()> {
         ("python3", "python3"),
         ("node", "nodejs"),
         ("openssl", "openssl"),
+        // A different kind of client, from source (tests/scripts/Requests.java).
+        ("java", "default-jdk-headless"),
         // For crates that are built from C, cargo-deny's among them.
         ("cc", "gcc"),
     ])?;
@@ -73,6 +72,11 @@ fn ebpf() -> Result<()> {
     build_ebpf::build(&tools::root(), options).map(drop)
 }
 
+fn committed() -> Result<()> {
+    build_ebpf::check_committed(&tools::root())?;
+    vendored::check(&tools::root())
+}
+
 fn lint() -> Result<()> {
     // The feature shows the micro-benches what they measure: without it they are left out.
     let all = ["clippy", "--workspace", "--all-targets", "--features", "mirror-user/bench"];
@@ -84,40 +88,17 @@ fn docs() -> Result<()> {
     tools::run(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn unit(filter: Option<&str>) -> Result<Tally> {
+fn unit(selection: &TestSelection) -> Result<Tally> {
     let mut args = vec!["test", "--workspace", "--exclude", "mirror-tests", "--no-fail-fast"];
-    args.extend(["--"].into_iter().chain(filter));
-    tests(&mut tools::cargo(&args))
+    args.extend(["--"].into_iter().chain(selection.filter()));
+    e2e::shown(&mut tools::cargo(&args))
 }
 
-/// One at a time: they measure, and this machine may be small.
-fn end_to_end(filter: Option<&str>) -> Result<Tally> {
+fn end_to_end(selection: &TestSelection) -> Result<Tally> {
     tools::require_root()?;
     // Never an old binary: without a build the tests would be about other sources.
     tools::build_mirror()?;
-    let mut args = vec!["test", "-p", "mirror-tests", "--no-fail-fast", "--", "--test-threads=1"];
-    args.extend(filter);
-    tests(tools::cargo(&args).env_remove("MIRROR_BIN"))
-}
-
-/// Runs cargo test, shows its lines, and adds up their counts.
-fn tests(command: &mut Command) -> Result<Tally> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
-    let stdout = child.stdout.take().context("a piped stdout is there")?;
-    let mut tally = Tally::default();
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        tally += Tally::parse(&line).unwrap_or_default();
-    }
-    let status = child.wait()?;
-    if !status.success() && tally.failed == 0 {
-        // It did not compile, or a test binary died without its summary.
-        println!("cargo test: {status}");
-        tally += Tally::FAILED;
-    }
-    Ok(tally)
+    e2e::run(selection)
 }
 
 fn licenses() -> Result<()> {
@@ -148,5 +129,6 @@ fn install_deny() -> Result<()> {
         return Ok(());
     }
     println!("installing cargo-deny, which takes some minutes");
-    tools::run(&mut tools::cargo(&["install", "--locked", "cargo-deny"]))
+    // Without optimization: it is compiled for longer than it runs.
+    tools::run(&mut tools::cargo(&["install", "--locked", "--debug", "cargo-deny"]))
 }

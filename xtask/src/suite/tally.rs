@@ -1,6 +1,6 @@
 //! Counting: how many checks passed, failed, and were skipped.
 
-use std::{fmt, ops::AddAssign};
+use std::{fmt, ops::AddAssign, process::ExitStatus};
 
 /// Counts of one step, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,18 @@ impl Tally {
             failed: count("failed")?,
             skipped: count("ignored")?,
         })
+    }
+}
+
+impl Tally {
+    /// The same for a program that ended so: it failed if it did not end well, whatever it has counted.
+    pub(crate) fn with_status(mut self, status: ExitStatus) -> Self {
+        if !status.success() && self.failed == 0 {
+            // It did not compile, or died without its summary.
+            println!("the tests ended with {status}");
+            self += Self::FAILED;
+        }
+        self
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pulse, TICK, Watchdog};
+use super::{HeartbeatPipe, TICK, Watchdog};
 use crate::cli::LogArgs;
 
 /// Flags of `mirror watchdog-trial`.
@@ -30,27 +30,27 @@ pub struct TrialArgs {
     pub log: LogArgs,
 }
 
-/// Beats until killed. Says on stdout which process the watchdog is (anew when it was replaced),
+/// Beats until killed. Says on stdout which process the watchdog is (again when it was replaced),
 /// and when the last worker falls silent.
 ///
 /// # Errors
 /// When the watchdog cannot be started or stdout cannot be written.
 pub fn run(args: &TrialArgs) -> io::Result<()> {
-    let (mut watchdog, mut pulses) = Watchdog::spawn(args.workers, args.stale, &args.log)?;
+    let (mut watchdog, mut pipes) = Watchdog::spawn(args.workers, args.stale, &args.log)?;
     say(&format!("watchdog {}", watchdog.id()))?;
     let begun = Instant::now();
     let after = |length: Option<Duration>| length.is_some_and(|length| begun.elapsed() >= length);
-    let mut mute: Option<Pulse> = None;
+    let mut mute: Option<HeartbeatPipe> = None;
     loop {
         if mute.is_none() && after(args.silent_after) {
-            mute = pulses.pop();
+            mute = pipes.pop();
             say("silent")?;
         }
-        if pulses.len() == args.workers as usize && after(args.retire_after) {
-            pulses.pop();
+        if pipes.len() == args.workers as usize && after(args.retire_after) {
+            pipes.pop();
             say("retired")?;
         }
-        pulses.iter_mut().for_each(Pulse::beat);
+        pipes.iter_mut().for_each(HeartbeatPipe::beat);
         if watchdog.revive()? {
             say(&format!("watchdog {}", watchdog.id()))?;
         }

@@ -1,4 +1,4 @@
-//! A namespace's own addresses: what getsockname tells the application, and whether there is IPv6.
+//! A namespace's own addresses: what getsockname returns to the application, and whether there is IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,20 +8,20 @@ use nix::{
     net::if_::InterfaceFlags,
 };
 
-use crate::sockets::{NetnsSockets, Place};
+use crate::sockets::{NetnsSockets, NetnsTarget};
 
 /// The first address of each family on an interface that is up and not loopback; of IPv6, one that
 /// is not of the link alone.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct PodAddresses {
     v4: Option<Ipv4Addr>,
     pub(super) v6: Option<Ipv6Addr>,
 }
 
-impl Own {
+impl PodAddresses {
     /// Those of the namespace; none where they cannot be read.
-    pub(super) fn of(sockets: &NetnsSockets, place: &Place) -> Self {
-        let Ok(Ok(addresses)) = sockets.run(place, getifaddrs) else { return Self::default() };
+    pub(super) fn of(sockets: &NetnsSockets, netns: &NetnsTarget) -> Self {
+        let Ok(Ok(addresses)) = sockets.run(netns, getifaddrs) else { return Self::default() };
         let addresses: Vec<_> = addresses.filter(is_usable).filter_map(|a| a.address).collect();
         let v4 = addresses.iter().find_map(|a| Some(a.as_sockaddr_in()?.ip()));
         let mut v6 = addresses.iter().filter_map(|a| Some(a.as_sockaddr_in6()?.ip()));

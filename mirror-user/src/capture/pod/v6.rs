@@ -2,22 +2,22 @@
 //! the ids is made local by a route on `lo`: put there before each canary, since the kernel drops
 //! it whenever `lo` or IPv6 is toggled, and removed with the namespace's capture.
 //!
-//! Each agent has a route of its own: its metric is the agent's port in the namespace, so that of
-//! two agents (an upgrade) neither takes the other's, and so that a route whose port nobody listens
-//! on is what a killed agent has left.
+//! Each agent has a separate route: its metric is the agent's port in the namespace, so that of
+//! two agents (an upgrade) neither takes the other's, and so that a route without a listener on its
+//! port is one that a killed agent has left.
 
 use std::io;
 
 use mirror_common::{Family, FrontendId};
 
 use super::{
-    Outside, PORTS, Workload,
-    addresses::Own,
-    seat::{Seat, listener},
+    CaptureDeps, PORTS, Workload,
+    addresses::PodAddresses,
+    listeners::{PodListeners, listener},
 };
 use crate::{
-    capture::canary::Obstacle,
-    sockets::{NetnsSockets, Place, is_free, netlink::LocalRoute},
+    capture::canary::CanaryError,
+    sockets::{NetnsSockets, NetnsTarget, is_free, netlink::LocalRoute},
 };
 
 /// What IPv6 connections need beside the programs.
@@ -36,54 +36,58 @@ impl Loopback6 {
     }
 
     /// Opens the listeners once the namespace has IPv6, and adds the route where it is missing.
-    pub(super) fn prepare(&mut self, seat: &Seat, outside: &mut Outside) -> Result<(), Obstacle> {
-        if Own::of(&outside.sockets, &seat.workload.place).v6.is_none() {
+    pub(super) fn prepare(
+        &mut self,
+        listeners: &PodListeners,
+        deps: &mut CaptureDeps,
+    ) -> Result<(), CanaryError> {
+        if PodAddresses::of(&deps.sockets, &listeners.workload.netns).v6.is_none() {
             let text = "the network namespace has no IPv6 address, link-local ones aside";
-            return Err(Obstacle::Absent(text.into()));
+            return Err(CanaryError::Absent(text.into()));
         }
         if !self.listening {
-            seat.listen(Family::V6, outside).map_err(|e| Obstacle::Broken(e.to_string()))?;
+            listeners.listen(Family::V6, deps).map_err(|e| CanaryError::Broken(e.to_string()))?;
             self.listening = true;
         }
         let route = self.route;
-        let added = outside.sockets.run(&seat.workload.place, || route.add());
+        let added = deps.sockets.run(&listeners.workload.netns, || route.add());
         self.routed = true;
         added.and_then(|added| added).map_err(|error| {
             let LocalRoute { prefix, length, .. } = route;
-            Obstacle::Broken(format!("adding the route to {prefix}/{length} on lo: {error}"))
+            CanaryError::Broken(format!("adding the route to {prefix}/{length} on lo: {error}"))
         })
     }
 
     /// Removes the route.
     pub(super) fn close(&self, sockets: &NetnsSockets, workload: &Workload) {
         if self.routed
-            && let Err(error) = removed(sockets, &workload.place, self.route)
+            && let Err(error) = removed(sockets, &workload.netns, self.route)
         {
-            tracing::warn!(workload = workload.name, %error, "the IPv6 route on lo stays");
+            tracing::warn!(workload = workload.name, %error, "cannot remove the IPv6 route on lo");
         }
     }
 }
 
 /// Removes the routes of agents that are gone.
-pub(super) fn remove_stale(sockets: &NetnsSockets, place: &Place) {
+pub(super) fn remove_stale(sockets: &NetnsSockets, netns: &NetnsTarget) {
     let LocalRoute { prefix, length, .. } = route(0);
-    let found = sockets.run(place, || LocalRoute::metrics(prefix, length)).and_then(|found| found);
+    let found = sockets.run(netns, || LocalRoute::metrics(prefix, length)).and_then(|found| found);
     let found = found.unwrap_or_else(|error| {
-        // A kernel without IPv6, mostly: then there is none.
+        // Usually a kernel without IPv6, where there is no such route.
         tracing::debug!(%error, "cannot list the IPv6 routes");
         Vec::new()
     });
     let ports = found.into_iter().filter_map(|metric| u16::try_from(metric).ok());
     for port in ports.filter(|port| PORTS.contains(port)) {
-        let gone = is_free(sockets, place, listener(Family::V4, port)).unwrap_or(false);
-        if gone && let Err(error) = removed(sockets, place, route(port)) {
-            tracing::warn!(port, %error, "an IPv6 route of an agent that is gone stays");
+        let gone = is_free(sockets, netns, listener(Family::V4, port)).unwrap_or(false);
+        if gone && let Err(error) = removed(sockets, netns, route(port)) {
+            tracing::warn!(port, %error, "cannot remove an IPv6 route that a former agent left");
         }
     }
 }
 
-fn removed(sockets: &NetnsSockets, place: &Place, route: LocalRoute) -> io::Result<()> {
-    sockets.run(place, || route.remove()).and_then(|removed| removed)
+fn removed(sockets: &NetnsSockets, netns: &NetnsTarget, route: LocalRoute) -> io::Result<()> {
+    sockets.run(netns, || route.remove()).and_then(|removed| removed)
 }
 
 /// The route of the agent that has this port.

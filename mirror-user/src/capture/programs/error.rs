@@ -3,6 +3,8 @@
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use mirror_common::MAX_WORKERS;
 
+use crate::error_chain::WithCauses;
+
 /// Why the programs cannot be loaded or attached.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
@@ -13,10 +15,10 @@ pub enum ProgramsError {
     #[error("making a private bpffs for the maps (fsopen, Linux 5.2; needs CAP_SYS_ADMIN): {0}")]
     Mount(#[source] std::io::Error),
     /// The object's maps or its BTF.
-    #[error("loading the maps of the programs: {}", chain(.0))]
+    #[error("loading the maps of the programs: {}", WithCauses(.0))]
     Object(#[source] EbpfError),
     /// The kernel refused a program; the verifier's log is in it.
-    #[error("the kernel refused the program {name}: {source}")]
+    #[error("the kernel refused the program {name}: {}", WithCauses(.source))]
     Refused {
         /// The program.
         name: &'static str,
@@ -24,7 +26,7 @@ pub enum ProgramsError {
         source: ProgramError,
     },
     /// A map of the object.
-    #[error("map {name}: {source}")]
+    #[error("map {name}: {}", WithCauses(.source))]
     Map {
         /// The map.
         name: &'static str,
@@ -35,10 +37,10 @@ pub enum ProgramsError {
     #[error("the object with the programs has no {0}: rebuild with `cargo xtask build-ebpf`")]
     Missing(&'static str),
     /// The log of the programs.
-    #[error("the programs' log: {0}")]
+    #[error("the programs' log: {}", WithCauses(.0))]
     Log(#[source] aya_log::Error),
     /// Attaching.
-    #[error("attaching {name}: {}", chain(.source))]
+    #[error("attaching {name}: {}", WithCauses(.source))]
     Attach {
         /// The program.
         name: &'static str,
@@ -55,18 +57,4 @@ impl ProgramsError {
         };
         error.io_error.raw_os_error() == Some(libc::EPERM)
     }
-}
-
-/// What an error says, with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }

@@ -12,11 +12,11 @@ pub struct DecodeError {
     /// Path of the field, as `spec.rules[0].filters[1].type`.
     pub path: String,
     /// What is wrong with it.
-    pub fault: Fault,
+    pub fault: DecodeFault,
 }
 
 impl DecodeError {
-    pub(super) fn new(object: &str, path: &str, fault: Fault) -> Self {
+    pub(super) fn new(object: &str, path: &str, fault: DecodeFault) -> Self {
         Self { object: object.into(), path: path.into(), fault }
     }
 }
@@ -35,7 +35,7 @@ impl std::error::Error for DecodeError {
 
 /// What is wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum DecodeFault {
     /// The field that makes a document an object is not there.
     #[error("is missing: {0} has it")]
     Missing(&'static str),
@@ -70,7 +70,7 @@ pub enum Fault {
     Incompatible(String),
 }
 
-impl Fault {
+impl DecodeFault {
     /// Stable name, for metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -96,7 +96,10 @@ fn also(others: &[String]) -> String {
 pub(super) struct Path(pub(super) String);
 
 /// Shorthand for the errors of the decoders.
-pub(super) fn fail<T>(path: impl Into<String>, fault: Fault) -> Result<T, (Path, Fault)> {
+pub(super) fn fail<T>(
+    path: impl Into<String>,
+    fault: DecodeFault,
+) -> Result<T, (Path, DecodeFault)> {
     Err((Path(path.into()), fault))
 }
 

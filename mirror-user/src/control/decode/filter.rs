@@ -8,13 +8,13 @@ use http::{HeaderName, HeaderValue};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Decoded, Fault,
+    DecodeFault, Decoded,
     fault::fail,
     route::{Reference, target},
 };
 use crate::{
     control::objects::RouteFilter,
-    route::{HeaderModifier, Share},
+    route::{Fraction, HeaderModifier},
 };
 
 /// Fields that say how a message is framed or how long a connection lives: they belong to each
@@ -33,7 +33,8 @@ const FRAMING: [&str; 8] = [
 /// `namespace` is the route's own.
 pub(super) fn filter(path: &str, typed: Typed, namespace: &str) -> Decoded<RouteFilter> {
     only_its_own_field(path, &typed)?;
-    let missing = |field| fail(format!("{path}.{field}"), Fault::Missing("a filter of this type"));
+    let missing =
+        |field| fail(format!("{path}.{field}"), DecodeFault::Missing("a filter of this type"));
     match typed.r#type {
         Type::RequestHeaderModifier => match typed.request_header_modifier {
             None => missing("requestHeaderModifier"),
@@ -61,7 +62,7 @@ pub(super) fn compatible(path: &str, filters: &[Typed]) -> Decoded<()> {
     let has = |wanted: &Type| filters.iter().any(|filter| filter.r#type == *wanted);
     if has(&Type::RequestRedirect) && has(&Type::UrlRewrite) {
         let reason = "RequestRedirect and URLRewrite exclude each other within a rule".to_owned();
-        return fail(path, Fault::Incompatible(reason));
+        return fail(path, DecodeFault::Incompatible(reason));
     }
     Ok(())
 }
@@ -75,7 +76,7 @@ pub(super) fn backend_filter(
     match filter(path, same(path, typed)?, namespace)? {
         RouteFilter::Mirror(..) => {
             let what = "RequestMirror within backendRefs";
-            fail(format!("{path}.type"), Fault::Unsupported(what.into()))
+            fail(format!("{path}.type"), DecodeFault::Unsupported(what.into()))
         }
         modifier => Ok(modifier),
     }
@@ -86,11 +87,11 @@ pub(super) fn backend_filter(
 pub(super) fn same<T: DeserializeOwned>(path: &str, typed: &impl Serialize) -> Decoded<T> {
     serde_json::to_value(typed)
         .and_then(serde_json::from_value)
-        .or_else(|error| fail(path, Fault::Malformed(error.to_string())))
+        .or_else(|error| fail(path, DecodeFault::Malformed(error.to_string())))
 }
 
 fn unsupported<T>(path: &str, what: &str) -> Decoded<T> {
-    fail(format!("{path}.type"), Fault::Unsupported(format!("the filter {what}")))
+    fail(format!("{path}.type"), DecodeFault::Unsupported(format!("the filter {what}")))
 }
 
 /// The field of another type's filter would be ignored.
@@ -116,7 +117,7 @@ fn only_its_own_field(path: &str, typed: &Typed) -> Decoded<()> {
         None => Ok(()),
         Some((field, ..)) => {
             let reason = format!("does not belong to a filter of type {:?}", typed.r#type);
-            fail(format!("{path}.{field}"), Fault::Invalid(reason))
+            fail(format!("{path}.{field}"), DecodeFault::Invalid(reason))
         }
     }
 }
@@ -151,18 +152,20 @@ fn pair(path: &str, field: &str, value: &str) -> Decoded<(HeaderName, HeaderValu
         Ok(value) => Ok((name, value)),
         Err(_) => {
             let reason = format!("{value:?} cannot be sent as a header's value");
-            fail(format!("{path}.value"), Fault::Invalid(reason))
+            fail(format!("{path}.value"), DecodeFault::Invalid(reason))
         }
     }
 }
 
 fn name(path: &str, field: &str) -> Decoded<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(field.as_bytes()) else {
-        return fail(path, Fault::Invalid(format!("{field:?} is not a header name")));
+        return fail(path, DecodeFault::Invalid(format!("{field:?} is not a header name")));
     };
     if FRAMING.contains(&name.as_str()) {
-        let reason = format!("{name} is about framing or the connection, and not a route's to set");
-        return fail(path, Fault::Invalid(reason));
+        let reason = format!(
+            "a route cannot set {name}, which belongs to message framing or to the connection"
+        );
+        return fail(path, DecodeFault::Invalid(reason));
     }
     Ok(name)
 }
@@ -171,7 +174,7 @@ fn name(path: &str, field: &str) -> Decoded<HeaderName> {
 fn not_host(path: &str, field: &str) -> Decoded<()> {
     if field.eq_ignore_ascii_case("host") {
         let reason = "a request has exactly one Host: use set";
-        return fail(path, Fault::Invalid(reason.into()));
+        return fail(path, DecodeFault::Invalid(reason.into()));
     }
     Ok(())
 }
@@ -192,14 +195,14 @@ fn mirror(path: &str, typed: TypedMirror, namespace: &str) -> Decoded<RouteFilte
 
 /// HTTPRequestMirrorFilter: `percent` 0 to 100, or `fraction` with 0 <= numerator <= denominator
 /// and a denominator of at least 1 (100 when there is none); not both.
-fn share(path: &str, typed: &TypedMirror) -> Decoded<Share> {
+fn share(path: &str, typed: &TypedMirror) -> Decoded<Fraction> {
     let invalid =
-        |field: &str, reason: String| fail(format!("{path}.{field}"), Fault::Invalid(reason));
+        |field: &str, reason: String| fail(format!("{path}.{field}"), DecodeFault::Invalid(reason));
     match (typed.percent, &typed.fraction) {
-        (None, None) => Ok(Share::ALL),
+        (None, None) => Ok(Fraction::ALL),
         (Some(_), Some(_)) => invalid("percent", "percent and fraction exclude each other".into()),
         (Some(percent), None) => match u32::try_from(percent) {
-            Ok(numerator @ 0..=100) => Ok(Share { numerator, denominator: 100 }),
+            Ok(numerator @ 0..=100) => Ok(Fraction { numerator, denominator: 100 }),
             _ => invalid("percent", format!("{percent} is not within 0 to 100")),
         },
         (None, Some(fraction)) => {
@@ -209,7 +212,7 @@ fn share(path: &str, typed: &TypedMirror) -> Decoded<Share> {
                     invalid("fraction.denominator", format!("{bottom} is less than 1"))
                 }
                 (Ok(numerator), Ok(denominator)) if numerator <= denominator => {
-                    Ok(Share { numerator, denominator })
+                    Ok(Fraction { numerator, denominator })
                 }
                 _ => invalid("fraction.numerator", format!("{top} is not within 0 to {bottom}")),
             }

@@ -9,25 +9,34 @@ use gateway_api::httproutes::{
 };
 use http::{HeaderName, Method};
 
-use super::{Decoded, Fault, fault::fail};
-use crate::route::{HeaderMatch, Matcher, PathMatch, Pattern, QueryMatch, ValueMatch};
+use super::{DecodeFault, Decoded, fault::fail};
+use crate::{
+    control::expressions::{Allowance, MatchInput},
+    route::{HeaderMatch, Matcher, PathMatch, Pattern, QueryMatch, ValueMatch},
+};
+
+/// Characters of an expression that a message shows.
+const SHOWN: usize = 80;
 
 /// Of several conditions on one name only the first counts, as the API prescribes
 /// (HTTPHeaderMatch and HTTPQueryParamMatch, `name`).
-pub(super) fn matcher(path: &str, typed: Typed) -> Decoded<Matcher> {
+pub(super) fn matcher(path: &str, typed: Typed, expressions: &mut Allowance) -> Decoded<Matcher> {
     let mut matcher = Matcher {
-        path: typed.path.map_or_else(|| Ok(PathMatch::default()), |p| path_match(path, p))?,
+        path: match typed.path {
+            Some(typed) => path_match(path, typed, expressions)?,
+            None => PathMatch::default(),
+        },
         method: typed.method.as_ref().map(method),
         ..Matcher::default()
     };
     for (at, typed) in typed.headers.into_iter().flatten().enumerate() {
-        let header = header(&format!("{path}.headers[{at}]"), typed)?;
+        let header = header(&format!("{path}.headers[{at}]"), typed, expressions)?;
         if matcher.headers.iter().all(|other| other.name != header.name) {
             matcher.headers.push(header);
         }
     }
     for (at, typed) in typed.query_params.into_iter().flatten().enumerate() {
-        let query = query(&format!("{path}.queryParams[{at}]"), typed)?;
+        let query = query(&format!("{path}.queryParams[{at}]"), typed, expressions)?;
         if matcher.query.iter().all(|other| other.name != query.name) {
             matcher.query.push(query);
         }
@@ -35,17 +44,17 @@ pub(super) fn matcher(path: &str, typed: Typed) -> Decoded<Matcher> {
     Ok(matcher)
 }
 
-fn path_match(path: &str, typed: TypedPath) -> Decoded<PathMatch> {
+fn path_match(path: &str, typed: TypedPath, expressions: &mut Allowance) -> Decoded<PathMatch> {
     let value = typed.value.unwrap_or_else(|| "/".into());
     let path = format!("{path}.path.value");
     if typed.r#type == Some(PathType::RegularExpression) {
-        return Ok(PathMatch::Regex(pattern(&path, &value)?));
+        return Ok(PathMatch::Regex(pattern(&path, &value, MatchInput::Target, expressions)?));
     }
     if !value.starts_with('/') {
-        return fail(path, Fault::Invalid(format!("{value:?} does not start with a slash")));
+        return fail(path, DecodeFault::Invalid(format!("{value:?} does not start with a slash")));
     }
     if value.contains(['?', '#']) {
-        return fail(path, Fault::Invalid(format!("{value:?} is more than a path")));
+        return fail(path, DecodeFault::Invalid(format!("{value:?} contains more than a path")));
     }
     Ok(match typed.r#type {
         Some(PathType::Exact) => PathMatch::Exact(value),
@@ -67,30 +76,49 @@ fn method(typed: &TypedMethod) -> Method {
     }
 }
 
-fn header(path: &str, typed: TypedHeader) -> Decoded<HeaderMatch> {
+fn header(path: &str, typed: TypedHeader, expressions: &mut Allowance) -> Decoded<HeaderMatch> {
     let Ok(name) = HeaderName::from_bytes(typed.name.as_bytes()) else {
         let reason = format!("{:?} is not a header name", typed.name);
-        return fail(format!("{path}.name"), Fault::Invalid(reason));
+        return fail(format!("{path}.name"), DecodeFault::Invalid(reason));
     };
-    let regex = typed.r#type == Some(HeaderType::RegularExpression);
-    Ok(HeaderMatch { name, value: value(path, typed.value, regex)? })
+    let value = match typed.r#type {
+        Some(HeaderType::RegularExpression) => {
+            value(path, &typed.value, MatchInput::Header, expressions)?
+        }
+        _ => ValueMatch::Exact(typed.value),
+    };
+    Ok(HeaderMatch { name, value })
 }
 
-fn query(path: &str, typed: TypedQuery) -> Decoded<QueryMatch> {
-    let regex = typed.r#type == Some(QueryType::RegularExpression);
-    Ok(QueryMatch { name: typed.name, value: value(path, typed.value, regex)? })
+fn query(path: &str, typed: TypedQuery, expressions: &mut Allowance) -> Decoded<QueryMatch> {
+    let value = match typed.r#type {
+        Some(QueryType::RegularExpression) => {
+            value(path, &typed.value, MatchInput::Target, expressions)?
+        }
+        _ => ValueMatch::Exact(typed.value),
+    };
+    Ok(QueryMatch { name: typed.name, value })
 }
 
-fn value(path: &str, value: String, regex: bool) -> Decoded<ValueMatch> {
-    Ok(if regex {
-        ValueMatch::Regex(pattern(&format!("{path}.value"), &value)?)
-    } else {
-        ValueMatch::Exact(value)
-    })
+fn value(
+    path: &str,
+    source: &str,
+    input: MatchInput,
+    expressions: &mut Allowance,
+) -> Decoded<ValueMatch> {
+    pattern(&format!("{path}.value"), source, input, expressions).map(ValueMatch::Regex)
 }
 
-fn pattern(path: &str, source: &str) -> Decoded<Pattern> {
-    Pattern::new(source).or_else(|error| {
-        fail(path, Fault::Invalid(format!("{source:?} is not a regular expression: {error}")))
+/// Long ones are shown in part.
+fn pattern(
+    path: &str,
+    source: &str,
+    input: MatchInput,
+    expressions: &mut Allowance,
+) -> Decoded<Pattern> {
+    expressions.compile(source, input).or_else(|refusal| {
+        let shown: String = source.chars().take(SHOWN).collect();
+        let cut = if shown.len() < source.len() { " (and so on)" } else { "" };
+        fail(path, DecodeFault::Invalid(format!("the expression {shown:?}{cut} {refusal}")))
     })
 }

@@ -1,13 +1,15 @@
-//! Kinds that are hardly more than their metadata: Namespace and ReferenceGrant.
+//! Kinds that are hardly more than their metadata: Namespace, Node and ReferenceGrant.
 
 use gateway_api::referencegrants::ReferenceGrantSpec;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Decoded, GATEWAY, Metadata, WithSpec, object_name, strict};
+use super::{DecodeFault, Decoded, GATEWAY, Metadata, Path, WithSpec, object_name, strict};
 use crate::{
-    control::objects::{Object, ObjectName, ReferenceGrant},
-    enrol::{NamespaceRow, Wish},
+    control::objects::{NodeRow, Object, ReferenceGrant},
+    model::{
+        CaptureLabel, Consent, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, NamespaceRow, ObjectName,
+    },
 };
 
 pub(super) fn namespace(document: Value) -> Decoded<Object> {
@@ -21,7 +23,38 @@ pub(super) fn namespace(document: Value) -> Decoded<Object> {
     let namespace: Namespace = strict(document)?;
     Ok(Object::Namespace(NamespaceRow {
         name: ObjectName { namespace: String::new(), ..object_name(&namespace.metadata)? },
-        wish: Wish::of(namespace.metadata.labels.as_ref()),
+        label: CaptureLabel::of(namespace.metadata.labels.as_ref()),
+        endpoint_frontends: Consent::of(namespace.metadata.labels.as_ref(), ENDPOINT_FRONTENDS),
+        external_shadows: Consent::of(namespace.metadata.labels.as_ref(), EXTERNAL_SHADOWS),
+    }))
+}
+
+/// Of a Node its addresses alone are read (NodeStatus, `addresses`); those that are names say
+/// nothing of addresses.
+pub(super) fn node(document: &Value) -> Decoded<Object> {
+    #[derive(Deserialize)]
+    struct Node {
+        metadata: Metadata,
+        #[serde(default)]
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        addresses: Vec<Address>,
+    }
+    #[derive(Deserialize)]
+    struct Address {
+        #[serde(default)]
+        address: String,
+    }
+    let node = Node::deserialize(document).map_err(|error| {
+        (Path("status.addresses".into()), DecodeFault::Malformed(error.to_string()))
+    })?;
+    let addresses = node.status.addresses.iter().filter_map(|at| at.address.parse().ok());
+    Ok(Object::Node(NodeRow {
+        name: ObjectName { namespace: String::new(), ..object_name(&node.metadata)? },
+        addresses: addresses.collect(),
     }))
 }
 

@@ -7,24 +7,27 @@ use gateway_api::httproutes::{
 use serde_json::Value;
 
 use super::{
-    Decoded, Fault, GATEWAY, WithSpec,
+    DecodeFault, Decoded, GATEWAY, WithSpec, created,
     duration::duration,
     fault::fail,
     filter::{backend_filter, compatible, filter},
     matching::matcher,
-    object_name, port, strict,
+    misgrouped_parents, object_name, port, strict,
 };
 use crate::{
-    control::objects::{
-        HttpRoute, Object, ObjectName, ParentRef, RouteRule, TargetRef, WeightedRef,
+    control::{
+        expressions::Allowance,
+        objects::{HttpRoute, Object, ParentRef, RouteFilter, RouteRule, TargetRef, WeightedRef},
     },
+    model::ObjectName,
     route::Timeouts,
 };
 
 /// Bound of the API (HTTPBackendRef, `weight`).
 const MAX_WEIGHT: i32 = 1_000_000;
 
-pub(super) fn decode(document: Value) -> Decoded<Object> {
+pub(super) fn decode(document: Value, expressions: &mut Allowance) -> Decoded<Object> {
+    let misgrouped = misgrouped_parents(&document);
     let WithSpec::<HttpRouteSpec> { metadata, spec } = strict(document)?;
     let name = object_name(&metadata)?;
     let parents = spec.parent_refs.into_iter().flatten().enumerate();
@@ -38,13 +41,15 @@ pub(super) fn decode(document: Value) -> Decoded<Object> {
     // The API's default for `rules` is one rule that matches everything.
     let rules = spec.rules.unwrap_or_else(|| vec![HttpRouteRules::default()]);
     let rules = rules.into_iter().enumerate();
-    let rules = rules.map(|(at, typed)| rule(&format!("spec.rules[{at}]"), typed, &name.namespace));
+    let rules = rules
+        .map(|(at, typed)| rule(&format!("spec.rules[{at}]"), typed, &name.namespace, expressions));
     let rules = rules.collect::<Decoded<_>>()?;
     Ok(Object::Route(HttpRoute {
         name,
-        created: metadata.creation_timestamp.map(|time| time.0.as_second()),
+        created: created(&metadata),
         hostnames: spec.hostnames.unwrap_or_default(),
         parents,
+        misgrouped,
         rules,
     }))
 }
@@ -64,16 +69,21 @@ fn parent(path: &str, typed: HttpRouteParentRefs, namespace: &str) -> Decoded<Pa
     })
 }
 
-fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule> {
+fn rule(
+    path: &str,
+    typed: HttpRouteRules,
+    namespace: &str,
+    expressions: &mut Allowance,
+) -> Decoded<RouteRule> {
     compatible(&format!("{path}.filters"), typed.filters.as_deref().unwrap_or_default())?;
     let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
     let matches = typed.matches.into_iter().flatten().enumerate();
     let filters = typed.filters.into_iter().flatten().enumerate();
     let backends = typed.backend_refs.into_iter().flatten().enumerate();
-    Ok(RouteRule {
+    let rule = RouteRule {
         name: typed.name,
         matches: matches
-            .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed))
+            .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions))
             .collect::<Decoded<_>>()?,
         filters: filters
             .map(|(at, typed)| filter(&format!("{path}.filters[{at}]"), typed, namespace))
@@ -82,7 +92,21 @@ fn rule(path: &str, typed: HttpRouteRules, namespace: &str) -> Decoded<RouteRule
             .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
             .collect::<Decoded<_>>()?,
         timeouts: limits.transpose()?.unwrap_or_default(),
-    })
+    };
+    check_backends(path, &rule)?;
+    Ok(rule)
+}
+
+/// Requests that match a rule without `backendRefs` get 500 (HTTPRouteRule, `backendRefs`). If the rule
+/// mirrors, each would get 500 while its copy is sent: that is hardly intended, so it is refused.
+fn check_backends(path: &str, rule: &RouteRule) -> Decoded<()> {
+    let mirrors = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Mirror(..)));
+    if mirrors && rule.backends.is_empty() {
+        let reason = "is missing or empty: a rule that mirrors requests must name the Service that \
+                      responds to them (often the parent itself); without one they would get 500";
+        return fail(format!("{path}.backendRefs"), DecodeFault::Invalid(reason.into()));
+    }
+    Ok(())
 }
 
 fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
@@ -93,7 +117,9 @@ fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
             Some(limit) => Ok((!limit.is_zero()).then_some(limit)),
             None => fail(
                 format!("{path}.{field}"),
-                Fault::Invalid(format!("{text:?} is no duration (GEP-2257), like 1h30m or 500ms")),
+                DecodeFault::Invalid(format!(
+                    "{text:?} is not a duration (GEP-2257), such as 1h30m or 500ms"
+                )),
             ),
         },
     };
@@ -103,7 +129,7 @@ fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
         && backend > request
     {
         let reason = "is longer than the request timeout, which includes it".to_owned();
-        return fail(format!("{path}.backendRequest"), Fault::Invalid(reason));
+        return fail(format!("{path}.backendRequest"), DecodeFault::Invalid(reason));
     }
     Ok(Timeouts { request, backend })
 }
@@ -114,7 +140,7 @@ fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Dec
         Ok(unsigned) if weight <= MAX_WEIGHT => unsigned,
         _ => {
             let reason = format!("{weight} is not within 0 to {MAX_WEIGHT}");
-            return fail(format!("{path}.weight"), Fault::Invalid(reason));
+            return fail(format!("{path}.weight"), DecodeFault::Invalid(reason));
         }
     };
     let filters = typed.filters.into_iter().flatten().enumerate();
@@ -140,7 +166,7 @@ pub(super) struct Reference {
     pub(super) port: Option<i32>,
 }
 
-/// Another kind than Service is no error of the document: its share is answered with 500
+/// A kind other than Service is not an error of the document: its share of requests gets 500
 /// (HTTPRouteRule, `backendRefs`, reason InvalidKind).
 pub(super) fn target(path: &str, reference: Reference, namespace: &str) -> Decoded<TargetRef> {
     let group = reference.group.as_deref().unwrap_or_default();
@@ -150,7 +176,7 @@ pub(super) fn target(path: &str, reference: Reference, namespace: &str) -> Decod
     }
     let path = format!("{path}.port");
     let Some(number) = reference.port else {
-        return fail(path, Fault::Missing("a reference to a Service"));
+        return fail(path, DecodeFault::Missing("a reference to a Service"));
     };
     let namespace = reference.namespace.unwrap_or_else(|| namespace.into());
     let service = ObjectName { namespace, name: reference.name };

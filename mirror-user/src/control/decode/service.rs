@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::{
     core::v1::{Service as TypedService, ServiceSpec},
-    discovery::v1::{Endpoint, EndpointSlice as TypedSlice},
+    discovery::v1::{Endpoint as TypedEndpoint, EndpointSlice as TypedSlice},
 };
 use serde_json::Value;
 
-use super::{DecodeError, Decoded, Fault, WithSpec, fault::fail, object_name, port, strict};
+use super::{
+    DecodeError, DecodeFault, Decoded, WithSpec, created, fault::fail, object_name, port, strict,
+};
 use crate::{
-    control::objects::{EndpointSlice, Object, Port, Service, ServiceAddress},
-    enrol::Wish,
+    control::objects::{Endpoint, EndpointSlice, Object, Port, Service, ServiceAddress},
+    model::CaptureLabel,
 };
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,7 +30,7 @@ pub(super) fn slice(document: Value) -> Decoded<Object> {
 /// A Service of a typed watch.
 ///
 /// # Errors
-/// When it could not have come from an API server: no name, an address that is none, a port out
+/// If it could not have come from an API server: no name, an invalid address, a port out
 /// of range.
 pub fn service(typed: &TypedService) -> Result<Service, DecodeError> {
     convert(typed).map_err(|(path, fault)| {
@@ -50,7 +52,7 @@ pub fn endpoint_slice(typed: &TypedSlice) -> Result<EndpointSlice, DecodeError> 
 
 fn convert(typed: &TypedService) -> Decoded<Service> {
     let Some(spec) = &typed.spec else {
-        return fail("spec", Fault::Missing("every Service"));
+        return fail("spec", DecodeFault::Missing("every Service"));
     };
     let ports = spec.ports.iter().flatten().enumerate().map(|(at, typed)| {
         Ok(Port {
@@ -64,7 +66,9 @@ fn convert(typed: &TypedService) -> Decoded<Service> {
         name: object_name(&typed.metadata)?,
         address: address(spec)?,
         ports: ports.collect::<Decoded<_>>()?,
-        capture: Wish::of(typed.metadata.labels.as_ref()),
+        affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        capture: CaptureLabel::of(typed.metadata.labels.as_ref()),
+        created: created(&typed.metadata),
     })
 }
 
@@ -82,7 +86,7 @@ fn address(spec: &ServiceSpec) -> Decoded<ServiceAddress> {
             Ok(address) => addresses.push(address),
             Err(_) => {
                 let reason = format!("{text:?} is neither an IP address nor None");
-                return fail("spec.clusterIP", Fault::Invalid(reason));
+                return fail("spec.clusterIP", DecodeFault::Invalid(reason));
             }
         }
     }
@@ -105,37 +109,61 @@ fn convert_slice(typed: &TypedSlice) -> Decoded<EndpointSlice> {
         name: object_name(&typed.metadata)?,
         service: labels.and_then(|labels| labels.get(SERVICE_NAME)).cloned(),
         ports: ports.collect::<Decoded<_>>()?,
-        ready: ready(typed)?,
+        ready: addresses(typed, is_ready)?,
+        terminating: addresses(typed, is_terminating)?,
+        unready: addresses(typed, |endpoint| !is_ready(endpoint) && !is_terminating(endpoint))?,
+        created: created(&typed.metadata),
     })
 }
 
-/// The first address of an endpoint stands for it (EndpointSlice, `addresses`); `ready` unset
-/// counts as true.
-fn ready(typed: &TypedSlice) -> Decoded<Vec<IpAddr>> {
+/// `ready` unset counts as true (EndpointConditions).
+fn is_ready(endpoint: &TypedEndpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+}
+
+/// Terminating and still serving; both unset count as false here, since `ready` is false.
+fn is_terminating(endpoint: &TypedEndpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    let is = |condition: Option<bool>| condition.unwrap_or(false);
+    !is_ready(endpoint) && conditions.is_some_and(|c| is(c.serving) && is(c.terminating))
+}
+
+/// The first address of an endpoint stands for it (EndpointSlice, `addresses`).
+fn addresses(
+    typed: &TypedSlice,
+    wanted: impl Fn(&TypedEndpoint) -> bool,
+) -> Decoded<Vec<Endpoint>> {
     let (family, is_family): (_, fn(&IpAddr) -> bool) = match typed.address_type.as_str() {
         "IPv4" => ("IPv4", IpAddr::is_ipv4),
         "IPv6" => ("IPv6", IpAddr::is_ipv6),
         "FQDN" => return Ok(Vec::new()),
         other => {
-            let reason = format!("{other:?} is none of IPv4, IPv6 and FQDN");
-            return fail("addressType", Fault::Invalid(reason));
+            let reason = format!("{other:?} is not IPv4, IPv6 or FQDN");
+            return fail("addressType", DecodeFault::Invalid(reason));
         }
     };
-    let is_ready = |endpoint: &Endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    };
-    let endpoints = typed.endpoints.iter().enumerate().filter(|(_, endpoint)| is_ready(endpoint));
+    let endpoints = typed.endpoints.iter().enumerate().filter(|(_, endpoint)| wanted(endpoint));
     let first = endpoints.map(|(at, endpoint)| {
         let text = endpoint.addresses.first().map(String::as_str).unwrap_or_default();
         text.parse().ok().filter(is_family).map_or_else(
             || {
                 let path = format!("endpoints[{at}].addresses[0]");
-                fail(path, Fault::Invalid(format!("{text:?} is not an {family} address")))
+                fail(path, DecodeFault::Invalid(format!("{text:?} is not an {family} address")))
             },
-            Ok,
+            |ip| Ok(Endpoint { ip, pod: pod(typed, endpoint) }),
         )
     });
     first.collect()
+}
+
+/// The Pod that an endpoint says it is; None for one of another namespace, which is no evidence
+/// here, and for what is no Pod.
+fn pod(slice: &TypedSlice, endpoint: &TypedEndpoint) -> Option<Box<str>> {
+    let target = endpoint.target_ref.as_ref()?;
+    let own = slice.metadata.namespace.as_deref().unwrap_or("default");
+    let here = target.namespace.as_deref().is_none_or(|namespace| namespace == own);
+    let name = target.name.as_deref().filter(|name| !name.is_empty())?;
+    (here && target.kind.as_deref() == Some("Pod")).then(|| name.into())
 }
 
 fn is_tcp(protocol: Option<&str>) -> bool {

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     control::objects::{HttpRoute, RouteFilter, ServiceAddress, TargetRef},
-    route::{PathMatch, Share},
+    model::Consent,
+    route::{Fraction, PathMatch},
 };
 
 fn route_with(rule: &Value) -> Value {
@@ -25,10 +26,13 @@ fn route(rule: &Value) -> Result<HttpRoute, DecodeError> {
     }
 }
 
-fn share(mirror: &Value) -> Result<Share, DecodeError> {
+fn share(mirror: &Value) -> Result<Fraction, DecodeError> {
     let mut mirror = mirror.clone();
     mirror["backendRef"] = json!({"name": "v2", "port": 80});
-    let route = route(&json!({"filters": [{"type": "RequestMirror", "requestMirror": mirror}]}))?;
+    let route = route(&json!({
+        "filters": [{"type": "RequestMirror", "requestMirror": mirror}],
+        "backendRefs": [{"name": "v1", "port": 80}],
+    }))?;
     match &route.rules[0].filters[0] {
         RouteFilter::Mirror(_, share) => Ok(*share),
         other => panic!("not a mirror: {other:?}"),
@@ -36,18 +40,31 @@ fn share(mirror: &Value) -> Result<Share, DecodeError> {
 }
 
 /// Rule, the path that the error must name, and a part of the message.
-fn refused() -> Vec<(Value, &'static str, &'static str)> {
-    let filter = |filter: Value| json!({ "filters": [filter] });
-    let backend = |backend: Value| json!({ "backendRefs": [backend] });
-    let first = "spec.rules[0].filters[0]";
-    let of = |field: &str| -> &'static str { format!("{first}.{field}").leak() };
+type Refused = (Value, &'static str, &'static str);
+
+fn of(field: &str) -> &'static str {
+    format!("spec.rules[0].filters[0].{field}").leak()
+}
+
+fn refused() -> Vec<Refused> {
+    [
+        refused_fields(),
+        refused_filters(),
+        refused_modifiers(),
+        refused_backends(),
+        refused_matches(),
+    ]
+    .concat()
+}
+
+fn refused_fields() -> Vec<Refused> {
     vec![
         (json!({"retry": {"attempts": 2}}), "spec.rules[0].retry", "unknown field"),
         (json!({"sessionPersistence": {}}), "spec.rules[0].sessionPersistence", "unknown field"),
         (
             json!({"timeouts": {"request": "1.5s"}}),
             "spec.rules[0].timeouts.request",
-            "\"1.5s\" is no duration",
+            "\"1.5s\" is not a duration",
         ),
         (
             json!({"timeouts": {"request": "1s", "backendRequest": "2s"}}),
@@ -55,6 +72,12 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             "longer than the request timeout",
         ),
         (json!({"backendRef": []}), "spec.rules[0].backendRef", "unknown field"),
+    ]
+}
+
+fn refused_filters() -> Vec<Refused> {
+    let filter = |filter: Value| json!({ "filters": [filter] });
+    vec![
         (
             filter(json!({"type": "RequestRedirect", "requestRedirect": {"port": 80}})),
             of("type"),
@@ -83,6 +106,17 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
         (filter(json!({"type": "ExternalAuth"})), of("type"), "ExternalAuth"),
         (filter(json!({"type": "RequestMirror"})), of("requestMirror"), "is missing"),
         (
+            filter(json!({"type": "RequestMirror", "requestMirror": {}})),
+            of("requestMirror"),
+            "missing field `backendRef`",
+        ),
+        (
+            filter(json!({"type": "RequestMirror",
+                          "requestMirror": {"backendRef": {"name": "a", "port": 80}}})),
+            "spec.rules[0].backendRefs",
+            "must name the Service that responds",
+        ),
+        (
             filter(
                 json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a"}}}),
             ),
@@ -96,6 +130,12 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             of("requestMirror.percentage"),
             "unknown field",
         ),
+    ]
+}
+
+fn refused_modifiers() -> Vec<Refused> {
+    let filter = |filter: Value| json!({ "filters": [filter] });
+    vec![
         (
             filter(
                 json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {}, "cors": {}}),
@@ -124,6 +164,12 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             of("requestHeaderModifier.add[0]"),
             "exactly one Host",
         ),
+    ]
+}
+
+fn refused_backends() -> Vec<Refused> {
+    let backend = |backend: Value| json!({ "backendRefs": [backend] });
+    vec![
         (
             backend(json!({"name": "a", "port": 80, "filters": [
                 {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}}]})),
@@ -131,7 +177,11 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             "RequestMirror within backendRefs",
         ),
         (backend(json!({"name": "a"})), "spec.rules[0].backendRefs[0].port", "is missing"),
-        (backend(json!({"name": "a", "port": 0})), "spec.rules[0].backendRefs[0].port", "no port"),
+        (
+            backend(json!({"name": "a", "port": 0})),
+            "spec.rules[0].backendRefs[0].port",
+            "not a port",
+        ),
         (
             backend(json!({"name": "a", "port": 80, "weight": -1})),
             "spec.rules[0].backendRefs[0].weight",
@@ -142,6 +192,11 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
             "spec.rules[0].backendRefs[0].port",
             "invalid type",
         ),
+    ]
+}
+
+fn refused_matches() -> Vec<Refused> {
+    vec![
         (
             json!({"matches": [{"path": {"type": "RegularExpression", "value": "("}}]}),
             "spec.rules[0].matches[0].path.value",
@@ -168,6 +223,53 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(error.to_string().contains(message), "{error}");
         assert!(error.to_string().starts_with("HTTPRoute default/r: "), "{error}");
     }
+}
+
+/// As a hostile author writes them: small documents that compile to much, or that match for long.
+#[test]
+fn expressions_beyond_their_bounds_are_refused_by_name() {
+    let headers = |count: usize, of: &dyn Fn(usize) -> String| {
+        let header = |n: usize| json!({"type": "RegularExpression", "name": format!("x-{n}"), "value": of(n)});
+        json!({ "headers": (0..count).map(header).collect::<Vec<_>>() })
+    };
+    let path = |value: String| json!({"path": {"type": "RegularExpression", "value": value}});
+    let many = |one: Value| json!({"matches": vec![one; 64]});
+    let long = format!("[ab]*a[ab]{{5000}}c{}", "x".repeat(500));
+    for (rule, path, message) in [
+        (
+            many(headers(16, &|_| r"\w{18}".into())),
+            "spec.rules[0].matches[8].headers[0].value",
+            "32 MiB",
+        ),
+        (
+            many(headers(1, &|_| r"[ab]*a[ab]{10}c".into())),
+            "spec.rules[0].matches[15].headers[0].value",
+            "more than 1 MiB",
+        ),
+        (
+            json!({"matches": [path("/a".into()), path("[ab]*a[ab]{5000}c".into())]}),
+            "spec.rules[0].matches[1].path.value",
+            "256 KiB are the limit",
+        ),
+        (
+            json!({"matches": [{"queryParams": [
+                {"type": "RegularExpression", "name": "q", "value": long}]}]}),
+            "spec.rules[0].matches[0].queryParams[0].value",
+            "(and so on) is too large",
+        ),
+        (
+            json!({"matches": [path(format!("(?i){}", r"\p{L}".repeat(100)))]}),
+            "spec.rules[0].matches[0].path.value",
+            "too many non-ASCII classes",
+        ),
+    ] {
+        let error = route(&rule).expect_err(message);
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    // A document of 71 KB that took a gigabyte. What does fit of it takes some megabytes.
+    let fits = json!({"matches": vec![headers(16, &|n| format!(r"\w{{{n},18}}")); 8]});
+    assert_eq!(route(&fits).unwrap().rules[0].matches.len(), 8);
 }
 
 #[test]
@@ -200,14 +302,34 @@ fn documents_that_are_no_objects_or_of_another_version() {
 }
 
 #[test]
-fn other_kinds_and_gateway_routes_are_told_apart() {
+fn other_kinds_and_gateway_routes_are_distinguished() {
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"x": 1}});
     assert_eq!(decode(deployment).unwrap().identity(), "apps/v1 Deployment default/d");
     let knative = json!({"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "s"}});
     assert!(matches!(decode(knative).unwrap(), Object::Unread { .. }));
     let mut route = route_with(&json!({"filters": [{"type": "URLRewrite"}]}));
     route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
-    assert!(matches!(decode(route).unwrap(), Object::GatewayRoute(_)));
+    let gateway = decode(route.clone()).unwrap();
+    assert!(matches!(gateway, Object::GatewayRoute { misgrouped, .. } if misgrouped.is_empty()));
+    // Without a group, or with another one, kind Service means no Service.
+    route["spec"]["parentRefs"] = json!([{"name": "gateway"}, {"kind": "Service", "name": "a"},
+        {"group": "x", "kind": "Service", "name": "a"}]);
+    let Object::GatewayRoute { misgrouped, .. } = decode(route.clone()).unwrap() else {
+        panic!("it names no Service")
+    };
+    assert_eq!(
+        misgrouped,
+        [
+            "spec.parentRefs[1] does not name a Service, because its group is missing, which means \
+             \"gateway.networking.k8s.io\": write group: \"\" for kind: Service",
+            "spec.parentRefs[2] does not name a Service, because its group is \"x\": write group: \
+             \"\" for kind: Service",
+        ]
+    );
+    route["spec"]["rules"] = json!([]);
+    route["spec"]["parentRefs"][0] = json!({"group": "", "kind": "Service", "name": "a"});
+    let Object::Route(mixed) = decode(route).unwrap() else { panic!("it names a Service") };
+    assert_eq!((mixed.parents.len(), mixed.misgrouped.len()), (1, 2));
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
     assert!(matches!(decode(namespace).unwrap(), Object::Namespace(row) if row.name.name == "n"));
 }
@@ -223,8 +345,8 @@ fn gateway_versions() {
 
 #[test]
 fn shares() {
-    let ratio = |numerator, denominator| Ok(Share { numerator, denominator });
-    assert_eq!(share(&json!({})), Ok(Share::ALL));
+    let ratio = |numerator, denominator| Ok(Fraction { numerator, denominator });
+    assert_eq!(share(&json!({})), Ok(Fraction::ALL));
     assert_eq!(share(&json!({"percent": 0})), ratio(0, 100));
     assert_eq!(share(&json!({"percent": 100})), ratio(100, 100));
     assert_eq!(share(&json!({"fraction": {"numerator": 5}})), ratio(5, 100));
@@ -257,10 +379,12 @@ fn what_a_cluster_prints_is_read() {
     let rule = &route.rules[0];
     assert!(matches!(&rule.matches[0].path, PathMatch::Prefix(prefix) if prefix == "/"));
     assert!(matches!(&rule.filters[0], RouteFilter::Mirror(
-        TargetRef::Service(name, 80), Share { numerator: 5, denominator: 1000 },
+        TargetRef::Service(name, 80), Fraction { numerator: 5, denominator: 1000 },
     ) if name.to_string() == "shop/httpbin-v2"));
     assert_eq!(service.address, ServiceAddress::ClusterIps(vec![[10, 96, 0, 20].into()]));
-    assert_eq!(slice.ready, [std::net::IpAddr::from([10, 244, 3, 4])]);
+    let [ready] = &slice.ready[..] else { panic!("{:?}", slice.ready) };
+    let ip = std::net::IpAddr::from([10, 244, 3, 4]);
+    assert_eq!((ready.ip, ready.pod.as_deref()), (ip, Some("httpbin-1")));
     assert_eq!(slice.ports, [("http".to_owned(), 80)]);
 }
 
@@ -292,8 +416,9 @@ fn both_families_of_a_service_and_of_slices_are_read() {
         Object::Slice(slice) => slice.ready,
         other => panic!("{other:?}"),
     };
-    assert_eq!(ready("IPv6", "fd00:244::7"), ["fd00:244::7".parse::<std::net::IpAddr>().unwrap()]);
-    assert_eq!(ready("FQDN", "a.example"), Vec::<std::net::IpAddr>::new());
+    let v6: std::net::IpAddr = "fd00:244::7".parse().unwrap();
+    assert_eq!(ready("IPv6", "fd00:244::7")[..], [v6.into()]);
+    assert!(ready("FQDN", "a.example").is_empty());
     for (kind, address) in [("IPv6", "10.0.0.1"), ("IPv4", "fd00::1"), ("IPv6", "a.example")] {
         let error = slice(kind, address).unwrap_err().to_string();
         assert!(error.contains("endpoints[0].addresses[0]") && error.contains(kind), "{error}");
@@ -362,4 +487,60 @@ fn timeouts_are_durations_and_zero_is_none() {
         let route = route(&json!({ "timeouts": timeouts })).unwrap();
         assert_eq!(route.rules[0].timeouts, crate::route::Timeouts { request, backend });
     }
+}
+
+#[test]
+fn an_endpoint_is_the_pod_of_its_own_namespace_that_it_says_it_is() {
+    let slice = |target: Value| {
+        let object = decode(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": "shop", "name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "addressType": "IPv4", "ports": [],
+            "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": target}]}));
+        match object.unwrap() {
+            Object::Slice(slice) => slice,
+            other => panic!("{other:?}"),
+        }
+    };
+    let pod = |target| slice(target).ready[0].pod.clone();
+    let cart = Some("cart".into());
+    assert_eq!(pod(json!({"kind": "Pod", "namespace": "shop", "name": "cart"})), cart);
+    assert_eq!(pod(json!({"kind": "Pod", "name": "cart"})), cart);
+    assert_eq!(pod(json!({"kind": "Pod", "namespace": "bank", "name": "cart"})), None);
+    assert_eq!(pod(json!({"kind": "Node", "name": "cart"})), None);
+    assert_eq!(pod(json!({"kind": "Pod", "namespace": "shop"})), None);
+    assert_eq!(pod(json!(null)), None);
+    assert_eq!(slice(json!(null)).created, Some(1_767_225_600));
+}
+
+#[test]
+fn a_namespaces_labels_consent_by_their_exact_value() {
+    let row = |labels: Value| {
+        let document = json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "shop", "labels": labels}});
+        match decode(document).unwrap() {
+            Object::Namespace(row) => row,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (frontends, shadows) = ("mirror.dev/endpoint-frontends", "mirror.dev/external-shadows");
+    let both = row(json!({frontends: "enabled", shadows: "disabled"}));
+    assert_eq!(
+        (both.endpoint_frontends, both.external_shadows),
+        (Consent::Given, Consent::Withheld)
+    );
+    let odd = row(json!({shadows: "true"})).external_shadows;
+    assert!(odd.fault(shadows).unwrap().contains("mirror.dev/external-shadows=true"));
+    assert_eq!(row(json!({})).endpoint_frontends.fault(frontends), None);
+}
+
+#[test]
+fn of_a_node_its_addresses_are_read_and_the_rest_is_passed_over() {
+    let object = decode(json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "node-1"}, "spec": {"fromTheFuture": 1},
+        "status": {"images": [], "addresses": [{"type": "InternalIP", "address": "192.0.2.1"},
+            {"type": "InternalIP", "address": "fd00::1"}, {"type": "Hostname", "address": "node-1"}]}}));
+    let Object::Node(node) = object.unwrap() else { panic!() };
+    let expected: Vec<std::net::IpAddr> =
+        ["192.0.2.1", "fd00::1"].map(|ip| ip.parse().unwrap()).into();
+    assert_eq!((node.name.to_string().as_str(), node.addresses), ("/node-1", expected));
 }

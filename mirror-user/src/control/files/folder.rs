@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Problem, State,
-    parse::{Placed, parse, problem},
+    parse::{ParsedObject, parse, problem},
     scan::Contents,
 };
 use crate::control::objects::{Object, Objects};
@@ -22,9 +22,9 @@ pub(super) struct Folder {
 #[derive(Debug, Default)]
 struct File {
     /// In force.
-    good: Option<Vec<Placed>>,
+    good: Option<Vec<ParsedObject>>,
     /// Parsed, and not in force because of another file.
-    waiting: Option<Vec<Placed>>,
+    waiting: Option<Vec<ParsedObject>>,
     problem: Option<Problem>,
     /// What the above came from.
     text: Option<Result<String, String>>,
@@ -63,17 +63,17 @@ impl Folder {
         let mut objects = Objects::default();
         let mut passed_over = Vec::new();
         for (path, file) in &self.files {
-            for placed in file.good.iter().flatten() {
-                if let Object::Unread { .. } = placed.object {
-                    let (number, line) = placed.document;
-                    let identity = placed.object.identity();
+            for parsed in file.good.iter().flatten() {
+                if let Object::Unread { .. } = parsed.object {
+                    let (number, line) = parsed.document;
+                    let identity = parsed.object.identity();
                     passed_over.push(format!(
                         "{}: document {number} (line {line}): {identity} is of a kind that is \
                          not read",
                         path.display()
                     ));
                 }
-                objects.insert(placed.object.clone());
+                objects.insert(parsed.object.clone());
             }
         }
         let problems = self.files.values().filter_map(|file| file.problem.clone());
@@ -86,7 +86,7 @@ impl Folder {
 
     /// Lets the newest state of each file in force, unless it defines what another file defines:
     /// the one that had it in force before wins, else the first by name. A file that falls back
-    /// to its last good state may claim objects anew, hence the loop; each turn takes the newest
+    /// to its last good state may claim objects again, hence the loop; each turn takes the newest
     /// state of at least one file out, so that it ends.
     fn admit(&mut self) {
         let mut refused: BTreeMap<PathBuf, Problem> = BTreeMap::new();
@@ -111,24 +111,24 @@ impl Folder {
 
     /// Files whose newest state cannot come into force beside the others.
     fn clashes(&self, refused: &BTreeMap<PathBuf, Problem>) -> BTreeMap<PathBuf, Problem> {
-        let mut claims: HashMap<String, Vec<(&PathBuf, &Placed)>> = HashMap::new();
+        let mut claims: HashMap<String, Vec<(&PathBuf, &ParsedObject)>> = HashMap::new();
         for (path, file) in &self.files {
             let proposed = file.proposed(refused.contains_key(path));
-            for placed in proposed.filter(|placed| placed.is_claim()) {
-                claims.entry(placed.object.identity()).or_default().push((path, placed));
+            for parsed in proposed.filter(|parsed| parsed.is_claim()) {
+                claims.entry(parsed.object.identity()).or_default().push((path, parsed));
             }
         }
         let mut clashes = BTreeMap::new();
         for (identity, claims) in claims.into_iter().collect::<BTreeMap<_, _>>() {
             let held = claims.iter().find(|(path, _)| self.files[*path].holds(&identity));
             let Some((owner, held)) = held.or(claims.first()) else { continue };
-            for (path, placed) in claims.iter().filter(|(path, _)| path != owner) {
+            for (path, parsed) in claims.iter().filter(|(path, _)| path != owner) {
                 let (number, line) = held.document;
                 let message = format!(
-                    "{identity} is defined by {}: document {number} (line {line}) already",
+                    "{identity} is already defined by {}: document {number} (line {line})",
                     owner.display()
                 );
-                let clash = problem(path, Some(placed.document), message);
+                let clash = problem(path, Some(parsed.document), message);
                 clashes.entry((*path).clone()).or_insert(clash);
             }
         }
@@ -144,7 +144,7 @@ impl File {
         };
         self.text = Some(text);
         match parsed {
-            Ok(placed) => (self.waiting, self.problem) = (Some(placed), None),
+            Ok(parsed) => (self.waiting, self.problem) = (Some(parsed), None),
             Err(mut problem) => {
                 problem.kept = self.good.is_some();
                 (self.waiting, self.problem) = (None, Some(problem));
@@ -153,13 +153,13 @@ impl File {
     }
 
     /// What the file would say.
-    fn proposed(&self, refused: bool) -> impl Iterator<Item = &Placed> {
+    fn proposed(&self, refused: bool) -> impl Iterator<Item = &ParsedObject> {
         let waiting = self.waiting.as_ref().filter(|_| !refused);
         waiting.or(self.good.as_ref()).into_iter().flatten()
     }
 
     /// Whether the state in force defines the object.
     fn holds(&self, identity: &str) -> bool {
-        self.good.iter().flatten().any(|placed| placed.object.identity() == identity)
+        self.good.iter().flatten().any(|parsed| parsed.object.identity() == identity)
     }
 }

@@ -13,14 +13,14 @@ use crate::control::{
 
 /// An object and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Placed {
+pub(super) struct ParsedObject {
     pub(super) object: Object,
     /// Number of the document from 1, and its first line.
     pub(super) document: (usize, u64),
 }
 
-impl Placed {
-    /// Whether nobody else may define it: not so for what is passed over.
+impl ParsedObject {
+    /// Whether no other document may define it; objects that are not read may be defined twice.
     pub(super) fn is_claim(&self) -> bool {
         self.object.is_read()
     }
@@ -32,12 +32,12 @@ pub struct Entry {
     /// Number of the document from 1, and its first line or, for a syntax error, the error's.
     pub document: (usize, u64),
     /// The object, or why there is none.
-    pub outcome: Result<Object, Trouble>,
+    pub outcome: Result<Object, ParseError>,
 }
 
 /// Why an object of a text could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum ParseError {
     /// Not YAML, or not JSON; nothing behind it is read.
     #[error("{0}")]
     Syntax(String),
@@ -47,36 +47,35 @@ pub enum Trouble {
 }
 
 /// All objects of a file. Two of the same identity are a problem of the file.
-pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Placed>, Problem> {
-    let mut placed: Vec<Placed> = Vec::new();
+pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<ParsedObject>, Problem> {
+    let mut parsed: Vec<ParsedObject> = Vec::new();
     for Entry { document, outcome } in entries(is_json(file), text) {
-        let object =
-            outcome.map_err(|trouble| problem(file, Some(document), trouble.to_string()))?;
+        let object = outcome.map_err(|error| problem(file, Some(document), error.to_string()))?;
         let identity = object.identity();
         if let Some(twin) =
-            placed.iter().find(|other| other.object.identity() == identity && other.is_claim())
+            parsed.iter().find(|other| other.object.identity() == identity && other.is_claim())
         {
             let (number, line) = twin.document;
             let message =
-                format!("{identity} is defined by document {number} (line {line}) already");
+                format!("{identity} is already defined by document {number} (line {line})");
             return Err(problem(file, Some(document), message));
         }
-        placed.push(Placed { object, document });
+        parsed.push(ParsedObject { object, document });
     }
-    Ok(placed)
+    Ok(parsed)
 }
 
 /// Every object of a text, good or bad, up to the first syntax error.
 pub fn entries(json: bool, text: &str) -> impl Iterator<Item = Entry> {
     (1..).zip(documents(json, text)).flat_map(|(number, document)| match document {
         Err((line, message)) => {
-            vec![Entry { document: (number, line), outcome: Err(Trouble::Syntax(message)) }]
+            vec![Entry { document: (number, line), outcome: Err(ParseError::Syntax(message)) }]
         }
         Ok((line, value)) => expand(value)
             .into_iter()
             .map(|member| Entry {
                 document: (number, line),
-                outcome: decode(member).map_err(Trouble::Decode),
+                outcome: decode(member).map_err(ParseError::Decode),
             })
             .collect(),
     })

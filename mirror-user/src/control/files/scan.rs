@@ -19,19 +19,19 @@ const EMPTY_FOR: Duration = Duration::from_millis(250);
 /// Contents by file, or why a file could not be read.
 pub(super) type Contents = BTreeMap<PathBuf, Result<String, String>>;
 
-/// What tells one state of a file from another: device, inode, size, and when content or inode
+/// What distinguishes one state of a file from another: device, inode, size, and when content or inode
 /// last changed.
-type Stamp = (u64, u64, u64, i64, i64);
+type Fingerprint = (u64, u64, u64, i64, i64);
 
 #[derive(Debug)]
 pub(super) struct Scan {
     folder: PathBuf,
-    stamps: Option<BTreeMap<PathBuf, Option<Stamp>>>,
+    fingerprints: Option<BTreeMap<PathBuf, Option<Fingerprint>>>,
 }
 
 impl Scan {
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.into(), stamps: None }
+        Self { folder: folder.into(), fingerprints: None }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -40,41 +40,41 @@ impl Scan {
 
     /// All contents, if anything changed since the last call; None otherwise.
     pub(super) fn changes(&mut self) -> io::Result<Option<Contents>> {
-        let mut stamps = BTreeMap::new();
+        let mut fingerprints = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if is_ours(&path) {
                 match fs::metadata(&path) {
                     Ok(metadata) if metadata.is_file() => {
-                        stamps.insert(path, Some(stamp(&metadata)))
+                        fingerprints.insert(path, Some(fingerprint(&metadata)))
                     }
                     Ok(_) => continue,
                     // Renamed since it was listed: gone.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    Err(_) => stamps.insert(path, None),
+                    Err(_) => fingerprints.insert(path, None),
                 };
             }
         }
-        if self.stamps.as_ref() == Some(&stamps) {
+        if self.fingerprints.as_ref() == Some(&fingerprints) {
             return Ok(None);
         }
-        if self.stamps.as_ref().is_some_and(|last| just_emptied(last, &stamps)) {
+        if self.fingerprints.as_ref().is_some_and(|last| just_emptied(last, &fingerprints)) {
             return Ok(None);
         }
         // The stamps are from before the reading: a change in between is seen the next time.
-        let contents = stamps.keys().map(|path| (path.clone(), read(path))).collect();
-        self.stamps = Some(stamps);
+        let contents = fingerprints.keys().map(|path| (path.clone(), read(path))).collect();
+        self.fingerprints = Some(fingerprints);
         Ok(Some(contents))
     }
 }
 
 fn just_emptied(
-    last: &BTreeMap<PathBuf, Option<Stamp>>,
-    now: &BTreeMap<PathBuf, Option<Stamp>>,
+    last: &BTreeMap<PathBuf, Option<Fingerprint>>,
+    now: &BTreeMap<PathBuf, Option<Fingerprint>>,
 ) -> bool {
-    let size = |stamp: &Option<Stamp>| stamp.map_or(0, |(_, _, size, ..)| size);
-    now.iter().any(|(path, stamp)| {
-        let emptied = size(stamp) == 0 && last.get(path).is_some_and(|last| size(last) > 0);
+    let size = |fingerprint: &Option<Fingerprint>| fingerprint.map_or(0, |(_, _, size, ..)| size);
+    now.iter().any(|(path, fingerprint)| {
+        let emptied = size(fingerprint) == 0 && last.get(path).is_some_and(|last| size(last) > 0);
         let age = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
         emptied && age().is_some_and(|age| age < EMPTY_FOR)
     })
@@ -86,7 +86,7 @@ fn is_ours(path: &Path) -> bool {
     !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-fn stamp(metadata: &fs::Metadata) -> Stamp {
+fn fingerprint(metadata: &fs::Metadata) -> Fingerprint {
     let nanos = |seconds: i64, nanos: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos);
     (
         metadata.dev(),
@@ -100,7 +100,7 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_BYTES {
-        return Err(format!("has {size} bytes, more than the {MAX_BYTES} that are read"));
+        return Err(format!("has {size} bytes; at most {MAX_BYTES} are read"));
     }
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))

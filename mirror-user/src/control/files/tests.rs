@@ -77,15 +77,18 @@ fn an_object_defined_twice_names_both_places() {
     folder.update(contents(&[("a.yaml", &twice)]));
     let problem = &problems(&folder)[0];
     assert!(
-        problem
-            .contains("a.yaml: document 2 (line 10): Service default/a is defined by document 1"),
+        problem.contains(
+            "a.yaml: document 2 (line 10): Service default/a is already defined by document 1"
+        ),
         "{problem}"
     );
 
     folder.update(contents(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("a", 2))]));
     let problem = &problems(&folder)[0];
     assert!(
-        problem.contains("b.yaml: document 1 (line 1): Service default/a is defined by a.yaml"),
+        problem.contains(
+            "b.yaml: document 1 (line 1): Service default/a is already defined by a.yaml"
+        ),
         "{problem}"
     );
     assert_eq!(in_force(&folder), [("a".into(), 1)]);

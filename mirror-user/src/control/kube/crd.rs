@@ -35,12 +35,21 @@ impl Crd {
         }
     }
 
-    /// What to know about it, in words.
+    /// A warning that there is none, as text.
+    pub(crate) fn missing(kind: Watched) -> String {
+        format!(
+            "CustomResourceDefinition of {} does not exist, so that no {0} is in force: install Gateway \
+             API v1.3 or later",
+            kind.label()
+        )
+    }
+
+    /// A warning about it, as text.
     pub(crate) fn warning(&self, kind: Watched) -> Option<String> {
         let name = format!("CustomResourceDefinition of {}", kind.label());
         if !self.served {
             let version = kind.resource("").api_version;
-            return Some(format!("{name}: {version} is not served: install the Gateway API anew"));
+            return Some(format!("{name}: {version} is not served: reinstall the Gateway API"));
         }
         let fields = self.lacks.join(" and ");
         (!fields.is_empty()).then(|| {

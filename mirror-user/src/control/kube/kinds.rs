@@ -1,15 +1,19 @@
 //! The kinds that an agent watches.
 
+use std::time::UNIX_EPOCH;
+
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
     control::{
         decode::{self, DecodeError},
+        expressions::Allowance,
         objects::{Kind, Object},
     },
     kube::Resource,
+    model::ObjectName,
 };
 
 /// A kind that is watched.
@@ -21,11 +25,19 @@ pub(crate) enum Watched {
     Grant,
     Namespace,
     Pod,
+    Node,
 }
 
 impl Watched {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Service, Self::Slice, Self::Route, Self::Grant, Self::Namespace, Self::Pod];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Service,
+        Self::Slice,
+        Self::Route,
+        Self::Grant,
+        Self::Namespace,
+        Self::Pod,
+        Self::Node,
+    ];
 
     pub(crate) fn resource(self, node: &str) -> Resource {
         match self {
@@ -40,15 +52,17 @@ impl Watched {
             ),
             Self::Namespace => Resource::new("v1", "Namespace", "namespaces"),
             Self::Pod => Resource::new("v1", "Pod", "pods").fields(format!("spec.nodeName={node}")),
+            // All of them, because no slice may claim their addresses.
+            Self::Node => Resource::new("v1", "Node", "nodes"),
         }
     }
 
-    /// The CRD of the kind, alone: whoever may read no other can read it.
+    /// The CRD of the kind alone, because the agent's role may read no other.
     pub(crate) fn crd(self) -> Option<Resource> {
         let name = match self {
             Self::Route => "metadata.name=httproutes.gateway.networking.k8s.io",
             Self::Grant => "metadata.name=referencegrants.gateway.networking.k8s.io",
-            Self::Service | Self::Slice | Self::Namespace | Self::Pod => return None,
+            Self::Service | Self::Slice | Self::Namespace | Self::Pod | Self::Node => return None,
         };
         let (kind, plural) = ("CustomResourceDefinition", "customresourcedefinitions");
         Some(Resource::new("apiextensions.k8s.io/v1", kind, plural).fields(name))
@@ -63,6 +77,7 @@ impl Watched {
             Self::Grant => "ReferenceGrant",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
+            Self::Node => "Node",
         }
     }
 
@@ -71,7 +86,7 @@ impl Watched {
         match self {
             Self::Route => Some("CustomResourceDefinition httproutes"),
             Self::Grant => Some("CustomResourceDefinition referencegrants"),
-            Self::Service | Self::Slice | Self::Namespace | Self::Pod => None,
+            Self::Service | Self::Slice | Self::Namespace | Self::Pod | Self::Node => None,
         }
     }
 
@@ -83,12 +98,27 @@ impl Watched {
             Self::Grant => Kind::Grant,
             Self::Namespace => Kind::Namespace,
             Self::Pod => Kind::Pod,
+            Self::Node => Kind::Node,
+        }
+    }
+
+    /// The name that the object's row has, of the one that the watch gives: what belongs to the
+    /// cluster is in no Namespace.
+    pub(crate) fn row(self, name: ObjectName) -> ObjectName {
+        match self {
+            Self::Namespace | Self::Node => ObjectName { namespace: String::new(), ..name },
+            Self::Service | Self::Slice | Self::Route | Self::Grant | Self::Pod => name,
         }
     }
 
     /// Decodes one object. Services and EndpointSlices, of which there are many, are typed; the
-    /// others go the way of the files, which refuses unknown fields of routes by name.
-    pub(crate) fn decode(self, object: &RawValue) -> Result<Object, String> {
+    /// others go the way of the files, which refuses unknown fields of routes by name. `expressions`:
+    /// what those of a route may cost.
+    pub(crate) fn decode(
+        self,
+        object: &RawValue,
+        expressions: &mut Allowance,
+    ) -> Result<Object, String> {
         match self {
             Self::Service => {
                 typed(object, |service: Service| decode::service(&service).map(Object::Service))
@@ -96,9 +126,9 @@ impl Watched {
             Self::Slice => typed(object, |slice: EndpointSlice| {
                 decode::endpoint_slice(&slice).map(Object::Slice)
             }),
-            Self::Route | Self::Grant | Self::Namespace | Self::Pod => {
+            Self::Route | Self::Grant | Self::Namespace | Self::Pod | Self::Node => {
                 let document = self.document(object)?;
-                decode::decode(document).map_err(|error| error.to_string())
+                decode::decode_within(document, expressions).map_err(|error| error.to_string())
             }
         }
     }
@@ -113,6 +143,57 @@ impl Watched {
             fields.entry("kind").or_insert_with(|| resource.kind.into());
         }
         Ok(document)
+    }
+}
+
+/// What a quota needs to know of an HTTPRoute, without decoding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RouteHead {
+    /// `creationTimestamp`, in seconds since 1970.
+    pub(crate) created: Option<i64>,
+    /// Of its `spec`.
+    pub(crate) bytes: u64,
+}
+
+impl RouteHead {
+    /// None of a route without a Service among its parents, which costs nothing.
+    pub(crate) fn read(object: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            metadata: Option<Metadata<'a>>,
+            #[serde(borrow)]
+            spec: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata<'a> {
+            #[serde(borrow)]
+            creation_timestamp: Option<&'a str>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        #[derive(Default)]
+        struct Spec {
+            parent_refs: Vec<Parent>,
+        }
+        #[derive(Deserialize)]
+        struct Parent {
+            kind: Option<String>,
+        }
+        let head: Head<'_> = serde_json::from_str(object.get()).ok()?;
+        let spec = head.spec?;
+        let parents = serde_json::from_str::<Spec>(spec.get()).unwrap_or_default().parent_refs;
+        if !parents.iter().any(|parent| parent.kind.as_deref() == Some("Service")) {
+            return None;
+        }
+        let created = head.metadata.and_then(|metadata| metadata.creation_timestamp);
+        let created = created.and_then(|time| humantime::parse_rfc3339(time).ok());
+        let created = created.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Some(Self {
+            created: created.and_then(|since| i64::try_from(since.as_secs()).ok()),
+            bytes: spec.get().len() as u64,
+        })
     }
 }
 

@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::kinds::Watched;
+use super::kinds::{RouteHead, Watched};
 use crate::{
-    control::objects::{Changes, ObjectName, Objects},
-    kube::RollCall,
+    control::{
+        expressions::{Allowance, Expressions},
+        objects::{Changes, Kind, Objects},
+        quota::Quota,
+    },
+    kube::RelistTracker,
+    model::ObjectName,
 };
 
 /// Everything that is known.
@@ -16,7 +21,12 @@ pub(super) struct Rows {
     pub(super) objects: Objects,
     /// Why objects are left out.
     refused: BTreeMap<(Watched, ObjectName), String>,
-    lists: BTreeMap<Watched, RollCall>,
+    lists: BTreeMap<Watched, RelistTracker>,
+    expressions: Expressions,
+    /// Which routes are decoded at all.
+    pub(super) quota: Quota,
+    /// Routes are within the quota again whose text was not kept.
+    vacant: bool,
 }
 
 impl Rows {
@@ -24,7 +34,8 @@ impl Rows {
     pub(super) fn start(&mut self, kind: Watched) {
         let refused = self.refused.keys().filter(|(other, _)| *other == kind);
         let refused = refused.map(|(_, name)| name);
-        let known = self.objects.names(kind.kind()).chain(refused);
+        let kept_out = self.quota.refused().filter(|_| kind == Watched::Route);
+        let known = self.objects.names(kind.kind()).chain(refused).chain(kept_out);
         self.lists.entry(kind).or_default().start(known);
     }
 
@@ -36,18 +47,68 @@ impl Rows {
         object: &RawValue,
         changes: &mut Changes,
     ) -> bool {
+        let name = kind.row(name);
         self.lists.entry(kind).or_default().present(&name);
-        match kind.decode(object) {
-            Ok(object) => {
-                self.objects.apply(object, changes);
-                self.refused.remove(&(kind, name)).is_some()
-            }
-            Err(error) => {
-                // What it said before is not what its owner wants now.
-                self.objects.remove(kind.kind(), &name, changes);
-                self.refused.insert((kind, name), error.clone()) != Some(error)
+        let is_route = kind == Watched::Route;
+        let mut diagnostics_changed = false;
+        if is_route {
+            let head = RouteHead::read(object);
+            diagnostics_changed = self.check_quota(&name, head, changes);
+            if head.is_some() && !self.quota.admits(&name) {
+                self.expressions.forget(&name);
+                self.objects.remove(Kind::Route, &name, changes);
+                return self.refused.remove(&(kind, name)).is_some() | diagnostics_changed;
             }
         }
+        let mut allowance =
+            if is_route { self.expressions.allow(&name) } else { Allowance::default() };
+        match kind.decode(object, &mut allowance) {
+            Ok(object) => {
+                if is_route {
+                    self.expressions.keep(&name, &allowance);
+                }
+                self.objects.apply(object, changes);
+                self.refused.remove(&(kind, name)).is_some() | diagnostics_changed
+            }
+            Err(error) => {
+                if is_route {
+                    self.expressions.refuse(&name, &allowance);
+                }
+                // What it said before is not what its owner wants now.
+                self.objects.remove(kind.kind(), &name, changes);
+                (self.refused.insert((kind, name), error.clone()) != Some(error))
+                    | diagnostics_changed
+            }
+        }
+    }
+
+    /// Applies the quota to a route; `head` is None if the route is gone or has no Service parent. True
+    /// if others are in or out now.
+    fn check_quota(
+        &mut self,
+        name: &ObjectName,
+        head: Option<RouteHead>,
+        changes: &mut Changes,
+    ) -> bool {
+        let before = self.quota.refuses_any_of(&name.namespace);
+        let moves = match head {
+            Some(head) => self.quota.put(name, head.created, head.bytes),
+            None => self.quota.take(name),
+        };
+        for gone in &moves.out {
+            self.expressions.forget(gone);
+            self.objects.remove(Kind::Route, gone, changes);
+            self.refused.remove(&(Watched::Route, gone.clone()));
+        }
+        self.vacant |= !moves.back.is_empty();
+        before != self.quota.refuses_any_of(&name.namespace)
+            || !moves.out.is_empty()
+            || !moves.back.is_empty()
+    }
+
+    /// Whether routes are to be listed again, since some are within the quota again; once.
+    pub(super) fn take_vacancy(&mut self) -> bool {
+        std::mem::take(&mut self.vacant)
     }
 
     /// An object is gone. True if a problem goes with it.
@@ -57,9 +118,14 @@ impl Rows {
         name: &ObjectName,
         changes: &mut Changes,
     ) -> bool {
+        let name = &kind.row(name.clone());
         self.lists.entry(kind).or_default().present(name);
+        if kind == Watched::Route {
+            self.expressions.forget(name);
+        }
         self.objects.remove(kind.kind(), name, changes);
-        self.refused.remove(&(kind, name.clone())).is_some()
+        let diagnostics_changed = kind == Watched::Route && self.check_quota(name, None, changes);
+        self.refused.remove(&(kind, name.clone())).is_some() | diagnostics_changed
     }
 
     /// The list is complete: what it did not name is gone. True if a problem goes with it.
@@ -78,6 +144,6 @@ impl Rows {
                 false => format!("{own}: {error}"),
             }
         };
-        self.refused.iter().map(problem).collect()
+        self.refused.iter().map(problem).chain(self.quota.problems()).collect()
     }
 }

@@ -9,7 +9,8 @@ use self::server::Server;
 use super::*;
 use crate::{
     control::{
-        config_dump::{ConfigDump, Report},
+        config_dump::{ConfigDump, ControlReport},
+        resolve::AddressPolicy,
         tests::Map,
     },
     route::Snapshot,
@@ -22,13 +23,13 @@ struct Rig {
     cluster: Cluster,
     control: Control<Map>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    report: Arc<ArcSwap<Report>>,
+    report: Arc<ArcSwap<ControlReport>>,
 }
 
 impl Rig {
     fn follow(server: &Server) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let report = Arc::new(ArcSwap::from_pointee(Report::default()));
+        let report = Arc::new(ArcSwap::from_pointee(ControlReport::default()));
         let control = Control::new(Map::default(), Arc::clone(&snapshot), Arc::clone(&report));
         let cluster = Cluster::follow(&server.client(), "node-1");
         Self { cluster, control, snapshot, report }
@@ -172,6 +173,10 @@ async fn without_the_crds_there_are_no_routes_and_with_them_there_are_within_two
     let mut rig = Rig::follow(&server);
     assert_eq!(rig.settle(5 * SECOND).await, 1, "absent kinds keep nobody waiting");
     rig.settle(60 * SECOND).await;
+    let warnings = rig.cluster.diagnostics().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("of HTTPRoute does not exist"), "{warnings:?}");
+    assert!(warnings[1].contains("of ReferenceGrant does not exist"), "{warnings:?}");
     server.install("HTTPRoute");
     tokio::time::sleep(SECOND / 2).await;
     // Established a moment after the CRD is there.
@@ -181,6 +186,8 @@ async fn without_the_crds_there_are_no_routes_and_with_them_there_are_within_two
     rig.cluster.put_in_force(&mut rig.control, Instant::now());
     assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
     assert!(established.elapsed() < SECOND / 2, "{:?}", established.elapsed());
+    let warnings = rig.cluster.diagnostics().warnings;
+    assert!(!warnings.iter().any(|text| text.contains("HTTPRoute does not exist")), "{warnings:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,7 +229,7 @@ async fn an_outage_changes_nothing_and_what_went_meanwhile_goes_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_that_do_not_decode_are_told_of_by_kind_and_name() {
+async fn objects_that_do_not_decode_are_reported_by_kind_and_name() {
     let server = with_routes();
     let mut bad = service("bad", 9);
     bad["spec"]["ports"][0]["port"] = json!("x");
@@ -244,4 +251,46 @@ async fn objects_that_do_not_decode_are_told_of_by_kind_and_name() {
     assert!(problems[1].starts_with("EndpointSlice default/a3: "), "{problems:#?}");
     let backends = &rig.dump()["frontends"]["10.96.0.1:80"]["producer"][0]["backends"];
     assert_eq!(backends[0]["endpoints"], json!(["10.244.0.1:8080"]));
+}
+
+/// What belongs to the cluster is in no Namespace, and is known by one name all the same: a list of
+/// everything again forgets no Namespace, and one that is gone is forgotten.
+#[tokio::test(start_paused = true)]
+async fn namespaces_and_nodes_outlast_a_new_list_and_not_their_end() {
+    let server = Server::new();
+    let namespace = json!({"metadata": {"name": "default",
+        "labels": {"mirror.dev/endpoint-frontends": "enabled"}}});
+    let node = json!({"metadata": {"name": "node-1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
+    let mut headless = service("a", 1);
+    headless["spec"]["clusterIP"] = json!("None");
+    let endpoint = |ip: &str| json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": "p"}});
+    let slice = json!({"metadata": {"namespace": "default", "name": "a",
+            "labels": {"kubernetes.io/service-name": "a"}}, "addressType": "IPv4",
+        "ports": [{"port": 80}], "endpoints": [endpoint("10.244.0.1"), endpoint("192.0.2.1")]});
+    for (kind, object) in [
+        ("namespaces", &namespace),
+        ("nodes", &node),
+        ("services", &headless),
+        ("endpointslices", &slice),
+        ("httproutes", &plain("a")),
+    ] {
+        server.set(kind, Some(vec![object.clone()]));
+    }
+    let mut rig = Rig::follow(&server);
+    rig.control = rig.control.by(AddressPolicy::of_cluster());
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends(), ["10.244.0.1:80"]);
+    for kind in ["namespaces", "nodes"] {
+        let object = if kind == "nodes" { &node } else { &namespace };
+        server.set(kind, Some(vec![object.clone()]));
+        rig.settle(SECOND * 5).await;
+        assert_eq!(rig.frontends(), ["10.244.0.1:80"], "{kind}: a new list");
+    }
+    server.delete("nodes", "node-1");
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends(), ["10.244.0.1:80", "192.0.2.1:80"]);
+    server.delete("namespaces", "default");
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends(), Vec::<String>::new());
 }

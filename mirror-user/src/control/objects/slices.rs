@@ -1,9 +1,10 @@
 //! EndpointSlices, by name and by the Service that they belong to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{EndpointSlice, ObjectName, Port};
+use super::{Endpoint, EndpointSlice, Port};
+use crate::model::ObjectName;
 
 /// All EndpointSlices of one moment.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,23 @@ pub struct Slices {
     of_service: HashMap<ObjectName, Vec<String>>,
     /// Slices that belong to none.
     unowned: BTreeSet<ObjectName>,
+}
+
+/// What slices say of an endpoint beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointDetails<'s> {
+    /// The Pod of the Service's Namespace that it is.
+    pub pod: Option<&'s str>,
+    /// When the oldest slice that lists it was created; None is now.
+    pub created: Option<i64>,
+}
+
+impl<'s> EndpointDetails<'s> {
+    /// Of an endpoint that two slices list.
+    fn merge(&mut self, other: EndpointDetails<'s>) {
+        let oldest = self.created.into_iter().chain(other.created).min();
+        *self = Self { pod: self.pod.or(other.pod), created: oldest };
+    }
 }
 
 impl Slices {
@@ -74,15 +92,73 @@ impl Slices {
     /// Ready endpoints of a port, each once, those of IPv4 first. A slice's port belongs to the
     /// Service port of the same name (EndpointPort, `name`).
     #[must_use]
-    pub fn endpoints(&self, service: &ObjectName, port: &Port) -> BTreeSet<SocketAddr> {
-        self.of(service)
-            .flat_map(|slice| {
-                let ports = slice.ports.iter().filter(|(name, _)| *name == port.name);
-                ports.flat_map(|(_, target)| {
-                    slice.ready.iter().map(|address| SocketAddr::new(*address, *target))
-                })
-            })
-            .collect()
+    pub fn endpoints(
+        &self,
+        service: &ObjectName,
+        port: &Port,
+    ) -> BTreeMap<SocketAddr, EndpointDetails<'_>> {
+        self.collect(service, port, |slice| &slice.ready)
+    }
+
+    /// The same; where no endpoint is ready, those that are terminating and still serve, as
+    /// kube-proxy uses them (KEP-1669).
+    #[must_use]
+    pub fn serving(
+        &self,
+        service: &ObjectName,
+        port: &Port,
+    ) -> BTreeMap<SocketAddr, EndpointDetails<'_>> {
+        let ready = self.endpoints(service, port);
+        if ready.is_empty() {
+            self.collect(service, port, |slice| &slice.terminating)
+        } else {
+            ready
+        }
+    }
+
+    /// All others: they are there, and get nothing new.
+    #[must_use]
+    pub fn unready(
+        &self,
+        service: &ObjectName,
+        port: &Port,
+    ) -> BTreeMap<SocketAddr, EndpointDetails<'_>> {
+        let mut others = self.collect(service, port, |slice| &slice.unready);
+        others.append(&mut self.collect(service, port, |slice| &slice.terminating));
+        let serving = self.serving(service, port);
+        others.retain(|known, _| !serving.contains_key(known));
+        others
+    }
+
+    /// Whether any endpoint of the Service has the address, in canonical form, whatever its port.
+    #[must_use]
+    pub fn has_address(&self, service: &ObjectName, ip: IpAddr) -> bool {
+        self.of(service).any(|slice| {
+            let EndpointSlice { ready, terminating, unready, .. } = slice;
+            let mut all = ready.iter().chain(terminating).chain(unready);
+            all.any(|endpoint| endpoint.ip.to_canonical() == ip)
+        })
+    }
+
+    fn collect(
+        &self,
+        service: &ObjectName,
+        port: &Port,
+        endpoints: impl Fn(&EndpointSlice) -> &[Endpoint],
+    ) -> BTreeMap<SocketAddr, EndpointDetails<'_>> {
+        let mut all: BTreeMap<_, EndpointDetails<'_>> = BTreeMap::new();
+        for slice in self.of(service) {
+            let ports = slice.ports.iter().filter(|(name, _)| *name == port.name);
+            for (_, target) in ports {
+                for endpoint in endpoints(slice) {
+                    let details =
+                        EndpointDetails { pod: endpoint.pod.as_deref(), created: slice.created };
+                    let at = SocketAddr::new(endpoint.ip, *target);
+                    all.entry(at).and_modify(|known| known.merge(details)).or_insert(details);
+                }
+            }
+        }
+        all
     }
 
     fn of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
@@ -116,8 +192,39 @@ mod tests {
             name: name(own),
             service: service.map(String::from),
             ports: vec![("http".into(), 80)],
-            ready: vec![address.parse().unwrap()],
+            ready: vec![address.parse::<IpAddr>().unwrap().into()],
+            terminating: Vec::new(),
+            unready: Vec::new(),
+            created: None,
         }
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_while_none_is_ready() {
+        let port = Port { name: "http".into(), port: 8000, tcp: true, app_protocol: None };
+        let serving = |slices: &Slices| {
+            let found = slices.serving(&name("a"), &port);
+            found.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let unready = |slices: &Slices| {
+            let found = slices.unready(&name("a"), &port);
+            found.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let one = |ip: &str| vec![ip.parse::<IpAddr>().unwrap().into()];
+        let (terminating, others) = (one("10.0.0.9"), one("10.0.0.8"));
+        let mut slices = Slices::default();
+        slices.insert(EndpointSlice {
+            terminating,
+            unready: others,
+            ready: vec![],
+            ..slice("1", Some("a"), "::")
+        });
+        assert_eq!(serving(&slices), ["10.0.0.9:80"]);
+        assert_eq!(unready(&slices), ["10.0.0.8:80"]);
+        assert!(slices.endpoints(&name("a"), &port).is_empty());
+        slices.insert(slice("2", Some("a"), "10.0.0.2"));
+        assert_eq!(serving(&slices), ["10.0.0.2:80"]);
+        assert_eq!(unready(&slices), ["10.0.0.8:80", "10.0.0.9:80"]);
     }
 
     #[test]
@@ -125,7 +232,7 @@ mod tests {
         let port = Port { name: "http".into(), port: 8000, tcp: true, app_protocol: None };
         let endpoints = |slices: &Slices, service| {
             let found = slices.endpoints(&name(service), &port);
-            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+            found.keys().map(ToString::to_string).collect::<Vec<_>>()
         };
         let mut slices = Slices::default();
         slices.insert(slice("1", Some("a"), "10.0.0.1"));

@@ -50,7 +50,7 @@ pub enum PublishError<E: std::error::Error> {
         source: E,
     },
     /// The map kept a tombstone.
-    #[error("cannot forget the removed frontend {address}: {source}")]
+    #[error("cannot remove the map entry of the former frontend {address}: {source}")]
     Forget {
         /// The frontend.
         address: SocketAddr,
@@ -58,7 +58,7 @@ pub enum PublishError<E: std::error::Error> {
         source: E,
     },
     /// More frontends than there may be: connections go direct.
-    #[error("cannot capture {0}: {MAX_KNOWN} frontends are known already")]
+    #[error("cannot capture {0}: {MAX_KNOWN} frontends already exist")]
     Full(SocketAddr),
 }
 

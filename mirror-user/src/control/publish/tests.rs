@@ -44,8 +44,8 @@ impl Fake {
         let snapshot = self.snapshot.load();
         for (address, id) in self.forward.borrow().iter() {
             let known = match snapshot.frontends.get(id).expect("captured and unknown") {
-                Lookup::Live(frontend) => frontend.address,
-                Lookup::Tombstone(frontend) => frontend.address,
+                FrontendState::Live(frontend) => frontend.address,
+                FrontendState::Tombstone(frontend) => frontend.address,
             };
             assert_eq!(known, *address);
         }
@@ -57,7 +57,7 @@ impl FrontendMap for Fake {
 
     fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Refused> {
         self.step()?;
-        assert!(matches!(self.snapshot.load().frontends.get(&id), Some(Lookup::Live(_))));
+        assert!(matches!(self.snapshot.load().frontends.get(&id), Some(FrontendState::Live(_))));
         self.forward.borrow_mut().insert(address, id);
         Ok(())
     }
@@ -101,7 +101,7 @@ fn id_of(publisher: &Publisher<Fake>, host: u8) -> Option<u32> {
     publisher.known.get(&address(host)).map(|known| known.id.0)
 }
 
-fn lookup(publisher: &Publisher<Fake>, id: u32) -> Option<Lookup> {
+fn lookup(publisher: &Publisher<Fake>, id: u32) -> Option<FrontendState> {
     publisher.snapshot.load().frontends.get(&FrontendId(id)).cloned()
 }
 
@@ -113,10 +113,10 @@ fn ids_count_upward_and_stay() {
     assert_eq!((id_of(&publisher, 1), id_of(&publisher, 2)), (Some(2), Some(3)));
     publisher.replace(frontends(&[2, 3]), now);
     assert_eq!((id_of(&publisher, 2), id_of(&publisher, 3)), (Some(3), Some(4)));
-    assert!(matches!(lookup(&publisher, 2), Some(Lookup::Tombstone(_))));
+    assert!(matches!(lookup(&publisher, 2), Some(FrontendState::Tombstone(_))));
     publisher.replace(frontends(&[1]), now);
     assert_eq!(id_of(&publisher, 1), Some(2), "revived");
-    assert!(matches!(lookup(&publisher, 2), Some(Lookup::Live(_))));
+    assert!(matches!(lookup(&publisher, 2), Some(FrontendState::Live(_))));
     assert_eq!(publisher.map().forward.borrow().len(), 1);
 }
 
@@ -127,8 +127,8 @@ fn a_tombstone_is_forgotten_only_for_room_and_when_nothing_carries_it() {
     let start = Instant::now();
     let later = start + MIN_TOMBSTONE_AGE;
     publisher.replace(frontends(&[1, 2]), start);
-    let Some(Lookup::Live(frontend)) = lookup(&publisher, 2) else { panic!() };
-    let connection = Arc::clone(&frontend.token);
+    let Some(FrontendState::Live(frontend)) = lookup(&publisher, 2) else { panic!() };
+    let connection = Arc::clone(&frontend.connection_ref);
     drop(frontend);
     publisher.replace(frontends(&[]), start);
 
@@ -171,15 +171,15 @@ fn a_change_touches_only_what_it_names() {
     let mut publisher = publisher(Vec::new());
     let now = Instant::now();
     publisher.replace(frontends(&[1, 2]), now);
-    let Some(Lookup::Live(before)) = lookup(&publisher, 2) else { panic!() };
+    let Some(FrontendState::Live(before)) = lookup(&publisher, 2) else { panic!() };
     let mut changes = frontends(&[3]);
     changes.insert(address(2), None);
     changes.insert(address(9), None);
     assert!(publisher.change(changes, now).is_empty());
-    let Some(Lookup::Live(after)) = lookup(&publisher, 2) else { panic!() };
+    let Some(FrontendState::Live(after)) = lookup(&publisher, 2) else { panic!() };
     assert!(Arc::ptr_eq(&before, &after));
-    assert!(matches!(lookup(&publisher, 3), Some(Lookup::Tombstone(_))));
-    assert!(matches!(lookup(&publisher, 4), Some(Lookup::Live(_))));
+    assert!(matches!(lookup(&publisher, 3), Some(FrontendState::Tombstone(_))));
+    assert!(matches!(lookup(&publisher, 4), Some(FrontendState::Live(_))));
     assert_eq!(publisher.map().forward.borrow().len(), 2);
 }
 
@@ -192,7 +192,7 @@ fn what_had_no_room_is_in_force_as_soon_as_it_has() {
     let changes = FrontendChanges::from([(address(1), None)]);
     assert_eq!(publisher.change(changes, now).len(), 1, "a tombstone has the room");
     assert!(publisher.change(FrontendChanges::new(), now + MIN_TOMBSTONE_AGE).is_empty());
-    assert!(matches!(lookup(&publisher, 3), Some(Lookup::Live(_))));
+    assert!(matches!(lookup(&publisher, 3), Some(FrontendState::Live(_))));
 }
 
 proptest! {
@@ -205,7 +205,7 @@ proptest! {
         let mut publisher = publisher(refuse);
         publisher.capacity = 8;
         let mut now = Instant::now();
-        let mut held: Vec<(u32, SocketAddr, Token)> = Vec::new();
+        let mut held: Vec<(u32, SocketAddr, ConnectionRef)> = Vec::new();
         for ((hosts, seconds), hold) in steps.into_iter().zip(holds) {
             now += Duration::from_secs(seconds);
             let hosts: Vec<_> = hosts.into_iter().collect();
@@ -215,22 +215,22 @@ proptest! {
             prop_assert!(snapshot.frontends.len() <= 8);
             // All that was asked for is in force, or an error names it.
             let live = |host: &u8| snapshot.frontends.values().any(
-                |lookup| matches!(lookup, Lookup::Live(f) if f.address == address(*host)));
+                |lookup| matches!(lookup, FrontendState::Live(f) if f.address == address(*host)));
             let full = failed.iter().filter(|e| matches!(e, PublishError::Full(_))).count();
             prop_assert_eq!(hosts.iter().filter(|host| !live(host)).count(), full);
             // An id that a connection carries stands for the address that it stood for.
             for (id, address, _) in &held {
                 let known = match snapshot.frontends.get(&FrontendId(*id)) {
-                    Some(Lookup::Live(frontend)) => frontend.address,
-                    Some(Lookup::Tombstone(frontend)) => frontend.address,
+                    Some(FrontendState::Live(frontend)) => frontend.address,
+                    Some(FrontendState::Tombstone(frontend)) => frontend.address,
                     None => panic!("forgot an id in use"),
                 };
                 prop_assert_eq!(known, *address);
             }
             if hold {
                 held.extend(snapshot.frontends.iter().filter_map(|(id, lookup)| match lookup {
-                    Lookup::Live(f) => Some((id.0, f.address, Arc::clone(&f.token))),
-                    Lookup::Tombstone(_) => None,
+                    FrontendState::Live(f) => Some((id.0, f.address, Arc::clone(&f.connection_ref))),
+                    FrontendState::Tombstone(_) => None,
                 }).take(1));
             } else {
                 held.pop();

@@ -3,15 +3,52 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
+    sync::Arc,
 };
 
+use super::{
+    claims::{AddressClaim, Right},
+    guard::Guard,
+};
 use crate::{
-    control::objects::{HttpRoute, ObjectName, Objects, ParentRef, Port, Service, ServiceAddress},
-    route::{RouteTable, RuleEntry},
+    control::objects::{
+        EndpointDetails, HttpRoute, Objects, ParentRef, Port, Service, ServiceAddress,
+    },
+    model::ObjectName,
+    route::{RouteTable, RuleEntry, ServicePort},
 };
 
-/// The ports of the parent that a route attaches to, or why there is none, in words.
-pub(super) fn ports<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<&'o Port>, String> {
+/// Why a route attaches to no port of its parent, as text.
+pub(super) enum Unattachable {
+    /// No Service or no port matches the reference.
+    NoMatch(String),
+    /// There is, and the route may not.
+    NotPermitted(String),
+}
+
+impl Unattachable {
+    pub(super) fn into_message(self) -> String {
+        match self {
+            Self::NoMatch(message) | Self::NotPermitted(message) => message,
+        }
+    }
+}
+
+/// The ports of the parent that a route attaches to, or why there is none.
+pub(super) fn ports<'o>(
+    guard: &Guard<'_>,
+    objects: &'o Objects,
+    parent: &ParentRef,
+) -> Result<Vec<&'o Port>, Unattachable> {
+    let ports = matching(objects, parent).map_err(Unattachable::NoMatch)?;
+    let service = objects.services.get(&parent.service);
+    match service.and_then(|service| guard.service(service)) {
+        Some(why) => Err(Unattachable::NotPermitted(why)),
+        None => Ok(ports),
+    }
+}
+
+fn matching<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<&'o Port>, String> {
     let name = &parent.service;
     let service =
         objects.services.get(name).ok_or_else(|| format!("Service {name} does not exist"))?;
@@ -36,22 +73,43 @@ pub(super) fn ports<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<
         let wanted = match (parent.port, &parent.section) {
             (None, None) => "TCP port".into(),
             (Some(number), None) => format!("TCP port {number}"),
-            (None, Some(section)) => format!("TCP port called {section}"),
-            (Some(number), Some(section)) => format!("TCP port {number} called {section}"),
+            (None, Some(section)) => format!("TCP port named {section}"),
+            (Some(number), Some(section)) => format!("TCP port {number} named {section}"),
         };
         return Err(format!("Service {name} has no {wanted}"));
     }
     Ok(ports)
 }
 
-/// What clients of this port connect to: each ClusterIP, or each endpoint of a headless Service.
-pub(super) fn addresses(objects: &Objects, service: &Service, port: &Port) -> BTreeSet<SocketAddr> {
+/// What clients of this port connect to, as the Service claims it: each ClusterIP, or each endpoint
+/// of a headless Service. `routed`: when the oldest of the routes there was created; None, when
+/// there is no route.
+pub(super) fn claims(
+    objects: &Objects,
+    service: &Service,
+    (port, shown): (&Port, &Arc<ServicePort>),
+    routed: Option<Option<i64>>,
+) -> BTreeMap<SocketAddr, Arc<AddressClaim>> {
+    // Of what has no time the newest that there can be.
+    let time = |created: Option<i64>| created.unwrap_or(i64::MAX);
+    let since = time(service.created).max(routed.map_or(i64::MIN, time));
+    let claim = |right, since, pod: Option<&str>| {
+        let (service, pod) = (Arc::clone(shown), pod.map(Box::from));
+        Arc::new(AddressClaim { right, ahead: routed.is_none(), since, service, pod })
+    };
     match &service.address {
-        ServiceAddress::ClusterIps(addresses) => {
-            addresses.iter().map(|address| SocketAddr::new(*address, port.port)).collect()
+        ServiceAddress::ClusterIps(ips) => {
+            let claim = claim(Right::ClusterIp, since, None);
+            ips.iter().map(|ip| (SocketAddr::new(*ip, port.port), Arc::clone(&claim))).collect()
         }
-        ServiceAddress::Headless => objects.slices.endpoints(&service.name, port),
-        ServiceAddress::Missing | ServiceAddress::Unsupported(_) => BTreeSet::new(),
+        ServiceAddress::Headless => {
+            let endpoints = objects.slices.endpoints(&service.name, port).into_iter();
+            let claim = |details: EndpointDetails<'_>| {
+                claim(Right::Endpoint, since.max(time(details.created)), details.pod)
+            };
+            endpoints.map(|(address, details)| (address, claim(details))).collect()
+        }
+        ServiceAddress::Missing | ServiceAddress::Unsupported(_) => BTreeMap::new(),
     }
 }
 
@@ -62,6 +120,8 @@ pub(super) struct Attachment<'o> {
     consumers: BTreeMap<&'o str, Vec<RuleEntry>>,
     /// A route with two parents that mean the same port attaches once.
     routes: BTreeSet<&'o ObjectName>,
+    /// When the oldest of them was created; None without any.
+    routed: Option<Option<i64>>,
     namespace: &'o str,
 }
 
@@ -72,6 +132,7 @@ impl<'o> Attachment<'o> {
             producer: Vec::new(),
             consumers: BTreeMap::new(),
             routes: BTreeSet::new(),
+            routed: None,
             namespace: service.namespace.as_str(),
         }
     }
@@ -80,12 +141,22 @@ impl<'o> Attachment<'o> {
         if !self.routes.insert(&route.name) {
             return;
         }
+        let time = |created: Option<i64>| created.unwrap_or(i64::MAX);
+        self.routed = match self.routed {
+            Some(oldest) if time(oldest) <= time(route.created) => Some(oldest),
+            _ => Some(route.created),
+        };
         let place = if route.name.namespace == self.namespace {
             &mut self.producer
         } else {
             self.consumers.entry(&route.name.namespace).or_default()
         };
         place.extend_from_slice(rules);
+    }
+
+    /// When the oldest of its routes was created; None without any.
+    pub(super) fn routed(&self) -> Option<Option<i64>> {
+        self.routed
     }
 
     /// The producer's table, if any route makes one, and the consumers' by namespace.

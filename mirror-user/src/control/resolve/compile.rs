@@ -2,65 +2,180 @@
 //! their references out. Backends are looked up once and shared by all rules that lead there.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
     sync::Arc,
 };
 
-use super::Condition;
+use super::{
+    Condition,
+    guard::{AddressRefusal, Guard, shadow_remedy},
+};
 use crate::{
-    control::objects::{HttpRoute, ObjectName, Objects, RouteFilter, RouteRule, TargetRef},
+    control::objects::{
+        Changes, EndpointDetails, HttpRoute, Objects, Port, RouteFilter, RouteRule, ServiceAddress,
+        TargetRef,
+    },
+    model::ObjectName,
     route::{
         AppProtocol, Backend, BackendRef, Backends, Filter, InvalidBackend, Mirror, RouteName,
         Rule, RuleEntry, ServicePort,
     },
 };
 
-/// The backends of a Service, by port: each as the rules share it, or why it is none.
-type Ports = HashMap<u16, Result<Arc<Backend>, InvalidBackend>>;
+/// What a backend is for: copies do not go wherever requests go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Role {
+    /// It gets requests, from the client's own network namespace.
+    Primary,
+    /// It gets copies, from the agent's.
+    Shadow,
+}
+
+/// What was found where a reference leads.
+#[derive(Clone, Debug)]
+struct BackendLookup {
+    /// The backend, which rules share, or why it is invalid.
+    backend: Result<Arc<Backend>, InvalidBackend>,
+    /// Its endpoints that get no copies, and why.
+    refused: Arc<[(SocketAddr, AddressRefusal)]>,
+}
 
 /// Backends that were looked up, until their Service changes.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<ObjectName, Ports>);
+pub(super) struct KnownBackends(HashMap<ObjectName, HashMap<(u16, Role), BackendLookup>>);
 
 /// A route as it was last compiled.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) rules: Vec<RuleEntry>,
+    /// Condition `ResolvedRefs`; where it holds, its message says which endpoints get no copies.
     pub(super) refs: Condition,
     pub(super) partial: Option<Condition>,
     /// Services that it attaches to.
     pub(super) parents: BTreeSet<ObjectName>,
     /// Services that its rules lead to, whether they exist or not.
     pub(super) backends: BTreeSet<ObjectName>,
+    /// Their ports, and what for.
+    pub(super) uses: BTreeSet<(ObjectName, u16, Role)>,
     /// Those of them that are backends indeed.
     pub(super) found: BTreeSet<ObjectName>,
 }
 
-impl Known {
+impl KnownBackends {
     /// The Service, or its endpoints, changed.
     pub(super) fn forget(&mut self, service: &ObjectName) {
         self.0.remove(service);
     }
 
-    fn find(
-        &mut self,
-        objects: &Objects,
-        name: &ObjectName,
-        port: u16,
-    ) -> Result<Arc<Backend>, InvalidBackend> {
-        if let Some(known) = self.0.get(name).and_then(|ports| ports.get(&port)) {
+    /// No reference leads to this port any more.
+    pub(super) fn drop(&mut self, (service, port, role): &(ObjectName, u16, Role)) {
+        if let Some(ports) = self.0.get_mut(service) {
+            ports.remove(&(*port, *role));
+            if ports.is_empty() {
+                self.0.remove(service);
+            }
+        }
+    }
+
+    /// Services with shadow endpoints that may be used otherwise since these changes: those of
+    /// Namespaces that permit something else, and those with an address that changed hands.
+    pub(super) fn shadows_of(&self, changes: &Changes) -> BTreeSet<ObjectName> {
+        if changes.namespaces.is_empty() && changes.addresses.is_empty() {
+            return BTreeSet::new();
+        }
+        let moved = |at: &SocketAddr| changes.addresses.contains(&at.ip().to_canonical());
+        let concerned = self.0.iter().filter(|(service, ports)| {
+            let mut shadows = ports.iter().filter(|((_, role), _)| *role == Role::Shadow);
+            let here = changes.namespaces.contains(&service.namespace);
+            shadows.any(|(_, found)| here || found.endpoints().any(moved))
+        });
+        concerned.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// Why endpoints of shadows get no copies, one for each.
+    pub(super) fn refused_shadows(&self) -> impl Iterator<Item = &AddressRefusal> {
+        let found = self.0.values().flat_map(HashMap::values);
+        found.flat_map(|found| found.refused.iter()).map(|(_, refusal)| refusal)
+    }
+
+    fn find(&mut self, guard: &Guard<'_>, at: (&ObjectName, u16), role: Role) -> BackendLookup {
+        let (name, port) = at;
+        if let Some(known) = self.0.get(name).and_then(|ports| ports.get(&(port, role))) {
             return known.clone();
         }
-        let found = look_up(objects, name, port).map(Arc::new);
-        self.0.entry(name.clone()).or_default().insert(port, found.clone());
+        let found = match (look_up(guard.objects(), name, port), role) {
+            (Ok(found), Role::Shadow) => permitted(guard, name, found),
+            (found, _) => {
+                let backend = found.map(|(_, backend)| Arc::new(backend));
+                BackendLookup { backend, refused: Arc::default() }
+            }
+        };
+        self.0.entry(name.clone()).or_default().insert((port, role), found.clone());
         found
     }
 }
 
+impl BackendLookup {
+    fn endpoints(&self) -> impl Iterator<Item = &SocketAddr> {
+        let used = self.backend.iter();
+        let used = used.flat_map(|backend| backend.endpoints.iter().chain(&backend.unready));
+        used.chain(self.refused.iter().map(|(address, _)| address))
+    }
+
+    /// What a route's author should know of a shadow that gets some copies, and not all.
+    fn note(&self, name: &ObjectName) -> Option<String> {
+        let backend = self.backend.as_ref().ok()?;
+        let why = refused_in_words(name, &self.refused)?;
+        let (some, all) = (self.refused.len(), self.refused.len() + backend.endpoints.len());
+        Some(format!("{some} of {all} endpoints of Service {name} get no copies: {why}"))
+    }
+}
+
+/// The backend with those of its endpoints that may get copies; none, where none of them may.
+fn permitted(
+    guard: &Guard<'_>,
+    name: &ObjectName,
+    (port, mut backend): (&Port, Backend),
+) -> BackendLookup {
+    let slices = &guard.objects().slices;
+    let refusal = |details: &BTreeMap<SocketAddr, EndpointDetails<'_>>, at: &SocketAddr| {
+        let pod = details.get(at).and_then(|details| details.pod);
+        guard.shadow(&name.namespace, at.ip(), pod)
+    };
+    let (serving, unready) = (slices.serving(name, port), slices.unready(name, port));
+    let mut refused = Vec::new();
+    backend.endpoints.retain(|at| match refusal(&serving, at) {
+        Some(refusal) => {
+            refused.push((*at, refusal));
+            false
+        }
+        None => true,
+    });
+    backend.unready.retain(|at| refusal(&unready, at).is_none());
+    let backend = match refused_in_words(name, &refused).filter(|_| backend.endpoints.is_empty()) {
+        Some(why) => Err(InvalidBackend::Refused { service: name.to_string(), why }),
+        None => Ok(Arc::new(backend)),
+    };
+    BackendLookup { backend, refused: refused.into() }
+}
+
+/// Why endpoints get no copies, and what to do about it; None when all get them.
+fn refused_in_words(name: &ObjectName, refused: &[(SocketAddr, AddressRefusal)]) -> Option<String> {
+    let (address, refusal) = refused.first()?;
+    let more = match refused.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let remedy = shadow_remedy(&name.namespace, refusal);
+    let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    Some(format!("{address} {refusal}{more}{remedy}"))
+}
+
 /// All rules of a route, and the conditions of their references.
-pub(super) fn compile(objects: &Objects, known: &mut Known, route: &HttpRoute) -> Compiled {
-    let mut compiler =
-        Compiler { objects, known, route, backends: BTreeSet::new(), found: BTreeSet::new() };
+pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &HttpRoute) -> Compiled {
+    let (uses, found, notes) = Default::default();
+    let mut compiler = Compiler { guard, known, route, uses, found, notes };
     let mut faults = Vec::new();
     let rules = route.rules.iter().enumerate();
     let rules = rules.map(|(index, rule)| {
@@ -70,25 +185,28 @@ pub(super) fn compile(objects: &Objects, known: &mut Known, route: &HttpRoute) -
         RuleEntry { rule: compiled, matches: rule.matches.clone(), created: route.created }
     });
     let rules = rules.collect();
-    let refs = Condition::resolved_refs(faults.iter().flatten());
+    let refs = Condition::resolved_refs(faults.iter().flatten(), &compiler.notes);
     Compiled {
         rules,
         refs,
         partial: Condition::partially_invalid(&faults),
         parents: route.parents.iter().map(|parent| parent.service.clone()).collect(),
-        backends: compiler.backends,
+        backends: compiler.uses.iter().map(|(service, ..)| service.clone()).collect(),
+        uses: compiler.uses,
         found: compiler.found,
     }
 }
 
 struct Compiler<'c> {
-    objects: &'c Objects,
-    known: &'c mut Known,
+    guard: &'c Guard<'c>,
+    known: &'c mut KnownBackends,
     route: &'c HttpRoute,
-    /// Services that were asked for.
-    backends: BTreeSet<ObjectName>,
+    /// Ports that were asked for.
+    uses: BTreeSet<(ObjectName, u16, Role)>,
     /// Those that were found.
     found: BTreeSet<ObjectName>,
+    /// What to know of them, though they were.
+    notes: BTreeSet<String>,
 }
 
 impl Compiler<'_> {
@@ -97,7 +215,7 @@ impl Compiler<'_> {
         let refs = rule.backends.iter().map(|backend| BackendRef {
             weight: backend.weight,
             filters: self.filters(&backend.filters, faults),
-            target: self.target(&backend.target, faults),
+            target: self.target(&backend.target, Role::Primary, faults),
         });
         let backends = Backends::new(refs.collect());
         Rule {
@@ -119,7 +237,8 @@ impl Compiler<'_> {
             RouteFilter::RequestHeaders(modifier) => Filter::RequestHeaders(modifier.clone()),
             RouteFilter::ResponseHeaders(modifier) => Filter::ResponseHeaders(modifier.clone()),
             RouteFilter::Mirror(target, share) => {
-                Filter::Mirror(Mirror { target: self.target(target, faults), share: *share })
+                let target = self.target(target, Role::Shadow, faults);
+                Filter::Mirror(Mirror { target, share: *share })
             }
         };
         filters.iter().map(compile).collect()
@@ -128,15 +247,20 @@ impl Compiler<'_> {
     fn target(
         &mut self,
         target: &TargetRef,
+        role: Role,
         faults: &mut Vec<InvalidBackend>,
     ) -> Result<Arc<Backend>, InvalidBackend> {
         let found = match target {
             TargetRef::Other(kind) => Err(InvalidBackend::Kind(kind.clone())),
             TargetRef::Service(name, port) => {
-                self.backends.insert(name.clone());
+                self.uses.insert((name.clone(), *port, role));
                 // Permission first: a route learns nothing of a namespace that grants it nothing.
                 let found = match self.is_permitted(name) {
-                    true => self.known.find(self.objects, name, *port),
+                    true => {
+                        let found = self.known.find(self.guard, (name, *port), role);
+                        self.notes.extend(found.note(name));
+                        found.backend
+                    }
                     false => Err(InvalidBackend::NotPermitted(name.to_string())),
                 };
                 self.found.extend(found.is_ok().then(|| name.clone()));
@@ -150,11 +274,15 @@ impl Compiler<'_> {
     fn is_permitted(&self, service: &ObjectName) -> bool {
         let namespace = &self.route.name.namespace;
         service.namespace == *namespace
-            || self.objects.grants.values().any(|grant| grant.permits(namespace, service))
+            || self.guard.objects().grants.values().any(|grant| grant.permits(namespace, service))
     }
 }
 
-fn look_up(objects: &Objects, name: &ObjectName, number: u16) -> Result<Backend, InvalidBackend> {
+fn look_up<'o>(
+    objects: &'o Objects,
+    name: &ObjectName,
+    number: u16,
+) -> Result<(&'o Port, Backend), InvalidBackend> {
     let service = objects.services.get(name);
     let service = service.ok_or_else(|| InvalidBackend::NoService(name.to_string()))?;
     let port = service.ports.iter().find(|port| port.tcp && port.port == number);
@@ -163,10 +291,18 @@ fn look_up(objects: &Objects, name: &ObjectName, number: u16) -> Result<Backend,
     let protocol = protocol(port.app_protocol.as_deref()).map_err(|protocol| {
         InvalidBackend::Protocol { service: name.to_string(), port: number, protocol }
     })?;
+    let ips: &[_] = match &service.address {
+        ServiceAddress::ClusterIps(ips) => ips,
+        _ => &[],
+    };
+    let addresses = ips.iter().map(|ip| SocketAddr::new(*ip, number)).collect();
+    let affinity = service.affinity;
+    let endpoints = objects.slices.serving(name, port).into_keys().collect();
+    let unready = objects.slices.unready(name, port).into_keys().collect();
     let service =
         ServicePort { namespace: name.namespace.clone(), name: name.name.clone(), port: number };
-    let endpoints = objects.slices.endpoints(name, port).into_iter().collect();
-    Ok(Backend { service: Arc::new(service), protocol, endpoints })
+    let service = Arc::new(service);
+    Ok((port, Backend { service, protocol, addresses, endpoints, unready, affinity }))
 }
 
 /// What `appProtocol` means (KEP-3726, and the names that meshes gave cleartext HTTP/2 before

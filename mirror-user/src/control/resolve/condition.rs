@@ -1,11 +1,14 @@
 //! Conditions of a route at one of its parents, with the reasons of the Gateway API
 //! (RouteConditionReason): made from what the decoder and the compiler found. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::{
     control::{
         decode::{DecodeError, DecodeFault},
-        objects::{HttpRoute, ObjectName},
+        objects::HttpRoute,
     },
+    model::ObjectName,
     route::{InvalidBackend, ServicePort},
 };
 
@@ -14,11 +17,11 @@ use crate::{
 pub struct Condition {
     /// Whether its status is True.
     pub holds: bool,
-    /// Of `Accepted`: `Accepted`, `NoMatchingParent`, `Conflicted`, `UnsupportedValue` or
-    /// `IncompatibleFilters`. Of `ResolvedRefs` and `PartiallyInvalid`: `ResolvedRefs`,
+    /// Of `Accepted`: `Accepted`, `NoMatchingParent`, `Conflicted`, `UnsupportedValue`,
+    /// `IncompatibleFilters`, and mirror's own `NotPermitted`, `AddressRefused` and `NoRoom`. Of `ResolvedRefs` and `PartiallyInvalid`: `ResolvedRefs`,
     /// `BackendNotFound`, `InvalidKind`, `RefNotPermitted` or `UnsupportedProtocol`.
     pub reason: &'static str,
-    /// In words.
+    /// As text.
     pub message: String,
 }
 
@@ -34,12 +37,32 @@ impl Condition {
         Self { holds: false, reason, message }
     }
 
-    pub(super) fn accepted(route: &HttpRoute) -> Self {
-        let message = match route.hostnames.is_empty() {
-            true => "the route is attached".into(),
-            false => "the route is attached; its hostnames do not select".into(),
-        };
+    /// `note`: what to know of the parent, though the route is attached.
+    pub(super) fn accepted(route: &HttpRoute, note: Option<String>) -> Self {
+        let mut message = "the route is attached".to_owned();
+        if !route.hostnames.is_empty() {
+            message.push_str("; its hostnames have no effect");
+        }
+        if let Some(note) = note {
+            message = format!("{message}; {note}");
+        }
         Self { holds: true, reason: "Accepted", message }
+    }
+
+    /// `Accepted` of a route that is not looked at: there are too many.
+    #[must_use]
+    pub fn no_room(why: String) -> Self {
+        Self { holds: false, reason: "NoRoom", message: why }
+    }
+
+    pub(super) fn not_permitted(message: String) -> Self {
+        Self { holds: false, reason: "NotPermitted", message }
+    }
+
+    /// Nothing of the parent may be, or has room to be, a frontend.
+    pub(super) fn no_frontend(reason: &'static str, service: &ObjectName, why: &str) -> Self {
+        let message = format!("no address of Service {service} is captured: {why}");
+        Self { holds: false, reason, message }
     }
 
     pub(super) fn no_parent(message: String) -> Self {
@@ -49,20 +72,27 @@ impl Condition {
     /// Clients that connect to `service` reach addresses that belong to `other` already.
     pub(super) fn conflicted(service: &ObjectName, other: &ServicePort) -> Self {
         let message = format!(
-            "every address of Service {service} belongs to {other} already, whose routes hold there"
+            "every address of Service {service} already belongs to {other}, whose routes apply there"
         );
         Self { holds: false, reason: "Conflicted", message }
     }
 
     /// `ResolvedRefs`, from the faults of all rules: the first decides the reason.
-    pub(super) fn resolved_refs<'f>(faults: impl Iterator<Item = &'f InvalidBackend>) -> Self {
+    /// `notes`: what to know of references without a fault.
+    pub(super) fn resolved_refs<'f>(
+        faults: impl Iterator<Item = &'f InvalidBackend>,
+        notes: &BTreeSet<String>,
+    ) -> Self {
         let faults: Vec<_> = faults.collect();
+        let notes = notes.iter().cloned();
         let Some(first) = faults.first() else {
-            let message = "all references lead to a Service".into();
+            let all = "all references resolve to a Service".to_owned();
+            let message = std::iter::once(all).chain(notes).collect::<Vec<_>>().join("; ");
             return Self { holds: true, reason: "ResolvedRefs", message };
         };
         let mut messages: Vec<_> = faults.iter().map(ToString::to_string).collect();
         messages.dedup();
+        messages.extend(notes);
         Self { holds: false, reason: reason(first), message: messages.join("; ") }
     }
 
@@ -78,8 +108,8 @@ impl Condition {
         let first = firsts.first()?;
         let places: Vec<_> = places.iter().map(|at| format!("spec.rules[{at}]")).collect();
         let message = format!(
-            "Dropped Rule parts, of {}: their references that lead nowhere (see ResolvedRefs) get \
-             no copies, and their backends' share is answered with 500; the other rules hold",
+            "Dropped Rule parts, of {}: references that do not resolve (see ResolvedRefs) get \
+             no copies, and their backends' share of requests gets 500; the other rules apply",
             places.join(", ")
         );
         Some(Self { holds: true, reason: reason(first), message })
@@ -90,7 +120,7 @@ fn reason(fault: &InvalidBackend) -> &'static str {
     match fault {
         InvalidBackend::NoService(_) | InvalidBackend::NoPort { .. } => "BackendNotFound",
         InvalidBackend::Kind(_) => "InvalidKind",
-        InvalidBackend::NotPermitted(_) => "RefNotPermitted",
+        InvalidBackend::NotPermitted(_) | InvalidBackend::Refused { .. } => "RefNotPermitted",
         InvalidBackend::Protocol { .. } => "UnsupportedProtocol",
     }
 }

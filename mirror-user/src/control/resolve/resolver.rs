@@ -1,37 +1,42 @@
 //! Resolving step by step: the objects and what changed among them in; the frontends that this
-//! changes out. Only what depends on a change is compiled anew: the routes that are it or lead to
+//! changes out. Only what depends on a change is compiled again: the routes that are it or lead to
 //! it, and the Services that those are attached to. Everything else keeps its compiled form.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
     ResolvedFrontend,
     attach::{self, Attachment},
-    compile::{Compiled, Known, compile},
+    claims::{AddressClaim, AddressClaims, ClaimStatus},
+    compile::{Compiled, KnownBackends, compile},
+    guard::Guard,
+    policy::AddressPolicy,
 };
 use crate::{
-    control::objects::{Changes, ObjectName, Objects, ServiceAddress},
-    enrol::Wish,
+    control::objects::{Changes, Objects, Service, ServiceAddress},
+    model::{CaptureLabel, ObjectName},
     route::{RouteTable, ServicePort},
 };
 
 /// What the objects meant when they were last looked at.
 #[derive(Debug, Default)]
 pub struct Resolver {
-    known: Known,
+    pub(super) policy: AddressPolicy,
+    known: KnownBackends,
     pub(super) routes: BTreeMap<ObjectName, Compiled>,
     /// Routes by the Services that they attach to, and by those that they lead to.
     attached: Links,
     leading: Links,
-    ports: BTreeMap<ObjectName, Vec<PortRoutes>>,
+    pub(super) ports: BTreeMap<ObjectName, Vec<PortRoutes>>,
     /// Services whose label is to be warned of.
     pub(super) odd_labels: BTreeSet<ObjectName>,
-    /// Who wants an address: the first in the order of Services and ports has it.
-    pub(super) claims: BTreeMap<SocketAddr, BTreeSet<(ObjectName, u16)>>,
+    claims: AddressClaims,
+    /// Services with addresses that there was no room for, the oldest first.
+    without_room: BTreeSet<(i64, ObjectName)>,
 }
 
 /// Names of routes by Service.
@@ -42,9 +47,12 @@ pub type FrontendChanges = BTreeMap<SocketAddr, Option<ResolvedFrontend>>;
 
 /// A Service's port with the routes that hold there.
 #[derive(Debug)]
-struct PortRoutes {
-    service: Arc<ServicePort>,
-    addresses: BTreeSet<SocketAddr>,
+pub(super) struct PortRoutes {
+    pub(super) service: Arc<ServicePort>,
+    claims: BTreeMap<SocketAddr, Arc<AddressClaim>>,
+    without_room: usize,
+    /// What became of the claims.
+    pub(super) claim_status: ClaimStatus,
     producer: Option<RouteTable>,
     consumers: HashMap<String, RouteTable>,
     /// The Service is captured ahead of its routes.
@@ -52,11 +60,16 @@ struct PortRoutes {
 }
 
 impl Resolver {
+    /// One that knows nothing yet, and resolves by the policy. (By default that of files.)
+    #[must_use]
+    pub fn new(policy: AddressPolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
     /// Looks at what changed. An empty resolver must be shown [`Changes::all`].
     pub fn update(&mut self, objects: &Objects, changes: &Changes) -> FrontendChanges {
-        for service in changes.services.union(&changes.endpoints) {
-            self.known.forget(service);
-        }
+        let policy = self.policy.clone();
+        let guard = Guard::new(&policy, objects);
         for name in &changes.services {
             match objects.services.get(name).and_then(|service| service.capture.fault()) {
                 Some(_) => self.odd_labels.insert(name.clone()),
@@ -66,21 +79,72 @@ impl Resolver {
         let mut services = changes.services.clone();
         services
             .extend(changes.endpoints.iter().filter(|name| is_headless(objects, name)).cloned());
+        services.extend(self.of_namespaces(objects, changes));
         for route in self.stale_routes(changes) {
-            services.append(&mut self.recompile(objects, &route));
+            services.append(&mut self.recompile(&guard, objects, &route));
         }
         let mut touched = BTreeSet::new();
-        for service in services {
-            self.reattach(objects, &service, &mut touched);
+        let mut dirty = services.clone();
+        for (_, service) in by_age(objects, services) {
+            self.reattach(&guard, objects, &service, &mut touched);
         }
-        touched.into_iter().map(|address| (address, self.frontend(address))).collect()
+        dirty.extend(self.admit(&guard, objects, &mut touched));
+        for ip in &changes.addresses {
+            touched.extend(self.claims.at(*ip));
+        }
+        dirty.extend(touched.iter().flat_map(|address| self.claims.on(*address)).map(|claim| {
+            let ServicePort { namespace, name, .. } = &*claim.service;
+            ObjectName { namespace: namespace.clone(), name: name.clone() }
+        }));
+        for service in dirty {
+            for port in self.ports.get_mut(&service).into_iter().flatten() {
+                port.claim_status =
+                    self.claims.claim_status(&guard, &port.claims, port.without_room);
+            }
+        }
+        touched.into_iter().map(|address| (address, self.frontend(&guard, address))).collect()
     }
 
-    /// The routes that changed, that lead to a Service that did, or that need the consent of a
-    /// namespace whose grants did.
-    fn stale_routes(&self, changes: &Changes) -> BTreeSet<ObjectName> {
+    /// Whether nothing that was resolved depends on the changes: a Pod came whose address no slice
+    /// names, say.
+    #[must_use]
+    pub fn ignores(&self, objects: &Objects, changes: &Changes) -> bool {
+        let Changes { services, endpoints, routes, grants, addresses, .. } = changes;
+        let named = [services, endpoints, routes].into_iter().any(|names| !names.is_empty());
+        let claimed = |ip: &IpAddr| self.claims.at(*ip).next().is_some();
+        !named
+            && grants.is_empty()
+            && !addresses.iter().any(claimed)
+            && self.known.shadows_of(changes).is_empty()
+            && self.of_namespaces(objects, changes).is_empty()
+    }
+
+    /// Headless Services with routes, or a label, in Namespaces where something changed that decides
+    /// whose endpoints are whose.
+    fn of_namespaces(&self, objects: &Objects, changes: &Changes) -> Vec<ObjectName> {
+        let namespaces = changes.namespaces.iter();
+        let services = namespaces.flat_map(|namespace| {
+            let first = ObjectName { namespace: namespace.clone(), name: String::new() };
+            let services = objects.services.range(first..);
+            services.take_while(move |(name, _)| name.namespace == *namespace)
+        });
+        let headless = services.filter(|(name, service)| {
+            let wanted =
+                self.attached.contains_key(*name) || service.capture == CaptureLabel::Enabled;
+            wanted && service.address == ServiceAddress::Headless
+        });
+        headless.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The routes that changed, that lead to a Service that did, or whose endpoints may be used
+    /// otherwise than before, or that need the consent of a namespace whose grants did.
+    fn stale_routes(&mut self, changes: &Changes) -> BTreeSet<ObjectName> {
         let mut stale = changes.routes.clone();
-        for service in changes.services.union(&changes.endpoints) {
+        let mut backends = changes.services.clone();
+        backends.extend(changes.endpoints.iter().cloned());
+        backends.extend(self.known.shadows_of(changes));
+        for service in &backends {
+            self.known.forget(service);
             stale.extend(self.leading.get(service).into_iter().flatten().cloned());
         }
         for namespace in &changes.grants {
@@ -96,18 +160,28 @@ impl Resolver {
 
     /// Compiles a route, or forgets one that is gone. Returns the Services that it is, or was,
     /// attached to.
-    fn recompile(&mut self, objects: &Objects, name: &ObjectName) -> BTreeSet<ObjectName> {
+    fn recompile(
+        &mut self,
+        guard: &Guard<'_>,
+        objects: &Objects,
+        name: &ObjectName,
+    ) -> BTreeSet<ObjectName> {
         let old = self.routes.remove(name);
         let mut parents = BTreeSet::new();
         if let Some(mut old) = old {
             unlink(&mut self.attached, &old.parents, name);
             unlink(&mut self.leading, &old.backends, name);
-            let unused = old.backends.iter().filter(|service| !self.leading.contains_key(*service));
-            unused.for_each(|service| self.known.forget(service));
+            for used in &old.uses {
+                let mut others = self.leading.get(&used.0).into_iter().flatten();
+                let in_use = |other| self.routes.get(other).is_some_and(|o| o.uses.contains(used));
+                if !others.any(in_use) {
+                    self.known.drop(used);
+                }
+            }
             parents.append(&mut old.parents);
         }
         if let Some(route) = objects.routes.get(name) {
-            let compiled = compile(objects, &mut self.known, route);
+            let compiled = compile(guard, &mut self.known, route);
             link(&mut self.attached, &compiled.parents, name);
             link(&mut self.leading, &compiled.backends, name);
             parents.extend(compiled.parents.iter().cloned());
@@ -116,40 +190,77 @@ impl Resolver {
         parents
     }
 
-    /// Gathers the rules at each port of a Service anew, and notes the addresses that it has or
-    /// had.
+    /// Gathers the rules at each port of a Service again, and notes the addresses that it has or
+    /// had. What it had before has room first.
     fn reattach(
         &mut self,
+        guard: &Guard<'_>,
         objects: &Objects,
-        service: &ObjectName,
+        name: &ObjectName,
         touched: &mut BTreeSet<SocketAddr>,
     ) {
-        for old in self.ports.remove(service).unwrap_or_default() {
-            for address in old.addresses {
-                if let Some(claims) = self.claims.get_mut(&address) {
-                    claims.remove(&(service.clone(), old.service.port));
-                    if claims.is_empty() {
-                        self.claims.remove(&address);
-                    }
-                }
-                touched.insert(address);
+        let old = self.ports.remove(name).unwrap_or_default();
+        for (address, claim) in old.iter().flat_map(|port| &port.claims) {
+            self.claims.remove(*address, claim);
+            touched.insert(*address);
+        }
+        let service = objects.services.get(name);
+        let had: BTreeSet<_> = old.iter().flat_map(|port| port.claims.keys()).copied().collect();
+        let mut ports =
+            service.map_or_else(Vec::new, |service| self.attach(guard, objects, service));
+        let mut room = self.claims.room(&self.policy, &name.namespace);
+        let wanted: usize = ports.iter().map(|port| port.claims.len()).sum();
+        if wanted > room {
+            let wanted = ports.iter().flat_map(|port| port.claims.keys());
+            let kept = wanted.filter(|address| had.contains(address)).count();
+            room = room.saturating_sub(kept);
+            for port in &mut ports {
+                let before = port.claims.len();
+                port.claims.retain(|address, _| {
+                    let newcomer = !had.contains(address);
+                    let admitted = !newcomer || room > 0;
+                    room -= usize::from(newcomer && admitted);
+                    admitted
+                });
+                port.without_room = before - port.claims.len();
             }
         }
-        let ports = self.attach(objects, service);
-        for port in &ports {
-            for address in &port.addresses {
-                let claim = (service.clone(), port.service.port);
-                self.claims.entry(*address).or_default().insert(claim);
-                touched.insert(*address);
-            }
+        for (address, claim) in ports.iter().flat_map(|port| &port.claims) {
+            self.claims.insert(*address, claim);
+            touched.insert(*address);
+        }
+        self.without_room.retain(|(_, other)| other != name);
+        if let Some(service) = service.filter(|_| ports.iter().any(|port| port.without_room > 0)) {
+            self.without_room.insert((age(service), name.clone()));
         }
         if !ports.is_empty() {
-            self.ports.insert(service.clone(), ports);
+            self.ports.insert(name.clone(), ports);
         }
     }
 
-    fn attach(&self, objects: &Objects, name: &ObjectName) -> Vec<PortRoutes> {
-        let Some(service) = objects.services.get(name) else { return Vec::new() };
+    /// Gives the room that has become free to those who wait, the oldest first. Returns who got any.
+    fn admit(
+        &mut self,
+        guard: &Guard<'_>,
+        objects: &Objects,
+        touched: &mut BTreeSet<SocketAddr>,
+    ) -> Vec<ObjectName> {
+        let waiting: Vec<_> = self.without_room.iter().map(|(_, name)| name.clone()).collect();
+        let mut admitted = Vec::new();
+        for name in waiting {
+            if self.claims.room(&self.policy, &name.namespace) > 0 {
+                self.reattach(guard, objects, &name, touched);
+                admitted.push(name);
+            }
+        }
+        admitted
+    }
+
+    fn attach(&self, guard: &Guard<'_>, objects: &Objects, service: &Service) -> Vec<PortRoutes> {
+        let name = &service.name;
+        if guard.service(service).is_some() {
+            return Vec::new();
+        }
         let mut attachments = BTreeMap::new();
         for route in self.attached.get(name).into_iter().flatten() {
             let (Some(compiled), Some(route)) = (self.routes.get(route), objects.routes.get(route))
@@ -157,7 +268,8 @@ impl Resolver {
                 continue;
             };
             for parent in route.parents.iter().filter(|parent| parent.service == *name) {
-                for port in attach::ports(objects, parent).unwrap_or_default() {
+                let Ok(ports) = attach::ports(guard, objects, parent) else { continue };
+                for port in ports {
                     attachments
                         .entry(port.port)
                         .or_insert_with(|| Attachment::new(name, port))
@@ -165,27 +277,37 @@ impl Resolver {
                 }
             }
         }
-        let ahead = service.capture == Wish::Enabled;
+        let ahead = service.capture == CaptureLabel::Enabled;
         for port in service.ports.iter().filter(|port| ahead && port.tcp) {
             attachments.entry(port.port).or_insert_with(|| Attachment::new(name, port));
         }
         let ports = attachments.into_iter().map(|(number, attachment)| {
-            let addresses = attach::addresses(objects, service, attachment.port);
-            let (producer, consumers) = attachment.tables();
-            let service = ServicePort {
+            let shown = Arc::new(ServicePort {
                 namespace: name.namespace.clone(),
                 name: name.name.clone(),
                 port: number,
-            };
-            PortRoutes { service: Arc::new(service), addresses, producer, consumers, ahead }
+            });
+            let at = (attachment.port, &shown);
+            let claims = attach::claims(objects, service, at, attachment.routed());
+            let (producer, consumers) = attachment.tables();
+            let (claim_status, without_room) = (ClaimStatus::default(), 0);
+            PortRoutes {
+                service: shown,
+                claims,
+                without_room,
+                claim_status,
+                producer,
+                consumers,
+                ahead,
+            }
         });
         ports.collect()
     }
 
-    fn frontend(&self, address: SocketAddr) -> Option<ResolvedFrontend> {
-        let (service, number) = self.claims.get(&address)?.first()?;
-        let mut ports = self.ports.get(service)?.iter();
-        let port = ports.find(|port| port.service.port == *number)?;
+    fn frontend(&self, guard: &Guard<'_>, address: SocketAddr) -> Option<ResolvedFrontend> {
+        let owner = &self.claims.owner(guard, address)?.service;
+        let service = ObjectName { namespace: owner.namespace.clone(), name: owner.name.clone() };
+        let port = self.port(&service, owner.port)?;
         Some(ResolvedFrontend {
             address,
             service: Arc::clone(&port.service),
@@ -195,24 +317,51 @@ impl Resolver {
         })
     }
 
-    /// Who has the addresses of a port that routes are attached to, if others have all of them.
-    pub(super) fn owner_instead(
-        &self,
-        service: &ObjectName,
-        number: u16,
-    ) -> Option<Arc<ServicePort>> {
-        let own = |port: &&PortRoutes| port.service.port == number;
-        let port = self.ports.get(service)?.iter().find(own)?;
-        let owner = |address| self.claims.get(address).and_then(BTreeSet::first);
-        let here = (service.clone(), number);
-        let mut others = port.addresses.iter().filter_map(owner).filter(|owner| **owner != here);
-        let (other, number) = others.next()?;
-        if others.count() + 1 < port.addresses.len() {
-            return None;
-        }
-        let mut ports = self.ports.get(other)?.iter();
-        ports.find(|port| port.service.port == *number).map(|port| Arc::clone(&port.service))
+    /// The port of a Service, if routes are attached to it, or it is captured ahead of them.
+    pub(super) fn port(&self, service: &ObjectName, number: u16) -> Option<&PortRoutes> {
+        self.ports.get(service)?.iter().find(|port| port.service.port == number)
     }
+
+    /// Endpoints that are used for nothing, by why: of frontends, and of shadows.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        let mut refusals = Refusals::default();
+        for port in self.ports.values().flatten() {
+            let ClaimStatus { refused, without_room, lost, .. } = &port.claim_status;
+            let mut add = |label, count: usize| {
+                if count > 0 {
+                    *refusals.frontends.entry(label).or_default() += count as u64;
+                }
+            };
+            refused.iter().for_each(|(refusal, (_, count))| add(refusal.label(), *count));
+            add("no_room", *without_room);
+            add("conflict", lost.as_ref().map_or(0, |lost| lost.count));
+        }
+        for refusal in self.known.refused_shadows() {
+            *refusals.shadows.entry(refusal.label()).or_default() += 1;
+        }
+        refusals
+    }
+}
+
+/// How many addresses are not used, by why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Refusals {
+    /// Addresses that are no frontends, though a Service claims them.
+    pub frontends: BTreeMap<&'static str, u64>,
+    /// Endpoints of shadows that get no copies.
+    pub shadows: BTreeMap<&'static str, u64>,
+}
+
+/// The oldest first, so that at a start the oldest have room; what has gone frees its own first.
+fn by_age(objects: &Objects, services: BTreeSet<ObjectName>) -> BTreeSet<(i64, ObjectName)> {
+    let age = |name: &ObjectName| objects.services.get(name).map_or(i64::MIN, age);
+    services.into_iter().map(|name| (age(&name), name)).collect()
+}
+
+/// Of what has no time the newest that there can be.
+fn age(service: &Service) -> i64 {
+    service.created.unwrap_or(i64::MAX)
 }
 
 fn is_headless(objects: &Objects, service: &ObjectName) -> bool {

@@ -3,9 +3,15 @@
 use http::Request;
 
 use super::*;
+
+mod addresses;
 use crate::{
-    control::decode::{decode, expand},
-    route::{Backend, Filter, InvalidBackend, Share},
+    control::{
+        decode::{decode, expand},
+        objects::Kind,
+    },
+    model::ObjectName,
+    route::{Backend, Filter, Fraction, InvalidBackend},
 };
 
 const SERVICES: &str = include_str!("../../../tests/fixtures/services.yaml");
@@ -25,8 +31,12 @@ fn objects(texts: &[&str]) -> Objects {
 }
 
 fn resolved(texts: &[&str]) -> Resolved {
-    resolve(&objects(texts))
+    resolve(&AddressPolicy::default(), &objects(texts))
 }
+
+/// Namespace `default` lets routes have endpoints' addresses.
+const CONSENT: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: default, labels: \
+                       {mirror.dev/endpoint-frontends: enabled}}}\n---\n";
 
 /// A Service `ns/name` with one port 80 called http, and one ready endpoint.
 fn service(namespace: &str, name: &str, address: &str) -> String {
@@ -89,7 +99,7 @@ fn the_walkthroughs_mirror_leads_to_the_ready_endpoint_alone() {
     let resolved = resolved(&[SERVICES, MIRROR]);
     let rule = found(producer(&resolved), "/headers").unwrap();
     let [Filter::Mirror(mirror)] = &rule.filters[..] else { panic!("{:?}", rule.filters) };
-    assert_eq!(mirror.share, Share::ALL);
+    assert_eq!(mirror.share, Fraction::ALL);
     let shadow = mirror.target.as_ref().unwrap();
     assert_eq!(shadow.service.to_string(), "default/httpbin-v2:80");
     assert_eq!(shadow.endpoints, ["10.244.1.12:80".parse().unwrap()]);
@@ -100,7 +110,7 @@ fn what_a_cluster_prints_resolves_with_its_warnings() {
     let resolved = resolved(&[include_str!("../../../tests/fixtures/from-cluster.yaml")]);
     assert_eq!(resolved.frontends[0].address, "10.96.0.20:8000".parse().unwrap());
     assert_eq!(resolved.conditions[0].resolved_refs.reason, "BackendNotFound");
-    assert!(resolved.conditions[0].accepted.message.contains("hostnames do not select"));
+    assert!(resolved.conditions[0].accepted.message.contains("hostnames have no effect"));
     assert!(resolved.warnings[0].message.contains("hostnames"), "{:?}", resolved.warnings);
 }
 
@@ -151,7 +161,7 @@ fn parents_choose_ports() {
     assert_eq!(ports("name: a, port: 2").0, [2]);
     assert_eq!(ports("name: a, sectionName: one").0, [1]);
     assert!(ports("name: a, port: 3").1.contains("no TCP port 3"));
-    assert!(ports("name: a, port: 1, sectionName: two").1.contains("no TCP port 1 called two"));
+    assert!(ports("name: a, port: 1, sectionName: two").1.contains("no TCP port 1 named two"));
     assert!(ports("name: nobody").1.contains("default/nobody does not exist"));
 }
 
@@ -181,7 +191,7 @@ fn a_headless_services_frontends_are_its_endpoints() {
         + &service("default", "b", "None")
         + &route("default", "r", "name: a", rule)
         + &route("default", "s", "name: b", rule);
-    let resolved = resolved(&[&text]);
+    let resolved = resolved(&[CONSENT, &text]);
     let [frontend] = &resolved.frontends[..] else { panic!("{:?}", resolved.frontends) };
     assert_eq!(frontend.address, "10.244.0.9:8080".parse().unwrap());
     assert_eq!(frontend.service.to_string(), "default/a:80");
@@ -203,7 +213,7 @@ fn a_route_of_which_one_address_is_its_own_is_no_conflict() {
         + more
         + &route("default", "r", "name: a", rule)
         + &route("default", "s", "name: b", rule);
-    let resolved = resolved(&[&text]);
+    let resolved = resolved(&[CONSENT, &text]);
     assert!(resolved.conditions.iter().all(|status| status.accepted.holds));
     assert_eq!(resolved.frontends.len(), 2);
 }
@@ -257,7 +267,7 @@ fn a_headless_services_frontends_are_of_both_families() {
     let rule = "{backendRefs: [{name: a, port: 80}]}";
     let text =
         service("default", "a", "None") + &slice_v6("a") + &route("default", "r", "name: a", rule);
-    let resolved = resolved(&[&text]);
+    let resolved = resolved(&[CONSENT, &text]);
     let addresses: Vec<_> = resolved.frontends.iter().map(|f| f.address.to_string()).collect();
     assert_eq!(addresses, ["10.244.0.9:8080", "[fd00:244::9]:8080"]);
 }
@@ -313,7 +323,7 @@ fn weights_and_header_filters_reach_the_rule() {
 }
 
 #[test]
-fn slices_without_a_label_and_backends_without_slices_are_told() {
+fn slices_without_a_label_and_backends_without_slices_are_reported() {
     let slice = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: lost}, \
                  addressType: IPv4, ports: [], endpoints: []}\n---\n";
     let lonely = "{apiVersion: v1, kind: Service, metadata: {name: lonely}, spec: {clusterIP: 10.0.0.1, \
@@ -323,6 +333,51 @@ fn slices_without_a_label_and_backends_without_slices_are_told() {
     let messages: Vec<_> = resolved.warnings.iter().map(|w| w.message.as_str()).collect();
     assert!(messages[0].contains("kubernetes.io/service-name"), "{messages:?}");
     assert!(messages[1].contains("no EndpointSlice"), "{messages:?}");
+    assert!(messages[1].contains("503"), "{messages:?}");
+}
+
+#[test]
+fn a_shadow_without_slices_costs_copies_and_no_request() {
+    let lonely = "{apiVersion: v1, kind: Service, metadata: {name: lonely}, spec: {clusterIP: 10.0.0.1, \
+                  ports: [{port: 80}]}}\n---\n";
+    let rule = "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: lonely, port: 80}}}], \
+                backendRefs: [{name: httpbin, port: 80}]}";
+    let primary = service("default", "httpbin", "10.96.0.10");
+    let resolved = resolved(&[&primary, lonely, &route("default", "r", "name: httpbin", rule)]);
+    let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
+    assert_eq!(warning.object, "Service default/lonely");
+    assert!(warning.message.contains("no EndpointSlice"), "{warning:?}");
+    assert!(warning.message.contains("its copies are dropped"), "{warning:?}");
+    assert!(!warning.message.contains("503"), "{warning:?}");
+}
+
+#[test]
+fn a_parent_without_its_group_is_a_warning_for_as_long_as_it_is_there() {
+    let wrong =
+        route("default", "r", "name: httpbin", "{backendRefs: [{name: httpbin, port: 80}]}")
+            .replace("group: '', ", "");
+    let mut objects = objects(&[&service("default", "httpbin", "10.96.0.10"), &wrong]);
+    let mut resolver = Resolver::new(AddressPolicy::default());
+    let mut warnings = |objects: &Objects, changes: &Changes| {
+        drop(resolver.update(objects, changes));
+        let warnings = resolver.warnings(objects);
+        warnings.iter().map(|w| format!("{}: {}", w.object, w.message)).collect::<Vec<_>>()
+    };
+    let [warning] = &warnings(&objects, &Changes::all(&objects))[..] else { panic!("one") };
+    assert!(warning.starts_with("HTTPRoute default/r: spec.parentRefs[0]"), "{warning}");
+    assert!(warning.ends_with("write group: \"\" for kind: Service"), "{warning}");
+    let name = ObjectName { namespace: "default".into(), name: "r".into() };
+    let mut changes = Changes::default();
+    // The same again changes nothing; a list in which it is absent removes it.
+    objects.apply(
+        decode(serde_saphyr::from_multiple(&wrong).unwrap().remove(0)).unwrap(),
+        &mut changes,
+    );
+    assert!(changes.is_empty());
+    assert!(objects.names(Kind::Route).eq([&name]));
+    objects.remove(Kind::Route, &name, &mut changes);
+    assert!(!changes.is_empty());
+    assert!(warnings(&objects, &changes).is_empty());
 }
 
 /// The Service above with the label.
@@ -346,7 +401,7 @@ fn a_service_with_the_label_is_a_frontend_before_it_has_a_route() {
 }
 
 #[test]
-fn another_value_of_the_label_captures_nothing_and_is_told_unless_it_is_disabled() {
+fn another_value_of_the_label_captures_nothing_and_is_reported_unless_it_is_disabled() {
     let wrong = resolved(&[&labelled("10.96.0.10", "'yes'")]);
     assert!(wrong.frontends.is_empty());
     let [warning] = &wrong.warnings[..] else { panic!("{:?}", wrong.warnings) };

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Election, Leadership, LeaseStore, Record, Step, StoreError, StoredLease, Timing};
+use super::{
+    Election, ElectionStep, Leadership, LeaseRecord, LeaseStore, StoreError, StoredLease, Timing,
+};
 
 /// Longest that one request may take: a deadline leaves time for two of them.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -42,7 +44,7 @@ impl<S: LeaseStore> Elector<S> {
     /// stopped before.
     pub async fn run(mut self, cancel: CancellationToken) {
         while !cancel.is_cancelled() {
-            let pause = self.turn().await;
+            let pause = self.step().await;
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
@@ -53,7 +55,7 @@ impl<S: LeaseStore> Elector<S> {
     }
 
     /// One reading or writing; how long to wait for the next.
-    pub(super) async fn turn(&mut self) -> Duration {
+    pub(super) async fn step(&mut self) -> Duration {
         let led = self.until.borrow().is_some();
         let outcome = self.attempt().await;
         let until = self.election.until((self.clock)());
@@ -67,7 +69,7 @@ impl<S: LeaseStore> Elector<S> {
             Err(error) => {
                 // What is held may be held no more.
                 self.held = None;
-                tracing::warn!(%error, "the Lease cannot be read or written: trying again");
+                tracing::warn!(%error, "cannot read or write the Lease; retrying");
                 self.timing.retry
             }
         }
@@ -81,12 +83,13 @@ impl<S: LeaseStore> Elector<S> {
         };
         let record = stored.as_ref().map(|stored| &stored.record);
         let began = (self.clock)();
-        let Step::Claim { transitions, taken } = self.election.observe(record, began) else {
+        let ElectionStep::Claim { transitions, taken } = self.election.observe(record, began)
+        else {
             return Ok(false);
         };
         let stamps = record.map(|record| record.stamps.clone()).unwrap_or_default();
         let (holder, duration) = (self.me.clone(), self.timing.duration);
-        let claim = Record { holder, duration, transitions, stamps };
+        let claim = LeaseRecord { holder, duration, transitions, stamps };
         let version = stored.as_ref().map(|stored| stored.version.as_str());
         match in_time(self.store.write(claim, taken, version)).await {
             Ok(written) => {
@@ -100,13 +103,13 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
-    /// As client-go does it: nobody holds it, for a second.
+    /// As client-go does it: without a holder, for a second.
     async fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         let duration = Duration::from_secs(1);
-        let record = Record { holder: String::new(), duration, ..held.record };
+        let record = LeaseRecord { holder: String::new(), duration, ..held.record };
         if let Err(error) = in_time(self.store.write(record, false, Some(&held.version))).await {
-            tracing::warn!(%error, "the Lease was not given back: it will expire");
+            tracing::warn!(%error, "cannot release the Lease; it will expire");
         }
     }
 }
@@ -114,5 +117,5 @@ impl<S: LeaseStore> Elector<S> {
 async fn in_time<T>(request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(REQUEST, request)
         .await
-        .unwrap_or_else(|_| Err(StoreError::Server(format!("no answer within {REQUEST:?}"))))
+        .unwrap_or_else(|_| Err(StoreError::Server(format!("no response within {REQUEST:?}"))))
 }

@@ -1,4 +1,4 @@
-//! The Lease at the API server: the one narrow way in which an election touches the world.
+//! The Lease at the API server: the one narrow interface between an election and the API server.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +9,15 @@ use k8s_openapi::{
 };
 use kube::api::{Api, ObjectMeta, PostParams};
 
-use super::Record;
+use super::LeaseRecord;
+
+use crate::error_chain::WithCauses;
 
 /// A Lease and the version that a write must name.
 #[derive(Clone, Debug)]
 pub struct StoredLease {
-    /// What it says.
-    pub record: Record,
+    /// Its content.
+    pub record: LeaseRecord,
     /// `metadata.resourceVersion`.
     pub version: String,
 }
@@ -24,23 +26,23 @@ pub struct StoredLease {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another one wrote meanwhile (409).
-    #[error("another replica wrote the Lease meanwhile")]
+    #[error("another replica has written the Lease in the meantime")]
     Conflict,
-    /// The server did not answer, or with another error.
+    /// The server did not respond, or with another error.
     #[error("{0}")]
     Server(String),
 }
 
 /// Where the Lease is kept.
 pub trait LeaseStore {
-    /// Reads it; None when there is none.
+    /// Reads it; None if it does not exist.
     fn read(&self) -> impl Future<Output = Result<Option<StoredLease>, StoreError>>;
 
     /// Writes `record` with `renewTime` now, and `acquireTime` now as well if `taken`: over the
     /// version `over`, or as a new one.
     fn write(
         &self,
-        record: Record,
+        record: LeaseRecord,
         taken: bool,
         over: Option<&str>,
     ) -> impl Future<Output = Result<StoredLease, StoreError>>;
@@ -63,7 +65,7 @@ impl ClusterLease {
     /// Removes it; true when there was one.
     ///
     /// # Errors
-    /// What the server says, or that it says nothing.
+    /// The server's error, or that it cannot be reached.
     pub async fn delete(&self) -> Result<bool, StoreError> {
         match self.api.delete(&self.name, &kube::api::DeleteParams::default()).await {
             Ok(_) => Ok(true),
@@ -81,7 +83,7 @@ impl LeaseStore for ClusterLease {
 
     async fn write(
         &self,
-        record: Record,
+        record: LeaseRecord,
         taken: bool,
         over: Option<&str>,
     ) -> Result<StoredLease, StoreError> {
@@ -114,7 +116,7 @@ impl From<&kube::Error> for StoreError {
     fn from(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == 409 => Self::Conflict,
-            error => Self::Server(error.to_string()),
+            error => Self::Server(WithCauses(error).to_string()),
         }
     }
 }
@@ -126,13 +128,14 @@ fn now() -> Timestamp {
 
 fn stored(lease: Lease) -> StoredLease {
     let spec = lease.spec.unwrap_or_default();
-    let stamp = |time: Option<MicroTime>| time.map(|time| time.0.to_string()).unwrap_or_default();
+    let fingerprint =
+        |time: Option<MicroTime>| time.map(|time| time.0.to_string()).unwrap_or_default();
     let seconds = spec.lease_duration_seconds.unwrap_or_default();
-    let record = Record {
+    let record = LeaseRecord {
         holder: spec.holder_identity.unwrap_or_default(),
         duration: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
         transitions: spec.lease_transitions.unwrap_or_default(),
-        stamps: (stamp(spec.acquire_time), stamp(spec.renew_time)),
+        stamps: (fingerprint(spec.acquire_time), fingerprint(spec.renew_time)),
     };
     StoredLease { record, version: lease.metadata.resource_version.unwrap_or_default() }
 }

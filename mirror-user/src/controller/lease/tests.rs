@@ -1,4 +1,4 @@
-//! Elections with clocks of their own: who leads, until when, and who never at the same time.
+//! Elections with separate clocks: who leads, until when, and that two never lead at the same time.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,19 +15,22 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn record(holder: &str, stamp: u64) -> Record {
-    let stamps = ("acquired".into(), stamp.to_string());
-    Record { holder: holder.into(), duration: T.duration, transitions: 3, stamps }
+fn record(holder: &str, fingerprint: u64) -> LeaseRecord {
+    let stamps = ("acquired".into(), fingerprint.to_string());
+    LeaseRecord { holder: holder.into(), duration: T.duration, transitions: 3, stamps }
 }
 
-fn claims(step: &Step) -> bool {
-    matches!(step, Step::Claim { .. })
+fn claims(step: &ElectionStep) -> bool {
+    matches!(step, ElectionStep::Claim { .. })
 }
 
 #[test]
 fn without_a_lease_the_first_takes_it() {
     let mut election = Election::new("a".into(), T);
-    assert_eq!(election.observe(None, seconds(1)), Step::Claim { transitions: 0, taken: true });
+    assert_eq!(
+        election.observe(None, seconds(1)),
+        ElectionStep::Claim { transitions: 0, taken: true }
+    );
     assert_eq!(election.until(seconds(1)), None, "not before it is written");
     election.claimed(seconds(1));
     assert_eq!(election.until(seconds(2)), Some(seconds(7)));
@@ -38,10 +41,14 @@ fn a_lease_expires_by_what_was_seen_here_and_not_by_its_times() {
     let mut election = Election::new("a".into(), T);
     // Its times are of the distant past; that says nothing.
     for now in 100..=109 {
-        assert_eq!(election.observe(Some(&record("b", 0)), seconds(now)), Step::Follow, "{now}");
+        assert_eq!(
+            election.observe(Some(&record("b", 0)), seconds(now)),
+            ElectionStep::Follow,
+            "{now}"
+        );
     }
     let step = election.observe(Some(&record("b", 0)), seconds(110));
-    assert_eq!(step, Step::Claim { transitions: 4, taken: true });
+    assert_eq!(step, ElectionStep::Claim { transitions: 4, taken: true });
 }
 
 #[test]
@@ -49,7 +56,7 @@ fn each_renewal_that_is_seen_puts_the_expiry_off() {
     let mut election = Election::new("a".into(), T);
     for now in 0..60 {
         let renewed = record("b", now / 3);
-        assert_eq!(election.observe(Some(&renewed), seconds(now)), Step::Follow);
+        assert_eq!(election.observe(Some(&renewed), seconds(now)), ElectionStep::Follow);
     }
 }
 
@@ -57,15 +64,15 @@ fn each_renewal_that_is_seen_puts_the_expiry_off() {
 fn a_released_lease_is_free_at_once() {
     let mut election = Election::new("a".into(), T);
     let step = election.observe(Some(&record("", 0)), seconds(100));
-    assert_eq!(step, Step::Claim { transitions: 4, taken: true });
+    assert_eq!(step, ElectionStep::Claim { transitions: 4, taken: true });
 }
 
 #[test]
 fn the_holders_own_duration_counts() {
     let mut election = Election::new("a".into(), T);
-    let long = Record { duration: seconds(60), ..record("b", 0) };
-    assert_eq!(election.observe(Some(&long), seconds(0)), Step::Follow);
-    assert_eq!(election.observe(Some(&long), seconds(59)), Step::Follow);
+    let long = LeaseRecord { duration: seconds(60), ..record("b", 0) };
+    assert_eq!(election.observe(Some(&long), seconds(0)), ElectionStep::Follow);
+    assert_eq!(election.observe(Some(&long), seconds(59)), ElectionStep::Follow);
     assert!(claims(&election.observe(Some(&long), seconds(61))));
 }
 
@@ -76,10 +83,10 @@ fn a_leader_that_cannot_renew_stops_before_others_may_begin() {
     a.claimed(seconds(0));
     let lease = record("a", 0);
     // The other one sees the write the moment it is done, at the earliest.
-    assert_eq!(b.observe(Some(&lease), seconds(0)), Step::Follow);
+    assert_eq!(b.observe(Some(&lease), seconds(0)), ElectionStep::Follow);
     assert!(a.until(Duration::from_millis(5_999)).is_some());
     assert!(a.until(seconds(6)).is_none());
-    assert_eq!(b.observe(Some(&lease), seconds(9)), Step::Follow);
+    assert_eq!(b.observe(Some(&lease), seconds(9)), ElectionStep::Follow);
     assert!(claims(&b.observe(Some(&lease), Duration::from_millis(9_001))));
 }
 
@@ -89,11 +96,11 @@ fn a_leader_that_slept_follows_the_one_that_took_over() {
     a.observe(None, seconds(0));
     a.claimed(seconds(0));
     assert!(a.until(seconds(60)).is_none(), "asleep since: before it asks anyone");
-    assert_eq!(a.observe(Some(&record("b", 9)), seconds(60)), Step::Follow);
-    // And one that nobody replaced goes on.
+    assert_eq!(a.observe(Some(&record("b", 9)), seconds(60)), ElectionStep::Follow);
+    // And one that no other replaced goes on.
     let mut alone = Election::new("a".into(), T);
     let step = alone.observe(Some(&record("a", 0)), seconds(60));
-    assert_eq!(step, Step::Claim { transitions: 3, taken: false });
+    assert_eq!(step, ElectionStep::Claim { transitions: 3, taken: false });
 }
 
 /// A server for tests: one Lease, versions that count, and a switch that makes it silent.
@@ -106,17 +113,17 @@ struct Server {
 
 impl LeaseStore for Server {
     async fn read(&self) -> Result<Option<StoredLease>, StoreError> {
-        self.answer().await;
+        self.response().await;
         Ok(self.lease.borrow().clone())
     }
 
     async fn write(
         &self,
-        record: Record,
+        record: LeaseRecord,
         _: bool,
         over: Option<&str>,
     ) -> Result<StoredLease, StoreError> {
-        self.answer().await;
+        self.response().await;
         let mut lease = self.lease.borrow_mut();
         if lease.as_ref().map(|lease| lease.version.as_str()) != over {
             return Err(StoreError::Conflict);
@@ -124,14 +131,14 @@ impl LeaseStore for Server {
         self.writes.set(self.writes.get() + 1);
         let version = self.writes.get().to_string();
         let stamps = (String::new(), version.clone());
-        let stored = StoredLease { record: Record { stamps, ..record }, version };
+        let stored = StoredLease { record: LeaseRecord { stamps, ..record }, version };
         *lease = Some(stored.clone());
         Ok(stored)
     }
 }
 
 impl Server {
-    async fn answer(&self) {
+    async fn response(&self) {
         if self.silent.get() {
             std::future::pending::<()>().await;
         }
@@ -143,7 +150,7 @@ impl Server {
 }
 
 thread_local! {
-    /// Paused tokio clocks say no absolute time; each test has a thread of its own.
+    /// Paused tokio clocks say no absolute time; each test has a separate thread.
     static BEGAN: tokio::time::Instant = tokio::time::Instant::now();
 }
 

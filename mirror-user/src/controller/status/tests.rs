@@ -22,7 +22,7 @@ fn wanted(name: &str) -> ParentStatus {
     ParentStatus { parent_ref: parent_ref(name), conditions }
 }
 
-/// With fields of a future API, and in an order of its own.
+/// With fields of a future API, and in another order.
 fn foreign(name: &str) -> Value {
     json!({"controllerName": "example.net/other", "zz": [1, {"b": null}], "parentRef": parent_ref(name),
            "conditions": [{"type": "Programmed", "status": "Unknown", "observedGeneration": 99}]})
@@ -125,7 +125,7 @@ fn conditions_that_no_longer_apply_go() {
 }
 
 #[test]
-fn parents_that_are_the_same_share_an_entry_and_twins_of_ours_are_mended() {
+fn parents_that_are_the_same_share_an_entry_and_twins_of_ours_are_repaired() {
     let list = written(&[], &[wanted("a"), wanted("a")], at(3, NOW));
     assert_eq!(list.len(), 1);
     let twins = [list[0].clone(), list[0].clone()];
@@ -164,7 +164,7 @@ fn entries_that_are_no_objects_are_others_and_broken_ones_of_ours_are_replaced()
 }
 
 #[test]
-fn issues_are_what_is_newly_wrong_and_told_once() {
+fn issues_are_what_is_newly_wrong_and_reported_once() {
     let before = written(&[], &[wanted("a"), wanted("b")], at(1, THEN));
     let issues = new_issues(&[foreign("a")], &before);
     let [issue] = &Vec::from_iter(issues)[..] else { panic!("one for both parents") };

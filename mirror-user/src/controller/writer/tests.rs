@@ -1,4 +1,4 @@
-//! Writing to an API server of the tests' own, which answers as it was told to.
+//! Writing to a scripted API server.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Mutex};
 
@@ -13,26 +13,26 @@ use super::*;
 use crate::{control::resolve::Condition, controller::status::ParentStatus};
 
 /// A request: method, path and body.
-type Asked = (Method, String, Value);
+type ReceivedRequest = (Method, String, Value);
 
-/// Answers in their order; when there are no more, silence.
+/// Responses in their order; after the last one, silence.
 #[derive(Clone, Default)]
 struct Server {
-    answers: Arc<Mutex<VecDeque<(u16, Value)>>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    responses: Arc<Mutex<VecDeque<(u16, Value)>>>,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl Server {
-    async fn start(answers: impl IntoIterator<Item = (u16, Value)>) -> (Self, Client) {
+    async fn start(responses: impl IntoIterator<Item = (u16, Value)>) -> (Self, Client) {
         let server = Self::default();
-        server.answers.lock().unwrap().extend(answers);
+        server.responses.lock().unwrap().extend(responses);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = accepting.clone();
-                let service = service_fn(move |request| server.clone().answer(request));
+                let service = service_fn(move |request| server.clone().response(request));
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection);
@@ -43,23 +43,23 @@ impl Server {
         (server, Client::try_from(config).unwrap())
     }
 
-    async fn answer(
+    async fn response(
         self,
         request: Request<Incoming>,
     ) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&body).unwrap_or_default();
-        let asked = (head.method, head.uri.path().to_owned(), body);
-        self.asked.lock().unwrap().push(asked);
-        let answer = self.answers.lock().unwrap().pop_front();
-        let Some((status, answer)) = answer else { return std::future::pending().await };
-        let body = Full::from(answer.to_string());
+        let received = (head.method, head.uri.path().to_owned(), body);
+        self.received.lock().unwrap().push(received);
+        let response = self.responses.lock().unwrap().pop_front();
+        let Some((status, response)) = response else { return std::future::pending().await };
+        let body = Full::from(response.to_string());
         Ok(Response::builder().status(status).body(body).unwrap())
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    fn received(&self) -> Vec<ReceivedRequest> {
+        self.received.lock().unwrap().clone()
     }
 }
 
@@ -87,17 +87,17 @@ fn name(name: &str) -> ObjectName {
 
 /// A writer whose plan accepts the routes, and which leads for so long.
 fn writer(client: &Client, routes: &[&str], leads: Duration) -> Writer {
-    let (row, _) = RouteRow::read(&route(1, "5", &[])).unwrap();
+    let (row, _) = RouteRow::read(&route(1, "5", &[]), &mut Allowance::default()).unwrap();
     let accepted = Condition { holds: true, reason: "Accepted", message: "yes".into() };
     let wanted = vec![ParentStatus {
         parent_ref: row.parent_refs[0].clone(),
         conditions: vec![("Accepted", accepted)],
     }];
     let plan = RoutePlan { row, wanted };
-    let plan: Plan = routes.iter().map(|route| (name(route), plan.clone())).collect();
+    let plan: StatusPlan = routes.iter().map(|route| (name(route), plan.clone())).collect();
     let metrics = Arc::new(Metrics::default());
     Writer {
-        routes: Routes::new(client.clone()),
+        routes: RouteApi::new(client.clone()),
         leadership: Leadership::lasting(leads),
         plans: watch::channel(Arc::new(plan)).1,
         reporter: Reporter::new(client.clone(), "test".into(), Arc::clone(&metrics)),
@@ -117,7 +117,7 @@ async fn outcome(server: &Client, leads: Duration) -> Outcome {
 async fn the_whole_list_is_patched_under_the_version_that_was_read() {
     let (server, client) = Server::start([(200, route(1, "6", &[]))]).await;
     assert_eq!(outcome(&client, LONG).await, Outcome::Written);
-    let [(method, path, body)] = &server.asked()[..] else { panic!("{:?}", server.asked()) };
+    let [(method, path, body)] = &server.received()[..] else { panic!("{:?}", server.received()) };
     assert_eq!(method, Method::PATCH);
     assert_eq!(path, "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/cart/status");
     assert_eq!(body["metadata"], json!({"resourceVersion": "5"}));
@@ -127,13 +127,13 @@ async fn the_whole_list_is_patched_under_the_version_that_was_read() {
 #[tokio::test]
 async fn after_a_conflict_the_route_is_read_again_and_nobodys_entry_is_lost() {
     let newer = (200, route(1, "9", &[foreign()]));
-    let answers = [refusal(409), newer, (200, route(1, "10", &[]))];
-    let (server, client) = Server::start(answers).await;
+    let responses = [refusal(409), newer, (200, route(1, "10", &[]))];
+    let (server, client) = Server::start(responses).await;
     assert_eq!(outcome(&client, LONG).await, Outcome::Written);
-    let asked = server.asked();
-    let methods: Vec<_> = asked.iter().map(|(method, ..)| method.clone()).collect();
+    let received = server.received();
+    let methods: Vec<_> = received.iter().map(|(method, ..)| method.clone()).collect();
     assert_eq!(methods, [Method::PATCH, Method::GET, Method::PATCH]);
-    let body = &asked[2].2;
+    let body = &received[2].2;
     assert_eq!(body["metadata"]["resourceVersion"], "9");
     assert_eq!(body["status"]["parents"][0], foreign());
     assert_eq!(body["status"]["parents"].as_array().unwrap().len(), 2);
@@ -143,7 +143,7 @@ async fn after_a_conflict_the_route_is_read_again_and_nobodys_entry_is_lost() {
 async fn a_route_that_says_something_else_by_now_is_left_to_the_next_plan() {
     let (server, client) = Server::start([refusal(409), (200, route(2, "9", &[]))]).await;
     assert_eq!(outcome(&client, LONG).await, Outcome::Unchanged);
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.received().len(), 2);
     let (_, client) = Server::start([refusal(404)]).await;
     assert_eq!(outcome(&client, LONG).await, Outcome::Unchanged, "gone");
 }
@@ -151,10 +151,10 @@ async fn a_route_that_says_something_else_by_now_is_left_to_the_next_plan() {
 #[tokio::test]
 async fn endless_conflicts_are_left_for_later() {
     let newer = |n: u32| (200, route(1, &n.to_string(), &[]));
-    let answers = (0..ATTEMPTS).flat_map(|n| [refusal(409), newer(n)]);
-    let (server, client) = Server::start(answers.collect::<Vec<_>>()).await;
+    let responses = (0..ATTEMPTS).flat_map(|n| [refusal(409), newer(n)]);
+    let (server, client) = Server::start(responses.collect::<Vec<_>>()).await;
     assert_eq!(outcome(&client, LONG).await, Outcome::Failed);
-    assert_eq!(server.asked().len(), 2 * ATTEMPTS as usize);
+    assert_eq!(server.received().len(), 2 * ATTEMPTS as usize);
 }
 
 #[tokio::test]
@@ -163,15 +163,15 @@ async fn a_write_under_way_is_dropped_when_the_leadership_ends() {
     let start = std::time::Instant::now();
     assert_eq!(outcome(&client, Duration::from_millis(200)).await, Outcome::Dropped);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.received().len(), 1);
 }
 
 #[tokio::test]
-async fn without_leading_nothing_is_asked() {
+async fn without_leading_nothing_is_requested() {
     let (server, client) = Server::start([]).await;
     let mut writer = writer(&client, &["cart"], Duration::ZERO);
     assert!(writer.round().await, "unfinished");
-    assert_eq!(server.asked().len(), 0);
+    assert_eq!(server.received().len(), 0);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn what_was_dropped_is_written_when_it_leads_again() {
     let mut writer = writer(&client, &["a", "b"], Duration::from_millis(100));
     let leads = writer.leadership.clone();
     assert!(writer.round().await, "the first is dropped, the second not begun");
-    server.answers.lock().unwrap().extend([(200, route(1, "6", &[])), (200, route(1, "6", &[]))]);
+    server.responses.lock().unwrap().extend([(200, route(1, "6", &[])), (200, route(1, "6", &[]))]);
     // The plan stays as it is: only the leadership comes back.
     let (until, back) = Leadership::renewable();
     writer.leadership = back;
@@ -189,7 +189,7 @@ async fn what_was_dropped_is_written_when_it_leads_again() {
     writer.plans = receiver;
     let running = tokio::spawn(writer.run());
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(server.asked().len(), 1, "it does not lead");
+    assert_eq!(server.received().len(), 1, "it does not lead");
     until.send_replace(Some(crate::controller::lease::boot_time() + LONG));
     let done = || metrics.encode(&leads).unwrap().contains("outcome=\"written\"} 2");
     for _ in 0..200 {
@@ -198,7 +198,7 @@ async fn what_was_dropped_is_written_when_it_leads_again() {
             break;
         }
     }
-    assert!(done(), "{:?}", server.asked());
+    assert!(done(), "{:?}", server.received());
     drop(plans);
     running.await.unwrap();
 }
@@ -208,6 +208,6 @@ async fn a_route_that_is_refused_delays_no_other() {
     let (server, client) = Server::start([refusal(422), (200, route(1, "6", &[]))]).await;
     let mut writer = writer(&client, &["a", "b"], LONG);
     assert!(writer.round().await, "one failed, and is tried again");
-    let paths: Vec<_> = server.asked().into_iter().map(|(_, path, _)| path).collect();
+    let paths: Vec<_> = server.received().into_iter().map(|(_, path, _)| path).collect();
     assert!(paths[0].ends_with("/a/status") && paths[1].ends_with("/b/status"), "{paths:?}");
 }

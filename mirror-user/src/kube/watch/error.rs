@@ -2,48 +2,36 @@
 
 use std::time::Duration;
 
+use crate::error_chain::WithCauses;
+
 /// How an attempt to list or watch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// No answer: refused, reset, not trusted, no usable credentials.
-    #[error("the API server cannot be asked: {}", causes(.0))]
+    /// No response: refused, reset, not trusted, no usable credentials.
+    #[error("cannot reach the API server: {}", WithCauses(.0.as_ref()))]
     Unreachable(#[source] Box<::kube::Error>),
     /// The server said no, by a status of HTTP or within the stream.
-    #[error("the API server answered {status}: {message}{}", advice(*.status))]
+    #[error("the API server responded with {status}: {message}{}", advice(*.status))]
     Refused {
         /// Status of HTTP, or the `code` of a Status object.
         status: u16,
         /// Its `message`.
         message: String,
-        /// The least time to wait, if it named one.
+        /// The least time to wait, if the response named one.
         retry_after: Duration,
     },
     /// The stream broke.
-    #[error("the answer of the API server broke off: {0}")]
+    #[error("the response of the API server ended early: {0}")]
     Cut(String),
-    /// Nothing came for so long.
-    #[error("the API server said nothing for {0:?}")]
+    /// Nothing came for this long.
+    #[error("the API server sent nothing for {0:?}")]
     Silent(Duration),
     /// What came is not what the protocol says.
-    #[error("the API server sent what is no answer to a watch or list: {0}")]
+    #[error("unexpected response of the API server to a list or watch: {0}")]
     Garbage(String),
-    /// Nobody reads the events any more; not a failure.
-    #[error("nobody reads the events")]
+    /// The reader of the events has ended; not a failure.
+    #[error("the reader of the events has ended")]
     Unread,
-}
-
-/// The error and its causes: what refused, and why, stands at the end of them.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        next = cause.source();
-    }
-    said
 }
 
 fn advice(status: u16) -> &'static str {
@@ -73,7 +61,7 @@ impl WatchError {
         matches!(self, Self::Refused { status: 404 | 410, .. })
     }
 
-    /// Whether everything must be listed anew. A server that is busy, or that does not know us at
+    /// Whether everything must be listed again. A server that is busy, or that does not know us at
     /// this moment, may know the version when it is asked again; one that does not take it for
     /// another reason (from the future, after etcd was restored: 504) never will.
     pub(super) fn forgets(&self, resuming: bool) -> bool {

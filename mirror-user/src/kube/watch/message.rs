@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use super::WatchError;
-use crate::control::objects::ObjectName;
+use crate::model::ObjectName;
 
 /// Ends the list that a watch begins with (KEP-3157).
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
@@ -29,7 +29,7 @@ struct WatchEvent<'a> {
     object: &'a RawValue,
 }
 
-/// The little of an object that a watch itself needs; tolerant of whatever else it says.
+/// The few fields of an object that a watch itself needs; all others are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -63,7 +63,7 @@ struct StatusDetails {
 }
 
 impl Status {
-    /// Of an answer's body. A proxy in between, or a server that starts, has words of its own.
+    /// Parses a response's body. A proxy in between, or a server that starts, sends other text.
     pub(super) fn parse(body: &str) -> Self {
         let message = || Some(body.chars().take(200).collect());
         serde_json::from_str(body)
@@ -81,7 +81,7 @@ impl Status {
 }
 
 impl<'a> Message<'a> {
-    /// An ERROR is the error that it tells of.
+    /// An ERROR becomes the error that it reports.
     pub(super) fn parse(line: &'a str) -> Result<Self, WatchError> {
         let event: WatchEvent<'a> = serde_json::from_str(line).map_err(|e| garbage(&e, line))?;
         match &*event.kind {

@@ -1,4 +1,4 @@
-//! Answers as lines. In: a request. Out: lines, each within a time and a size.
+//! Responses as lines. In: a request. Out: lines, each within a time and a size.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use tokio::time::timeout;
 
 use super::{WatchError, message::Status};
 
-/// How long an answer's head may take.
+use crate::error_chain::WithCauses;
+
+/// How long a response's head may take.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// How long a list may say nothing.
@@ -26,41 +28,44 @@ const LINE: usize = 16 << 20;
 /// Largest page of a list.
 const PAGE: usize = 256 << 20;
 
-/// The body of an answer that says yes.
+/// The body of a response that says yes.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LineReader {
     body: Body,
     buffer: BytesMut,
     /// How much of the buffer is known to hold no end of a line.
     searched: usize,
 }
 
-/// Sends the request, and waits for the head of its answer.
-pub(super) async fn open(client: &Client, request: Request<Body>) -> Result<Lines, WatchError> {
-    let answer = timeout(HEAD, client.send(request)).await;
-    let answer = answer.map_err(|_| WatchError::Silent(HEAD))?;
-    let answer = answer.map_err(|error| WatchError::Unreachable(Box::new(error)))?;
-    let (parts, body) = answer.into_parts();
-    let lines = Lines { body, buffer: BytesMut::new(), searched: 0 };
+/// Sends the request, and waits for the head of its response.
+pub(super) async fn open(
+    client: &Client,
+    request: Request<Body>,
+) -> Result<LineReader, WatchError> {
+    let response = timeout(HEAD, client.send(request)).await;
+    let response = response.map_err(|_| WatchError::Silent(HEAD))?;
+    let response = response.map_err(|error| WatchError::Unreachable(Box::new(error)))?;
+    let (parts, body) = response.into_parts();
+    let reader = LineReader { body, buffer: BytesMut::new(), searched: 0 };
     if parts.status.is_success() {
-        return Ok(lines);
+        return Ok(reader);
     }
-    let asked = retry_after(&Response::from_parts(parts.clone(), ()));
-    let status = Status::parse(&lines.all().await.unwrap_or_default());
-    Err(match (status.refusal(parts.status.as_u16()), asked) {
-        (WatchError::Refused { status, message, retry_after }, Some(asked)) => {
-            WatchError::Refused { status, message, retry_after: retry_after.max(asked) }
+    let requested = retry_after(&Response::from_parts(parts.clone(), ()));
+    let status = Status::parse(&reader.all().await.unwrap_or_default());
+    Err(match (status.refusal(parts.status.as_u16()), requested) {
+        (WatchError::Refused { status, message, retry_after }, Some(requested)) => {
+            WatchError::Refused { status, message, retry_after: retry_after.max(requested) }
         }
         (error, _) => error,
     })
 }
 
-fn retry_after(answer: &Response<()>) -> Option<Duration> {
-    let value = answer.headers().get(http::header::RETRY_AFTER)?;
+fn retry_after(response: &Response<()>) -> Option<Duration> {
+    let value = response.headers().get(http::header::RETRY_AFTER)?;
     value.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
-impl Lines {
+impl LineReader {
     /// The next line that is not empty; None at the end.
     pub(super) async fn next(&mut self, listing: bool) -> Result<Option<String>, WatchError> {
         let limit = if listing { LIST_SILENCE } else { WATCH_SILENCE };
@@ -115,7 +120,7 @@ impl Lines {
                 }
                 Ok(true)
             }
-            Some(Err(error)) => Err(WatchError::Cut(error.to_string())),
+            Some(Err(error)) => Err(WatchError::Cut(WithCauses(&error).to_string())),
         }
     }
 }

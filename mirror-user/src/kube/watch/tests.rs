@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use tokio::time::advance;
 
-use self::server::{Answer, Asked, End, bookmark, client, client_of, error, line};
+use self::server::{
+    RequestLog, ResponseEnd, ScriptedResponse, bookmark, client, client_of, error, line,
+};
 use super::*;
-use crate::kube::RollCall;
+use crate::kube::RelistTracker;
 
 mod server;
 
@@ -18,21 +20,21 @@ fn things() -> Resource {
 struct Reader {
     events: mpsc::Receiver<Event>,
     health: Health,
-    asked: Asked,
+    requests: RequestLog,
     known: BTreeSet<ObjectName>,
-    call: RollCall,
+    relist: RelistTracker,
     objects: Vec<Box<RawValue>>,
     missing: Vec<Duration>,
     completions: usize,
 }
 
 impl Reader {
-    fn start((client, asked): (Client, Asked)) -> Self {
+    fn start((client, requests): (Client, RequestLog)) -> Self {
         let (watch, events) = Watch::new(client, things());
         let health = watch.health();
         tokio::spawn(watch.run());
-        let (known, call, objects, missing) = Default::default();
-        Self { events, health, asked, known, call, objects, missing, completions: 0 }
+        let (known, relist, objects, missing) = Default::default();
+        Self { events, health, requests, known, relist, objects, missing, completions: 0 }
     }
 
     /// Takes events until nothing more comes for an hour, or `enough` of lists are complete.
@@ -45,16 +47,16 @@ impl Reader {
             return false;
         };
         match event.expect("the watch goes on") {
-            Event::Started => self.call.start(self.known.iter()),
+            Event::Started => self.relist.start(self.known.iter()),
             Event::Applied(name, object) => {
-                self.call.present(&name);
+                self.relist.present(&name);
                 self.known.insert(name);
                 self.objects.push(object);
             }
             Event::Deleted(name) => drop(self.known.remove(&name)),
             Event::Complete => {
                 self.completions += 1;
-                for gone in self.call.complete() {
+                for gone in self.relist.complete() {
                     self.known.remove(&gone);
                 }
             }
@@ -69,9 +71,9 @@ impl Reader {
 }
 
 /// A list of a and b, streamed, up to version 10.
-fn listed(end: End) -> Answer {
+fn listed(end: ResponseEnd) -> ScriptedResponse {
     let lines = [line("ADDED", "a", 3), line("ADDED", "b", 7), bookmark(10, true)];
-    Answer::lines(&lines, end)
+    ScriptedResponse::lines(&lines, end)
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,28 +87,31 @@ async fn a_streaming_list_is_followed_by_its_changes() {
         line("ADDED", "c", 13),
         bookmark(14, false),
     ];
-    let script = [Answer::lines(&lines, End::Broken), Answer::lines(&[], End::Never)];
+    let script = [
+        ScriptedResponse::lines(&lines, ResponseEnd::Broken),
+        ScriptedResponse::lines(&[], ResponseEnd::Never),
+    ];
     let mut reader = Reader::start(client(script));
     assert_eq!((reader.health.is_complete(), reader.health.age()), (false, None));
     reader.read(2).await;
     assert_eq!(reader.names(), ["a", "c"]);
     assert_eq!(reader.completions, 1, "what was resumed is no new list");
-    assert_eq!(reader.asked.kinds()[..2], ["stream", "watch 14"]);
+    assert_eq!(reader.requests.kinds()[..2], ["stream", "watch 14"]);
     assert!(reader.objects[0].get().contains(r#""endpoints":null"#), "as it came");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_to_stream_lists_is_asked_for_pages() {
+async fn a_server_that_refuses_to_stream_lists_gets_requests_for_pages() {
     for code in [400, 422] {
         let script = [
-            Answer::status(code),
-            Answer::page(&["a"], 5, Some("more")),
-            Answer::page(&[], 5, Some("yet more")),
-            Answer::page(&["b"], 5, None),
-            Answer::lines(&[line("ADDED", "c", 6)], End::Broken),
-            Answer::status(410),
-            Answer::page(&["b"], 9, None),
-            Answer::lines(&[], End::Never),
+            ScriptedResponse::status(code),
+            ScriptedResponse::page(&["a"], 5, Some("more")),
+            ScriptedResponse::page(&[], 5, Some("yet more")),
+            ScriptedResponse::page(&["b"], 5, None),
+            ScriptedResponse::lines(&[line("ADDED", "c", 6)], ResponseEnd::Broken),
+            ScriptedResponse::status(410),
+            ScriptedResponse::page(&["b"], 9, None),
+            ScriptedResponse::lines(&[], ResponseEnd::Never),
         ];
         let mut reader = Reader::start(client(script));
         reader.read(1).await;
@@ -115,8 +120,8 @@ async fn a_server_that_refuses_to_stream_lists_is_asked_for_pages() {
         assert_eq!(reader.names(), ["b"]);
         let kinds =
             ["stream", "list", "list more", "list yet%20more", "watch 5", "watch 6", "list"];
-        assert_eq!(reader.asked.kinds()[..7], kinds);
-        let times = reader.asked.all();
+        assert_eq!(reader.requests.kinds()[..7], kinds);
+        let times = reader.requests.all();
         assert_eq!(times[0].0, times[1].0, "a refused stream costs no time");
         assert!(times[6].0 - times[5].0 < Duration::from_secs(2), "410 lists anew within 2 s");
     }
@@ -124,7 +129,7 @@ async fn a_server_that_refuses_to_stream_lists_is_asked_for_pages() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_list_is_complete() {
-    let script = [Answer::status(422), Answer::page(&[], 5, None)];
+    let script = [ScriptedResponse::status(422), ScriptedResponse::page(&[], 5, None)];
     let mut reader = Reader::start(client(script));
     reader.read(1).await;
     assert_eq!((reader.completions, reader.names()), (1, vec![]));
@@ -133,25 +138,40 @@ async fn an_empty_list_is_complete() {
 
 #[tokio::test(start_paused = true)]
 async fn lists_that_break_off_leave_no_ghost_and_are_not_retried_at_once() {
-    let cut = |name| Answer::lines(&[line("ADDED", name, 3)], End::Broken);
-    let script = [cut("ghost"), cut("ghost 2"), cut("ghost 3"), listed(End::Never)];
-    let mut reader = Reader::start(client(script));
-    reader.read(1).await;
-    assert_eq!(reader.names(), ["a", "b"]);
-    assert_eq!(reader.asked.kinds(), ["stream"; 4]);
-    assert_eq!(reader.health.failures(), 3);
+    const LONGEST: Duration = Duration::from_millis(600);
+    const RUNS: u32 = 50;
+    let mut waited = Duration::ZERO;
+    for _ in 0..RUNS {
+        let cut = |name| ScriptedResponse::lines(&[line("ADDED", name, 3)], ResponseEnd::Broken);
+        let script = [cut("ghost"), cut("ghost 2"), cut("ghost 3"), listed(ResponseEnd::Never)];
+        let mut reader = Reader::start(client(script));
+        reader.read(1).await;
+        assert_eq!(reader.names(), ["a", "b"]);
+        assert_eq!(reader.requests.kinds(), ["stream"; 4]);
+        assert_eq!(reader.health.failures(), 3);
+        for pair in reader.requests.all().windows(2) {
+            let wait = pair[1].0 - pair[0].0;
+            // Timers are rounded up to a whole millisecond.
+            assert!(wait <= LONGEST + Duration::from_millis(1), "{wait:?}");
+            waited += wait;
+        }
+    }
+    // Each wait is drawn from 0 to 600 ms: a mean of 300 ms, of 150 waits with a standard deviation
+    // of 14 ms. The bounds are seven of them away.
+    let mean = waited / (3 * RUNS);
+    assert!((200..=400).contains(&mean.as_millis()), "{mean:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn pages_that_break_off_leave_no_ghost() {
     let script = [
-        Answer::status(422),
-        Answer::page(&["ghost"], 5, Some("more")),
-        Answer::status(500),
-        Answer::page(&["ghost 2"], 6, Some("more")),
-        Answer::status(410),
-        Answer::page(&["a"], 7, None),
-        Answer::lines(&[], End::Never),
+        ScriptedResponse::status(422),
+        ScriptedResponse::page(&["ghost"], 5, Some("more")),
+        ScriptedResponse::status(500),
+        ScriptedResponse::page(&["ghost 2"], 6, Some("more")),
+        ScriptedResponse::status(410),
+        ScriptedResponse::page(&["a"], 7, None),
+        ScriptedResponse::lines(&[], ResponseEnd::Never),
     ];
     let mut reader = Reader::start(client(script));
     reader.read(1).await;
@@ -159,15 +179,18 @@ async fn pages_that_break_off_leave_no_ghost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgotten_version_lists_anew_within_two_seconds() {
+async fn a_forgotten_version_lists_again_within_two_seconds() {
     let script = [
-        Answer::lines(&[bookmark(10, true), line("ADDED", "old", 11), error(410)], End::Never),
-        listed(End::Never),
+        ScriptedResponse::lines(
+            &[bookmark(10, true), line("ADDED", "old", 11), error(410)],
+            ResponseEnd::Never,
+        ),
+        listed(ResponseEnd::Never),
     ];
     let mut reader = Reader::start(client(script));
     reader.read(2).await;
     assert_eq!(reader.names(), ["a", "b"]);
-    let times = reader.asked.all();
+    let times = reader.requests.all();
     assert!(times[1].0 - times[0].0 < Duration::from_secs(2));
     assert_eq!(reader.health.lists(), 2);
 }
@@ -175,15 +198,15 @@ async fn a_forgotten_version_lists_anew_within_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_version_that_the_server_does_not_take_is_dropped_but_not_for_a_busy_server() {
     let script = [
-        listed(End::Broken),
-        Answer::status(503),
-        Answer::status(429),
-        Answer::status(504),
-        listed(End::Never),
+        listed(ResponseEnd::Broken),
+        ScriptedResponse::status(503),
+        ScriptedResponse::status(429),
+        ScriptedResponse::status(504),
+        listed(ResponseEnd::Never),
     ];
     let mut reader = Reader::start(client(script));
     reader.read(2).await;
-    assert_eq!(reader.asked.kinds(), ["stream", "watch 10", "watch 10", "watch 10", "stream"]);
+    assert_eq!(reader.requests.kinds(), ["stream", "watch 10", "watch 10", "watch 10", "stream"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +221,8 @@ async fn garbage_neither_stops_the_watch_nor_hides_what_follows() {
         &["\u{0}\u{1}\n"],
     ];
     for parts in scripts {
-        let script = [Answer::bytes(parts, End::Whole), listed(End::Never)];
+        let script =
+            [ScriptedResponse::bytes(parts, ResponseEnd::Whole), listed(ResponseEnd::Never)];
         let mut reader = Reader::start(client(script));
         reader.read(1).await;
         assert_eq!(reader.names(), ["a", "b"], "after {parts:?}");
@@ -215,7 +239,7 @@ async fn an_object_that_is_none_delays_no_other() {
         line("ADDED", "a", 1),
         bookmark(3, true),
     ];
-    let mut reader = Reader::start(client([Answer::lines(&lines, End::Never)]));
+    let mut reader = Reader::start(client([ScriptedResponse::lines(&lines, ResponseEnd::Never)]));
     reader.read(1).await;
     assert_eq!(reader.names(), ["a", "odd"]);
     assert_eq!(reader.health.failures(), 0);
@@ -227,7 +251,8 @@ async fn lines_may_be_split_anywhere() {
         [line("ADDED", "ä", 3), String::new(), bookmark(10, true), String::new()].join("\r\n");
     for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
         let parts = [&text[..at], &text[at..]];
-        let mut reader = Reader::start(client([Answer::bytes(&parts, End::Never)]));
+        let mut reader =
+            Reader::start(client([ScriptedResponse::bytes(&parts, ResponseEnd::Never)]));
         reader.read(1).await;
         assert_eq!(reader.names(), ["ä"], "split at {at}");
     }
@@ -236,9 +261,9 @@ async fn lines_may_be_split_anywhere() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_an_end_of_its_list_is_given_up_for_pages() {
     let script = [
-        Answer::lines(&[line("ADDED", "ghost", 3)], End::Never),
-        Answer::page(&["a"], 5, None),
-        Answer::lines(&[], End::Never),
+        ScriptedResponse::lines(&[line("ADDED", "ghost", 3)], ResponseEnd::Never),
+        ScriptedResponse::page(&["a"], 5, None),
+        ScriptedResponse::lines(&[], ResponseEnd::Never),
     ];
     let mut reader = Reader::start(client(script));
     let start = Instant::now();
@@ -248,13 +273,13 @@ async fn a_stream_without_an_end_of_its_list_is_given_up_for_pages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_is_asked_again() {
+async fn a_server_that_says_nothing_gets_another_request() {
     // A stream that hangs; then a head that never comes, behind the script's end.
-    let mut reader = Reader::start(client([listed(End::Never)]));
+    let mut reader = Reader::start(client([listed(ResponseEnd::Never)]));
     reader.read(2).await;
-    let kinds = reader.asked.kinds();
+    let kinds = reader.requests.kinds();
     assert!(kinds.len() > 10 && kinds[1..].iter().all(|kind| kind == "watch 10"), "{kinds:?}");
-    let times = reader.asked.all();
+    let times = reader.requests.all();
     let silence = times[1].0 - times[0].0;
     assert!((150..153).contains(&silence.as_secs()), "{silence:?}");
     assert!(reader.health.age().is_some_and(|age| age > Duration::from_secs(1800)));
@@ -263,10 +288,10 @@ async fn a_server_that_says_nothing_is_asked_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_list_is_retried_ever_more_rarely() {
-    let (client, asked) = client_of(|| Some(Answer::status(500)));
-    let _reader = Reader::start((client, asked.clone()));
+    let (client, requests) = client_of(|| Some(ScriptedResponse::status(500)));
+    let _reader = Reader::start((client, requests.clone()));
     let within = |from: u64, to: u64, start: Instant| {
-        let times = asked.all();
+        let times = requests.all();
         let since = times.iter().map(|(at, _)| (*at - start).as_secs());
         since.filter(|second| (from..to).contains(second)).count()
     };
@@ -282,16 +307,18 @@ async fn a_failing_list_is_retried_ever_more_rarely() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_that_end_at_once_are_failures() {
-    let mut first = Some(listed(End::Whole));
-    let answer = move || Some(first.take().unwrap_or_else(|| Answer::lines(&[], End::Whole)));
-    let (client, asked) = client_of(answer);
-    let mut reader = Reader::start((client, asked.clone()));
+    let mut first = Some(listed(ResponseEnd::Whole));
+    let respond = move || {
+        Some(first.take().unwrap_or_else(|| ScriptedResponse::lines(&[], ResponseEnd::Whole)))
+    };
+    let (client, requests) = client_of(respond);
+    let mut reader = Reader::start((client, requests.clone()));
     reader.read(1).await;
     for _ in 0..600 {
         advance(Duration::from_millis(100)).await;
         tokio::task::yield_now().await;
     }
-    let count = asked.all().len();
+    let count = requests.all().len();
     assert!(count < 90, "{count} requests in a minute");
 }
 
@@ -299,14 +326,14 @@ async fn streams_that_end_at_once_are_failures() {
 async fn an_outage_of_ten_seconds_is_over_five_seconds_after_the_server_is_ready() {
     for _ in 0..50 {
         let start = Instant::now();
-        let mut first = Some(listed(End::Broken));
-        let (client, asked) = client_of(move || {
+        let mut first = Some(listed(ResponseEnd::Broken));
+        let (client, requests) = client_of(move || {
             let down = start.elapsed() < Duration::from_secs(10);
-            first
-                .take()
-                .or_else(|| Some(if down { Answer::status(503) } else { listed(End::Never) }))
+            first.take().or_else(|| {
+                Some(if down { ScriptedResponse::status(503) } else { listed(ResponseEnd::Never) })
+            })
         });
-        let mut reader = Reader::start((client, asked));
+        let mut reader = Reader::start((client, requests));
         reader.read(1).await;
         while reader.health.age() != Some(Duration::ZERO) || start.elapsed().as_secs() < 10 {
             advance(Duration::from_millis(20)).await;
@@ -318,18 +345,18 @@ async fn an_outage_of_ten_seconds_is_over_five_seconds_after_the_server_is_ready
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_that_is_missing_is_told_and_a_nudge_looks_again_at_once() {
+async fn a_kind_that_is_missing_is_reported_and_a_nudge_looks_again_at_once() {
     let start = Instant::now();
-    let (client, asked) = client_of(move || {
+    let (client, requests) = client_of(move || {
         let there = start.elapsed() > Duration::from_secs(60);
-        Some(if there { listed(End::Never) } else { Answer::status(404) })
+        Some(if there { listed(ResponseEnd::Never) } else { ScriptedResponse::status(404) })
     });
     let (watch, events) = Watch::new(client, things());
-    let (health, nudge) = (watch.health(), watch.nudge());
+    let (health, retry_now) = (watch.health(), watch.retry_now());
     tokio::spawn(watch.run());
-    let (known, call, objects, missing) = Default::default();
+    let (known, relist, objects, missing) = Default::default();
     let mut reader =
-        Reader { events, health, asked, known, call, objects, missing, completions: 0 };
+        Reader { events, health, requests, known, relist, objects, missing, completions: 0 };
     while start.elapsed() <= Duration::from_secs(60) {
         reader.next(Duration::from_secs(10)).await;
     }
@@ -337,7 +364,7 @@ async fn a_kind_that_is_missing_is_told_and_a_nudge_looks_again_at_once() {
     assert!(reader.missing.iter().any(|since| since.as_secs() >= 30), "{:?}", reader.missing);
     assert!(reader.missing.is_sorted());
     let nudged = Instant::now();
-    nudge.notify_one();
+    retry_now.notify_one();
     reader.read(1).await;
     assert_eq!(reader.names(), ["a", "b"]);
     assert!(nudged.elapsed() < Duration::from_millis(10));
@@ -345,7 +372,7 @@ async fn a_kind_that_is_missing_is_told_and_a_nudge_looks_again_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_ends_with_its_reader() {
-    let (client, _) = client([listed(End::Never)]);
+    let (client, _) = client([listed(ResponseEnd::Never)]);
     let (watch, events) = Watch::new(client, things());
     let running = tokio::spawn(watch.run());
     tokio::task::yield_now().await;

@@ -1,11 +1,11 @@
 //! Tests of the access log: both formats, escaping, and a writer that never reads.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::{Answer, Ending, recorder::tests::frontend};
+use crate::outcome::{Ending, RefusalReason, ResponseSource, recorder::tests::frontend};
 use crate::route::{RouteName, ServicePort};
 
 /// A writer whose content the test sees.
@@ -22,8 +22,8 @@ impl Write for Shared {
     }
 }
 
-fn line<'a>(method: &'a str, target: &str) -> Line<'a> {
-    Line {
+fn line<'a>(method: &'a str, target: &'a (impl AsRef<[u8]> + ?Sized)) -> LogLine<'a> {
+    LogLine {
         time: humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(5)),
         client: "default/curl",
         client_namespace: "default",
@@ -32,8 +32,8 @@ fn line<'a>(method: &'a str, target: &str) -> Line<'a> {
         rule: Some(0),
         backend: None,
         endpoint: Some(([10, 0, 0, 1], 80).into()),
-        method,
-        target: target.into(),
+        method: method.into(),
+        target: target.as_ref().into(),
         protocol: Some("HTTP/1.1".into()),
         host: Some("httpbin:8000".into()),
         status: None,
@@ -71,17 +71,20 @@ proptest! {
     }
 
     #[test]
-    fn text_stays_on_one_line(target in any::<String>()) {
-        let text = line("GET", &target).format(LineFormat::Text);
-        prop_assert_eq!(text.iter().position(|byte| *byte == b'\n'), Some(text.len() - 1));
+    fn a_line_stays_one_and_is_utf_8(target in any::<Vec<u8>>()) {
+        for format in [LineFormat::Text, LineFormat::Json] {
+            let text = line("GET", &target).format(format);
+            prop_assert_eq!(text.iter().position(|byte| *byte == b'\n'), Some(text.len() - 1));
+            prop_assert!(String::from_utf8(text).is_ok());
+        }
     }
 }
 
 fn write(log: &AccessLog, target: &str) {
-    write_noted(log, target, &Notes::default());
+    write_noted(log, target, &LogFields::default());
 }
 
-fn write_noted(log: &AccessLog, target: &str, notes: &Notes) {
+fn write_noted(log: &AccessLog, target: &str, log_fields: &LogFields) {
     let frontend = frontend("httpbin");
     let backend = Arc::new(ServicePort { namespace: "d".into(), name: "v1".into(), port: 80 });
     let route = RouteName { namespace: "d".into(), name: "r".into() };
@@ -94,13 +97,14 @@ fn write_noted(log: &AccessLog, target: &str, notes: &Notes) {
         method: &http::Method::POST,
         target: &target.parse().expect("a valid target"),
         status: Some(200),
-        answer: Answer::Primary,
+        source: ResponseSource::Primary,
         ending: Ending::Complete,
         duration: Duration::from_micros(1500),
         request_bytes: 1,
         response_bytes: 2,
         copies: 1,
-        notes,
+        refusal: None,
+        log_fields,
     });
 }
 
@@ -115,11 +119,11 @@ fn head(uri: &str, host: &'static str) -> request::Parts {
 fn whole_line(format: LineFormat) -> String {
     let out = Shared::default();
     let (log, writer) = AccessLog::start(format, out.clone()).expect("a thread");
-    let mut notes = log.notes(&head("/get?a=1", "httpbin:8000"));
-    notes.answered(std::time::Instant::now());
-    notes.reason("mirror: \"because\"");
-    notes.0.as_mut().expect("the log is on").first_byte = Some(Duration::from_micros(750));
-    write_noted(&log, "http://httpbin:8000/get?a=1", &notes);
+    let mut log_fields = log.log_fields(&head("/get?a=1", "httpbin:8000"));
+    log_fields.response_started(std::time::Instant::now());
+    log_fields.reason("mirror: \"because\"");
+    log_fields.0.as_mut().expect("the log is on").first_byte = Some(Duration::from_micros(750));
+    write_noted(&log, "http://httpbin:8000/get?a=1", &log_fields);
     drop(log);
     writer.finish(Duration::from_secs(10)).expect("written");
     let bytes = out.0.lock().expect("no test panics with the lock").clone();
@@ -153,21 +157,137 @@ fn a_whole_line_has_every_documented_field() {
     assert_eq!(json["first_byte_ms"], 0.75);
 }
 
+/// A line of a head that was refused, or of a connection without a frontend.
+fn refused_line(format: LineFormat, known: bool) -> String {
+    let out = Shared::default();
+    let (log, writer) = AccessLog::start(format, out.clone()).expect("a thread");
+    let frontend = frontend("httpbin");
+    log.write_refusal(&RefusalEvent {
+        client: "d/curl",
+        frontend: known.then_some(&frontend),
+        refusal: RefusalReason::MalformedHead,
+        status: known.then_some(400),
+        first_line: if known { [Some("GET"), Some("/\"a"), None] } else { [None; 3] },
+        reason: "mirror: why",
+    });
+    drop(log);
+    writer.finish(Duration::from_secs(10)).expect("written");
+    let bytes = out.0.lock().expect("no test panics with the lock").clone();
+    String::from_utf8(bytes).expect("a line is UTF-8")
+}
+
+#[test]
+fn a_refusal_has_the_fields_of_any_line() {
+    let fields = |line: &str| line.split_once(' ').expect("fields").1.to_owned();
+    assert_eq!(
+        fields(&refused_line(LineFormat::Text, true)),
+        "d/curl default/httpbin:8000 - - - \"GET /\\\"a -\" - 400 bad_request refused - - 0 0 0 \
+         \"mirror: why\"\n"
+    );
+    assert_eq!(
+        fields(&refused_line(LineFormat::Text, false)),
+        "d/curl - - - - \"- - -\" - - none refused - - 0 0 0 \"mirror: why\"\n"
+    );
+    let json = |line: &str| {
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).expect("JSON")
+    };
+    let refused = json(&refused_line(LineFormat::Json, true));
+    let usual = json(&whole_line(LineFormat::Json));
+    assert_eq!(refused.keys().collect::<Vec<_>>(), usual.keys().collect::<Vec<_>>());
+    assert_eq!((&refused["target"], &refused["status"]), (&"/\"a".into(), &400.into()));
+    assert!(json(&refused_line(LineFormat::Json, false))["frontend"].is_null());
+}
+
+#[test]
+fn a_target_that_no_uri_holds_is_reported() {
+    let mut odd = head("/", "field");
+    let target = bytes::Bytes::from_static(b"/caf\xe9?q=\"<5>\"");
+    crate::route::target::set(&mut odd, &target, 0..target.len()).expect("a path");
+    let noted = LogFields::new(&odd).0.expect("the log is on");
+    assert_eq!(noted.host.expect("a host"), "field");
+    let message = super::target(&odd.uri, noted.target.as_ref());
+    let text = String::from_utf8(line("GET", &message).format(LineFormat::Text)).expect("UTF-8");
+    assert!(text.contains(r#" "GET /caf\xe9?q=\"<5>\" HTTP/1.1" "#), "{text}");
+}
+
+/// The lines of requests with these targets and hosts.
+fn lines_of(format: LineFormat, requests: &[(&str, &'static str)]) -> Vec<String> {
+    let out = Shared::default();
+    let (log, writer) = AccessLog::start(format, out.clone()).expect("a thread");
+    for (target, host) in requests {
+        write_noted(&log, target, &log.log_fields(&head(target, host)));
+    }
+    drop(log);
+    writer.finish(Duration::from_secs(10)).expect("written");
+    let bytes = out.0.lock().expect("no test panics with the lock").clone();
+    String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_line_is_short_whatever_the_client_sends() {
+    // Each of these becomes four bytes in text, six in JSON.
+    let target = format!("/{}", "\"".repeat(60_000));
+    for format in [LineFormat::Text, LineFormat::Json] {
+        let uri = format!("/{}", "a".repeat(60_000));
+        let cut = &lines_of(format, &[(&uri, "h")])[0];
+        assert!(cut.contains("...(55905 bytes more)") && cut.len() < 5000, "{}", cut.len());
+        let frontend = frontend("httpbin");
+        let out = Shared::default();
+        let (log, writer) = AccessLog::start(format, out.clone()).expect("a thread");
+        log.write_refusal(&RefusalEvent {
+            client: "d/curl",
+            frontend: Some(&frontend),
+            refusal: RefusalReason::MalformedHead,
+            status: Some(400),
+            first_line: [Some(&target), Some(&target), Some(&target)],
+            reason: &target,
+        });
+        drop(log);
+        writer.finish(Duration::from_secs(10)).expect("written");
+        let length = out.0.lock().expect("no test panics with the lock").len();
+        assert!(length < 32 << 10, "{length}");
+    }
+}
+
+#[test]
+fn a_users_name_and_password_are_never_in_a_line() {
+    let requests = [
+        ("http://user:secret@h/a", "h"),
+        ("http://user:secret@h:80/a?b", "h"),
+        ("user:secret@h:443", "h"),
+        ("/", "user:secret@h"),
+    ];
+    for format in [LineFormat::Text, LineFormat::Json] {
+        let lines = lines_of(format, &requests);
+        assert_eq!(lines.len(), requests.len());
+        assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:?}");
+    }
+}
+
+#[test]
+fn nothing_in_a_line_is_a_terminals_to_obey() {
+    let odd = "/\u{9b}2J\u{202e}\u{1b}";
+    let text = String::from_utf8(line("GET", odd).format(LineFormat::Text)).expect("UTF-8");
+    assert!(text.contains("GET /\\x9b2J\\u{202e}\\x1b HTTP"), "{text}");
+    let json = String::from_utf8(line("GET", odd).format(LineFormat::Json)).expect("UTF-8");
+    assert!(json.contains("/\\u009b2J\\u202e\\u001b\""), "{json}");
+}
+
 #[test]
 fn nothing_is_noted_while_the_log_is_off() {
-    let mut notes = AccessLog::off().notes(&head("/", "httpbin"));
-    notes.answered(std::time::Instant::now());
-    notes.reason("mirror: no");
-    assert!(notes.0.is_none());
+    let mut log_fields = AccessLog::off().log_fields(&head("/", "httpbin"));
+    log_fields.response_started(std::time::Instant::now());
+    log_fields.reason("mirror: no");
+    assert!(log_fields.0.is_none());
 }
 
 #[test]
 fn the_targets_authority_outranks_host() {
-    let noted = |uri| Notes::new(&head(uri, "field")).0.expect("the log is on").host;
+    let noted = |uri| LogFields::new(&head(uri, "field")).0.expect("the log is on").host;
     assert_eq!(noted("http://target:80/").expect("a host"), "target:80");
     assert_eq!(noted("/").expect("a host"), "field");
     let connect = "httpbin:443".parse().expect("an authority");
-    assert_eq!(target(&connect), "httpbin:443");
+    assert_eq!(*target(&connect, None), *b"httpbin:443");
 }
 
 #[test]
@@ -199,7 +319,7 @@ fn a_reader_that_never_reads_costs_lines_and_no_time() {
     // A pipe that is never read: the writing thread blocks after 64 KiB.
     let (_reader, pipe) = io::pipe().expect("a pipe");
     let (log, writer) = AccessLog::start(LineFormat::Text, pipe).expect("a thread");
-    let lines = 3 * WAITING;
+    let lines = 3 * queue::LINES;
     let begun = std::time::Instant::now();
     for _ in 0..lines {
         write(&log, "/");
@@ -212,7 +332,7 @@ fn a_reader_that_never_reads_costs_lines_and_no_time() {
 }
 
 #[test]
-fn a_closed_output_is_told_and_counts_what_is_lost() {
+fn a_closed_output_is_reported_and_counts_what_is_lost() {
     let (reader, pipe) = io::pipe().expect("a pipe");
     drop(reader);
     let (log, writer) = AccessLog::start(LineFormat::Text, pipe).expect("a thread");

@@ -4,8 +4,9 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::*;
 use crate::{
+    metric_reference::assert_documented,
     outcome::{
-        AccessLog, DropReason, Recorder, UnknownReason,
+        AccessLog, DropReason, Recorder, RefusalEvent, UnknownReason,
         recorder::tests::{frontend, request},
     },
     route::ServicePort,
@@ -20,6 +21,16 @@ fn scrape() -> String {
     request(&recorder, &httpbin, Some(&v1), Some(200));
     request(&recorder, &httpbin, Some(&v1), Some(200));
     request(&recorder, &httpbin, None, Some(404));
+    recorder.refused(&RefusalEvent {
+        client: "default/curl",
+        frontend: Some(&httpbin),
+        refusal: RefusalReason::TargetTooLong,
+        status: Some(414),
+        first_line: [None; 3],
+        reason: "mirror: too long",
+    });
+    recorder.uncopied(Uncopied::WebSocket);
+    recorder.shadow_closed(&v2, ShadowClosed::Flood, 1);
     for outcome in [
         Some(CopyOutcome::Delivered),
         Some(CopyOutcome::Dropped(DropReason::Connect)),
@@ -31,28 +42,37 @@ fn scrape() -> String {
             recorder.copy(&v2, outcome, 5, Duration::from_millis(20));
         }
     }
-    let facts = Facts {
+    let agent_metrics = AgentMetrics {
+        usage: vec![crate::memory::UsageSnapshot {
+            workload: "d/curl".into(),
+            bytes: 4096,
+            connections: 2,
+            full: true,
+        }],
         capture_connects: vec![("captured", 12), ("not_a_frontend", 3)],
         workloads: vec![("captured", 1)],
         workloads_ipv6: vec![("off", 1)],
         predating: vec![("shop/cart".into(), "default/v1:80".into(), 7)],
         generation: 9,
         watches: vec![
-            WatchFacts { kind: "Service", age: Some(Duration::ZERO), lists: 1, failures: 0 },
-            WatchFacts {
+            WatchMetrics { kind: "Service", age: Some(Duration::ZERO), lists: 1, failures: 0 },
+            WatchMetrics {
                 kind: "HTTPRoute",
                 age: Some(Duration::from_millis(1500)),
                 lists: 2,
                 failures: 7,
             },
-            WatchFacts { kind: "Pod", age: None, lists: 0, failures: 1 },
+            WatchMetrics { kind: "Pod", age: None, lists: 0, failures: 1 },
         ],
         shadow_held: vec![("default/v2:80".into(), 4096)],
+        frontends_refused: vec![("cluster_ip", 3)],
+        shadow_endpoints_refused: vec![("not_a_pod", 2)],
         access_log_dropped: 1,
         log_dropped: 2,
+        log_suppressed: 3,
     };
     let heartbeats = vec![Duration::from_millis(100), Duration::from_millis(2500)];
-    encode(recorder.report(), facts, heartbeats).expect("writing to a string does not fail")
+    encode(recorder.report(), agent_metrics, heartbeats).expect("writing to a string does not fail")
 }
 
 #[test]
@@ -78,9 +98,18 @@ fn a_scrape_says_what_was_counted() {
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"delivered\",reason=\"\"} 1",
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"dropped\",reason=\"connect\"} 1",
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"unknown\",reason=\"timeout\"} 1",
+        "mirror_refused_total{reason=\"target_too_long\"} 1",
+        "mirror_refused_total{reason=\"unknown_id\"} 0",
+        "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"\",\
+         code=\"4xx\",answer=\"bad_request\",ending=\"complete\"} 1",
+        "mirror_uncopied_requests_total{reason=\"websocket\"} 1",
+        "mirror_uncopied_requests_total{reason=\"connect\"} 0",
         "mirror_copies_in_flight{shadow=\"default/v2:80\"} 1",
         "mirror_copy_duration_seconds_count{shadow=\"default/v2:80\"} 3",
         "mirror_shadow_held_bytes{shadow=\"default/v2:80\"} 4096",
+        "mirror_workload_held_bytes{workload=\"d/curl\"} 4096",
+        "mirror_workload_connections{workload=\"d/curl\"} 2",
+        "mirror_workload_full{workload=\"d/curl\"} 1",
         "mirror_connections_total{kind=\"http1\"} 1",
         "mirror_open_connections{kind=\"http1\"} 1",
         "mirror_capture_connects_total{reason=\"captured\"} 12",
@@ -93,8 +122,11 @@ fn a_scrape_says_what_was_counted() {
         "mirror_watch_lists_total{kind=\"HTTPRoute\"} 2",
         "mirror_watch_failures_total{kind=\"Pod\"} 1",
         "mirror_worker_heartbeat_age_seconds{worker=\"1\"} 2.5",
+        "mirror_frontends_refused{reason=\"cluster_ip\"} 3",
+        "mirror_shadow_endpoints_refused{reason=\"not_a_pod\"} 2",
         "mirror_access_log_dropped_total 1",
         "mirror_log_dropped_total 2",
+        "mirror_log_suppressed_total 3",
         "# EOF",
     ] {
         assert!(lines.contains(expected), "{expected}\nis not in\n{text}");
@@ -116,5 +148,10 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 26);
+    assert_eq!(families.len(), 35);
+}
+
+#[test]
+fn the_reference_lists_exactly_the_agents_metrics() {
+    assert_documented("### Metrics of the agent", &scrape());
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap as Map;
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::{Answer, DropReason, Ending, Reports, UnknownReason};
+use crate::outcome::{DropReason, Ending, RefusalReason, Reports, ResponseSource, UnknownReason};
 use crate::route::{Frontend, FrontendId};
 
 pub(in crate::outcome) fn frontend(name: &str) -> Frontend {
@@ -16,7 +16,7 @@ pub(in crate::outcome) fn frontend(name: &str) -> Frontend {
         service: service(name),
         producer: None,
         consumers: Map::new(),
-        token: Arc::new(()),
+        connection_ref: Arc::new(()),
     }
 }
 
@@ -39,14 +39,59 @@ pub(in crate::outcome) fn request(
         method: &http::Method::GET,
         target: &http::Uri::from_static("/"),
         status,
-        answer: if status.is_some() { Answer::Primary } else { Answer::None },
+        source: if status.is_some() { ResponseSource::Primary } else { ResponseSource::None },
         ending: if status.is_some() { Ending::Complete } else { Ending::PrimaryFailed },
         duration: Duration::from_millis(4),
         request_bytes: 10,
         response_bytes: 100,
         copies: 0,
-        notes: &Notes::default(),
+        refusal: (status == Some(404)).then_some(RefusalReason::NoMatch),
+        log_fields: &LogFields::default(),
     });
+}
+
+#[test]
+fn refusals_count_by_reason_and_as_requests_where_they_got_a_response() {
+    let recorder = Recorder::new(AccessLog::off());
+    let httpbin = frontend("httpbin");
+    request(&recorder, &httpbin, None, Some(404));
+    request(&recorder, &httpbin, None, Some(200));
+    for (refusal, frontend, status) in [
+        (RefusalReason::HeadTooLarge, Some(&httpbin), Some(431)),
+        (RefusalReason::HeadTimeout, Some(&httpbin), None),
+        (RefusalReason::UnknownId, None, None),
+    ] {
+        let (client, first_line, reason) = ("default/curl", [None; 3], "mirror: why");
+        recorder.refused(&RefusalEvent { client, frontend, refusal, status, first_line, reason });
+    }
+    let mut report = Report::default();
+    for _ in 0..2 {
+        report.absorb(&recorder.report());
+    }
+    for refusal in RefusalReason::ALL {
+        let counted = matches!(
+            refusal,
+            RefusalReason::NoMatch
+                | RefusalReason::HeadTooLarge
+                | RefusalReason::HeadTimeout
+                | RefusalReason::UnknownId
+        );
+        assert_eq!(report.refused[refusal as usize], if counted { 2 } else { 0 }, "{refusal:?}");
+    }
+    let requests =
+        report.exchanges.values().map(|e| e.requests[4][ResponseSource::BadRequest as usize]);
+    assert_eq!(requests.map(|by_ending| by_ending.iter().sum::<u64>()).sum::<u64>(), 2);
+}
+
+#[test]
+fn uncopied_requests_count_by_reason() {
+    let recorder = Recorder::new(AccessLog::off());
+    recorder.uncopied(Uncopied::Connect);
+    recorder.uncopied(Uncopied::Connect);
+    recorder.uncopied(Uncopied::WebSocket);
+    let mut report = recorder.report();
+    report.absorb(&recorder.report());
+    assert_eq!(report.uncopied, [2, 4, 0, 0]);
 }
 
 #[test]
@@ -61,12 +106,12 @@ fn requests_count_by_frontend_and_backend_whichever_allocation_names_them() {
     let report = recorder.report();
     assert_eq!(report.exchanges.len(), 2);
     let v1 = &report.exchanges[&(service("httpbin"), Some(service("v1")))];
-    assert_eq!(v1.requests[2][Answer::Primary as usize][Ending::Complete as usize], 3);
-    assert_eq!(v1.requests[0][Answer::None as usize][Ending::PrimaryFailed as usize], 3);
+    assert_eq!(v1.requests[2][ResponseSource::Primary as usize][Ending::Complete as usize], 3);
+    assert_eq!(v1.requests[0][ResponseSource::None as usize][Ending::PrimaryFailed as usize], 3);
     assert_eq!((v1.sent, v1.received), (60, 600));
     assert_eq!(v1.durations[2].count(), 3);
     let nobody = &report.exchanges[&(service("httpbin"), None)];
-    assert_eq!(nobody.requests[4][Answer::Primary as usize][Ending::Complete as usize], 3);
+    assert_eq!(nobody.requests[4][ResponseSource::Primary as usize][Ending::Complete as usize], 3);
 }
 
 #[test]

@@ -2,22 +2,25 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use http::{Method, StatusCode, Uri, request};
+use http::{Method, StatusCode, Uri, Version, request};
 
 use super::Abort;
 use crate::{
-    outcome::{Answer, Ending, Notes, RequestEvent},
+    outcome::{Ending, LogFields, RefusalReason, RequestEvent, ResponseSource},
     proxy::{
-        connection::Client,
+        body::Progress,
+        client::Client,
+        close::CloseMode,
         context::Context,
-        ending::End,
-        primary::{Failure, Progress, Upstream},
+        http1::Error as Http1Error,
+        primary::{Failure, Upstream},
+        refusal,
     },
     route::{Backend, Rule},
 };
 
 /// What is known of an exchange; told to the outcome when dropped, however that came about.
-pub(in crate::proxy) struct Record {
+pub(in crate::proxy) struct ExchangeRecord {
     pub(in crate::proxy) client: Rc<Client>,
     pub(in crate::proxy) rule: Option<Arc<Rule>>,
     pub(in crate::proxy) backend: Option<Arc<Backend>>,
@@ -25,8 +28,10 @@ pub(in crate::proxy) struct Record {
     pub(in crate::proxy) ending: Ending,
     pub(in crate::proxy) progress: Rc<Progress>,
     pub(in crate::proxy) response_bytes: u64,
+    /// The client speaks HTTP/2.
+    pub(super) by_http2: bool,
     /// The ending of an exchange that came to its end.
-    proper: Ending,
+    normal_end: Ending,
     /// Which of the rule's backendRefs was chosen.
     pub(super) entry: Option<usize>,
     pub(super) copies: u32,
@@ -35,27 +40,29 @@ pub(in crate::proxy) struct Record {
     target: Uri,
     pub(super) started: Instant,
     status: Option<u16>,
-    answer: Answer,
-    notes: Notes,
+    source: ResponseSource,
+    refusal: Option<RefusalReason>,
+    log_fields: LogFields,
 }
 
-impl Record {
+impl ExchangeRecord {
     pub(super) fn new(
         ctx: Rc<Context>,
         client: Rc<Client>,
         progress: Rc<Progress>,
         head: &request::Parts,
     ) -> Self {
-        let notes = ctx.recorder.notes(head);
+        let log_fields = ctx.recorder.log_fields(head);
         Self {
             client,
             rule: None,
             backend: None,
             endpoint: None,
             ending: Ending::ClientGone,
-            proper: Ending::Complete,
+            normal_end: Ending::Complete,
             progress,
             response_bytes: 0,
+            by_http2: head.version == Version::HTTP_2,
             entry: None,
             copies: 0,
             ctx,
@@ -63,47 +70,68 @@ impl Record {
             target: head.uri.clone(),
             started: Instant::now(),
             status: None,
-            answer: Answer::None,
-            notes,
+            source: ResponseSource::None,
+            refusal: None,
+            log_fields,
         }
     }
 
     /// Whether the log may say what became of this exchange.
-    pub(in crate::proxy) fn may_tell(&self) -> bool {
-        self.ctx.may_tell()
+    pub(in crate::proxy) fn may_log(&self) -> bool {
+        self.ctx.may_log()
     }
 
-    pub(in crate::proxy) fn answered(&mut self, by: Answer, status: StatusCode) {
-        self.answer = by;
+    pub(in crate::proxy) fn responded(&mut self, by: ResponseSource, status: StatusCode) {
+        self.source = by;
         self.status = Some(status.as_u16());
-        self.notes.answered(self.started);
+        self.log_fields.response_started(self.started);
     }
 
-    /// What `x-mirror-reason` says.
-    pub(in crate::proxy) fn reason(&mut self, reason: &str) {
-        self.notes.reason(reason);
+    /// mirror refuses it, or ends it on its own account. `reason`: what `x-mirror-reason` says, or
+    /// would.
+    pub(in crate::proxy) fn refuse(&mut self, refusal: RefusalReason, reason: &str) {
+        self.refusal = Some(refusal);
+        self.log_fields.reason(reason);
+    }
+
+    /// The same, where content broke that was sent as it should not be.
+    fn refuse_content(&mut self) {
+        if let Some(what) = self.progress.malformed.get() {
+            let why = format!("mirror: the content of the request is malformed: {what}");
+            self.refuse(RefusalReason::MalformedBody, &why);
+        }
     }
 
     /// The primary agreed to a tunnel.
     pub(in crate::proxy) fn tunnel(&mut self) {
-        self.proper = Ending::Tunnel;
+        self.normal_end = Ending::Tunnel;
     }
 
-    /// The answer is whole: its connection is fit for the next exchange.
+    /// The primary's bytes pass on as they come, since they are not a response.
+    pub(super) fn unread(&mut self, error: &Http1Error) {
+        self.source = ResponseSource::Unread;
+        self.ending = Ending::Tunnel;
+        self.log_fields.reason(&format!("mirror: passed on unread: {error}"));
+    }
+
+    /// The response is whole: its connection may carry the client's next request.
     pub(in crate::proxy) fn complete(&mut self, upstream: Option<Upstream>) {
-        self.ending = self.proper;
+        self.ending = self.normal_end;
         if let Some(upstream) = upstream {
-            self.ctx.primary.keep(upstream);
+            upstream.keep(&self.client.upstreams);
         }
     }
 
-    /// No answer: the client's connection is to end as the primary's did.
+    /// No response: the client's connection is to end as the primary's did.
     pub(in crate::proxy) fn fail(&mut self, failure: Failure) -> Abort {
         let gone = self.progress.client_gone.get();
         self.ending = if gone { Ending::ClientGone } else { Ending::PrimaryFailed };
         // Never an empty FIN: a client could take it for the proper end of an idle connection.
-        self.client.ends.set(End::Reset);
-        if !gone && self.ctx.may_tell() {
+        self.client.ends.set(CloseMode::Reset);
+        if !gone && let Some(refusal) = refusal::of_failure(&failure) {
+            self.refuse(refusal, &format!("mirror: {failure}"));
+        }
+        if !gone && self.ctx.may_log() {
             tracing::warn!(
                 client = %self.client.workload.name,
                 frontend = %self.client.frontend.service,
@@ -115,8 +143,9 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for ExchangeRecord {
     fn drop(&mut self) {
+        self.refuse_content();
         self.ctx.recorder.request(&RequestEvent {
             client: &self.client.workload.name,
             frontend: &self.client.frontend,
@@ -126,13 +155,14 @@ impl Drop for Record {
             method: &self.method,
             target: &self.target,
             status: self.status,
-            answer: self.answer,
+            source: self.source,
             ending: self.ending,
             duration: self.started.elapsed(),
             request_bytes: self.progress.bytes.get(),
             response_bytes: self.response_bytes,
             copies: self.copies,
-            notes: &self.notes,
+            refusal: self.refusal,
+            log_fields: &self.log_fields,
         });
     }
 }

@@ -5,28 +5,48 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::Frame;
 
-pub(super) use super::chunked::Step;
-use super::{Error, chunked::Chunked, wire::Wire};
+pub(super) use super::chunked::ChunkStep;
+use super::{Error, buffered_io::BufferedIo, chunked::Chunked};
+use crate::proxy::io::poll_budget;
+
+/// What was passed over of content that nobody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Discarded {
+    /// The content is at its end.
+    pub(super) over: bool,
+    /// Chunks that there were, or parts of them.
+    pub(super) chunks: usize,
+    /// There may be more in what was read.
+    pub(super) stopped: bool,
+}
+
+/// Chunks that are passed over at once: each costs the same, however short it is.
+const CHUNKS: usize = 256;
 
 /// How a message's content is framed, and how much of it is left.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub(super) enum BodyDecoder {
     /// So many bytes are left.
     Length(u64),
     Chunked(Chunked),
-    /// All until the peer closes its side: an answer without a framing.
+    /// All until the peer closes its side: a response without a framing.
     UntilClose,
     /// It ended with the peer's side.
     Closed,
 }
 
-impl Decoder {
+impl BodyDecoder {
     pub(super) fn length(length: u64) -> Self {
         Self::Length(length)
     }
 
     pub(super) fn chunked() -> Self {
         Self::Chunked(Chunked::new())
+    }
+
+    /// Of a response: see [`Chunked::of_response`].
+    pub(super) fn chunked_response() -> Self {
+        Self::Chunked(Chunked::of_response())
     }
 
     pub(super) fn until_close() -> Self {
@@ -61,59 +81,75 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Chunk`].
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Step, Error> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<ChunkStep, Error> {
         match self {
             Self::Chunked(chunked) => chunked.decode(input),
-            Self::Length(0) | Self::Closed => Ok(Step::End),
-            _ if input.is_empty() => Ok(Step::More),
+            Self::Length(0) | Self::Closed => Ok(ChunkStep::End),
+            _ if input.is_empty() => Ok(ChunkStep::More),
             Self::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= taken as u64;
-                Ok(Step::Data(input.split_to(taken).freeze()))
+                Ok(ChunkStep::Data(input.split_to(taken).freeze()))
             }
-            Self::UntilClose => Ok(Step::Data(input.split().freeze())),
+            Self::UntilClose => Ok(ChunkStep::Data(input.split().freeze())),
         }
     }
 
     /// The next frame, read from the connection where nothing of it is there yet.
     pub(super) fn poll_frame(
         &mut self,
-        wire: &mut Wire,
+        io: &mut BufferedIo,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
-            match self.decode(&mut wire.input)? {
-                Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Step::Trailers(trailers) => {
+            ready!(self.poll_turn(cx));
+            match self.decode(&mut io.input)? {
+                ChunkStep::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                ChunkStep::Trailers(trailers) => {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-                Step::End => return Poll::Ready(None),
-                Step::More => {}
+                ChunkStep::End => return Poll::Ready(None),
+                ChunkStep::More => {}
             }
-            if !ready!(wire.poll_read(cx))? {
+            if !ready!(io.poll_read(cx))? {
                 self.close()?;
             }
         }
     }
 
-    /// Passes over what is there of content that nobody reads; true at its end.
+    /// Not ready when others are to have their turn: many small chunks are much work.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self::Chunked(chunked) = self else { return Poll::Ready(()) };
+        if chunked.take_steps() { poll_budget(cx) } else { Poll::Ready(()) }
+    }
+
+    /// Passes over what is there of content that nobody reads.
     ///
     /// # Errors
     /// [`Error::Chunk`].
-    pub(super) fn pass_over(&mut self, input: &mut BytesMut) -> Result<bool, Error> {
+    pub(super) fn discard(&mut self, input: &mut BytesMut) -> Result<Discarded, Error> {
         if let Self::Length(left) = self {
             let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
             *left -= passed as u64;
             input.advance(passed);
-            return Ok(*left == 0);
+            return Ok(Discarded { over: *left == 0, chunks: 0, stopped: false });
         }
-        loop {
-            match self.decode(input)? {
-                Step::Data(_) | Step::Trailers(_) => {}
-                Step::More => return Ok(false),
-                Step::End => return Ok(true),
+        for chunks in 0..CHUNKS {
+            let step = match self {
+                Self::Chunked(chunked) => chunked.discard(input)?,
+                _ => Some(self.decode(input)?),
+            };
+            match step {
+                None | Some(ChunkStep::Data(_) | ChunkStep::Trailers(_)) => {}
+                Some(ChunkStep::More) => {
+                    return Ok(Discarded { over: false, chunks, stopped: false });
+                }
+                Some(ChunkStep::End) => {
+                    return Ok(Discarded { over: true, chunks, stopped: false });
+                }
             }
         }
+        Ok(Discarded { over: false, chunks: CHUNKS, stopped: true })
     }
 
     /// The peer closed its side.
@@ -125,5 +161,28 @@ impl Decoder {
             *self = Self::Closed;
         }
         if self.is_done() { Ok(()) } else { Err(Error::Closed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_chunks_some_are_discarded_at_a_time() {
+        let mut input =
+            BytesMut::from(&[b"1\r\nx\r\n".repeat(1000), b"0\r\n\r\nHTTP".into()].concat()[..]);
+        let mut decoder = BodyDecoder::chunked_response();
+        let mut all = 0;
+        loop {
+            let Discarded { over, chunks, stopped } = decoder.discard(&mut input).unwrap();
+            assert!(chunks <= CHUNKS);
+            all += chunks;
+            if over {
+                break;
+            }
+            assert!(stopped);
+        }
+        assert_eq!((all, &input[..]), (1000, &b"HTTP"[..]));
     }
 }

@@ -7,11 +7,11 @@ use std::io::Write;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
-use super::{Error, out::Out};
+use super::{Error, write_buffer::WriteBuffer};
 
 /// How content is framed, and how much may still come.
 #[derive(Debug)]
-pub(super) enum Encoder {
+pub(super) enum BodyEncoder {
     Length(u64),
     Chunked,
     /// Ends with the connection.
@@ -28,12 +28,12 @@ const NO_TRAILERS: [HeaderName; 6] = [
     header::CONNECTION,
 ];
 
-impl Encoder {
+impl BodyEncoder {
     /// A frame; to be called while `out` has room.
     ///
     /// # Errors
     /// [`Error::Length`]: it is more than was announced.
-    pub(super) fn data(&mut self, data: Bytes, out: &mut Out) -> Result<(), Error> {
+    pub(super) fn data(&mut self, data: Bytes, out: &mut WriteBuffer) -> Result<(), Error> {
         if data.is_empty() {
             return Ok(());
         }
@@ -56,7 +56,11 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Length`]: less came than was announced.
-    pub(super) fn end(&mut self, trailers: Option<&HeaderMap>, out: &mut Out) -> Result<(), Error> {
+    pub(super) fn end(
+        &mut self,
+        trailers: Option<&HeaderMap>,
+        out: &mut WriteBuffer,
+    ) -> Result<(), Error> {
         match self {
             Self::Length(0) | Self::UntilClose => Ok(()),
             Self::Length(_) => Err(Error::Length),

@@ -25,13 +25,15 @@ pub(super) struct RequestLine {
 
 pub(super) fn locate_request<const N: usize>(
     input: &[u8],
-    places: &mut [Field],
+    fields: &mut [Field],
 ) -> Result<Option<RequestLine>, HeadError> {
     let mut rows = [const { MaybeUninit::uninit() }; N];
     let mut parsed = httparse::Request::new(&mut []);
     let len = match parsed.parse_with_uninit_headers(input, &mut rows) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
+        // So it calls a target that is no UTF-8.
+        Err(httparse::Error::Token) => return locate_bytes::<N>(input, fields),
         Err(error) => return Err(syntax(error)),
     };
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
@@ -52,10 +54,62 @@ pub(super) fn locate_request<const N: usize>(
         target: (at, at + target.len()),
         version: version(parsed.version),
     };
-    for (place, header) in places.iter_mut().zip(parsed.headers.iter()) {
-        *place = Field::locate(input, header);
+    for (netns, header) in fields.iter_mut().zip(parsed.headers.iter()) {
+        *netns = Field::locate(input, header);
     }
     Ok(Some(line))
+}
+
+/// The same for a request line that httparse refuses: its target may be any bytes but whitespace and
+/// control characters (RFC 9112, section 3.2), which would leave two readings of the line. More
+/// spaces than one part it as well (section 3).
+fn locate_bytes<const N: usize>(
+    input: &[u8],
+    fields: &mut [Field],
+) -> Result<Option<RequestLine>, HeadError> {
+    const TOKEN: HeadError = HeadError::Syntax(httparse::Error::Token);
+    let end = input.iter().position(|byte| *byte == b'\n');
+    let line = &input[..end.unwrap_or(input.len())];
+    let (method, rest) = part(line).ok_or(TOKEN)?;
+    let method = Method::from_bytes(method).map_err(|_| TOKEN)?;
+    let (target, rest) = part(rest).unwrap_or((rest, b""));
+    // Of a line that is not yet whole the last byte may be a CR.
+    if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+        return Err(HeadError::Target);
+    }
+    if target.len() > TARGET_LIMIT {
+        return Err(HeadError::LongTarget);
+    }
+    let Some(end) = end else { return Ok(None) };
+    let version = match rest {
+        b"HTTP/1.1" | b"HTTP/1.1\r" => Version::HTTP_11,
+        b"HTTP/1.0" | b"HTTP/1.0\r" => Version::HTTP_10,
+        _ => return Err(HeadError::Syntax(httparse::Error::Version)),
+    };
+    let at = target.as_ptr() as usize - input.as_ptr() as usize;
+    let target = (at, at + target.len());
+    let mut rows = [httparse::EMPTY_HEADER; N];
+    match httparse::parse_headers(&input[end + 1..], &mut rows) {
+        Ok(httparse::Status::Complete((len, _))) if end + 1 + len > HEAD_LIMIT => {
+            Err(HeadError::TooLarge)
+        }
+        Ok(httparse::Status::Complete((len, headers))) => {
+            for (netns, header) in fields.iter_mut().zip(headers) {
+                *netns = Field::locate(input, header);
+            }
+            let (len, fields) = (end + 1 + len, headers.len());
+            Ok(Some(RequestLine { len, fields, method, target, version }))
+        }
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(error) => Err(syntax(error)),
+    }
+}
+
+/// A word, and what stands behind the spaces that follow it.
+fn part(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (word, rest) = line.split_at(line.iter().position(|byte| *byte == b' ')?);
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    Some((word, &rest[spaces..]))
 }
 
 /// A status line, and what is known of its head.
@@ -69,13 +123,13 @@ pub(super) struct StatusLine {
     pub(super) version: Version,
 }
 
-pub(super) fn locate_answer<const N: usize>(
+pub(super) fn locate_response<const N: usize>(
     input: &[u8],
-    places: &mut [Field],
+    fields: &mut [Field],
 ) -> Result<Option<StatusLine>, HeadError> {
     let mut rows = [const { MaybeUninit::uninit() }; N];
     let mut parsed = httparse::Response::new(&mut []);
-    let Some(len) = parse_answer(&mut parsed, input, &mut rows)? else { return Ok(None) };
+    let Some(len) = parse_response(&mut parsed, input, &mut rows)? else { return Ok(None) };
     let status = status(&parsed)?;
     let line = StatusLine {
         len,
@@ -84,21 +138,20 @@ pub(super) fn locate_answer<const N: usize>(
         reason: (!has_usual_reason(&parsed, status)).then(|| locate_reason(input)),
         version: version(parsed.version),
     };
-    for (place, header) in places.iter_mut().zip(parsed.headers.iter()) {
-        *place = Field::locate(input, header);
+    for (netns, header) in fields.iter_mut().zip(parsed.headers.iter()) {
+        *netns = Field::locate(input, header);
     }
     Ok(Some(line))
 }
 
 /// How long the head is; None while it is not whole.
-pub(super) fn parse_answer<'r, 'i>(
+pub(super) fn parse_response<'r, 'i>(
     parsed: &mut httparse::Response<'r, 'i>,
     input: &'i [u8],
     rows: &'r mut [MaybeUninit<httparse::Header<'i>>],
 ) -> Result<Option<usize>, HeadError> {
-    let mut config = httparse::ParserConfig::default();
-    config.allow_obsolete_multiline_headers_in_responses(true);
-    match config.parse_response_with_uninit_headers(parsed, input, rows) {
+    match httparse::ParserConfig::default().parse_response_with_uninit_headers(parsed, input, rows)
+    {
         Ok(httparse::Status::Complete(len)) if len > HEAD_LIMIT => Err(HeadError::TooLarge),
         Ok(httparse::Status::Complete(len)) => Ok(Some(len)),
         Ok(httparse::Status::Partial) => Ok(None),
@@ -117,7 +170,7 @@ fn has_usual_reason(parsed: &httparse::Response<'_, '_>, status: StatusCode) -> 
 }
 
 /// What stands behind the status code: it may be no text, and even the space may be missing.
-fn locate_reason(input: &[u8]) -> (usize, usize) {
+pub(super) fn locate_reason(input: &[u8]) -> (usize, usize) {
     let start = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let line = input[start..].split(|byte| *byte == b'\n').next().unwrap_or(&[]);
     let end = start + line.strip_suffix(b"\r").unwrap_or(line).len();

@@ -4,19 +4,28 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request, response};
 
 use super::{
     FIELD_LIMIT, HEAD_LIMIT,
-    decode::Decoder,
-    fields::{self, Field, Raw},
-    line::{RequestLine, StatusLine, locate_answer, locate_request, parse_answer, status, version},
-    passing::Passable,
-    told::{Framing, Told, answer_content},
+    decode::BodyDecoder,
+    encode_head::{ConnectionClose, Persistence},
+    fields::{self, Field, OriginalHead},
+    framing::{Framing, FramingHeaders, response_content},
+    line::{
+        RequestLine, StatusLine, locate_reason, locate_request, locate_response, parse_response,
+        status, version,
+    },
+    raw_head::RawHeadCandidate,
+    repair,
 };
+use crate::{memory::MemoryExceeded, route::target};
 
 /// Fields that most heads do not exceed.
 const FEW: usize = 32;
+
+/// Blank lines before a response, at most, in bytes.
+const BLANK_LIMIT: usize = 1024;
 
 /// Why a head is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,18 +34,18 @@ pub(in crate::proxy) enum HeadError {
     Syntax(httparse::Error),
     #[error("the head is larger than 256 KiB")]
     TooLarge,
-    #[error("the head has more than 1000 fields")]
+    #[error("the head has more than 1000 fields, or options of Connection")]
     TooMany,
-    #[error("the target is longer than 65,534 bytes")]
+    #[error("no memory for the head: {0}")]
+    Memory(#[from] MemoryExceeded),
+    #[error("the request target is longer than 65,534 bytes")]
     LongTarget,
-    #[error("the target is none (RFC 9112, section 3.2)")]
+    #[error("invalid request target (RFC 9112, section 3.2)")]
     Target,
     #[error("a field's name or value is none (RFC 9110, section 5.5)")]
     Field,
     #[error("Content-Length fields that differ or are no numbers (RFC 9110, section 8.6)")]
     Length,
-    #[error("an answer with both Content-Length and Transfer-Encoding (RFC 9112, section 6.3)")]
-    Both,
     #[error(
         "a Transfer-Encoding that does not end with \"chunked\", or by HTTP/1.0 (RFC 9112, section 6.1)"
     )]
@@ -47,7 +56,9 @@ impl HeadError {
     /// What a client is told.
     pub(in crate::proxy) fn status(self) -> StatusCode {
         match self {
-            Self::TooLarge | Self::TooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooLarge | Self::TooMany | Self::Memory(_) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::LongTarget => StatusCode::URI_TOO_LONG,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -56,119 +67,213 @@ impl HeadError {
 
 /// A request's head.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct ParsedRequest {
     pub(super) head: request::Parts,
-    pub(super) content: Decoder,
+    pub(super) content: BodyDecoder,
     /// The client may send another on this connection.
     pub(super) persists: bool,
 }
 
-/// An answer's head.
+/// A response's head.
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(super) struct ParsedResponse {
     pub(super) head: response::Parts,
-    pub(super) content: Decoder,
+    pub(super) content: BodyDecoder,
     /// The server takes another request on this connection.
     pub(super) persists: bool,
 }
 
 /// Parses a request's head off the front of `input`; None while it is not whole. `seen` remembers
 /// how much was looked at in vain.
-pub(super) fn request(input: &mut BytesMut, seen: &mut usize) -> Result<Option<Asking>, HeadError> {
+pub(super) fn request(
+    input: &mut BytesMut,
+    seen: &mut usize,
+) -> Result<Option<ParsedRequest>, HeadError> {
     skip_empty_lines(input, seen);
     if !worth_a_try(input, seen) {
         return too_large(input);
     }
+    match well_formed_request(input) {
+        Err(
+            error @ HeadError::Syntax(httparse::Error::HeaderName | httparse::Error::HeaderValue),
+        ) => repaired_request(input, error),
+        Ok(None) => too_large(input),
+        parsed => parsed,
+    }
+}
+
+/// As [`request`], without a second look at what is not well-formed.
+fn well_formed_request(input: &mut BytesMut) -> Result<Option<ParsedRequest>, HeadError> {
     let (mut few, mut many) = ([Field::default(); FEW], Vec::new());
-    let (located, places): (_, &[Field]) = match locate_request::<FEW>(input, &mut few) {
+    let (located, fields): (_, &[Field]) = match locate_request::<FEW>(input, &mut few) {
         Err(HeadError::TooMany) => {
             many.resize(FIELD_LIMIT, Field::default());
             (locate_request::<FIELD_LIMIT>(input, &mut many), &many)
         }
         located => (located, &few),
     };
-    match located? {
-        Some(line) => asking(input, line, places).map(Some),
-        None => too_large(input),
+    let Some(line) = located? else { return Ok(None) };
+    let raw = input.split_to(line.len).freeze();
+    match parsed_request(&raw, line, fields) {
+        Ok(mut parsed_request) => {
+            parsed_request.head.extensions.insert(OriginalHead::new(raw));
+            Ok(Some(parsed_request))
+        }
+        Err(error) => {
+            // Whoever tells of it looks at it again.
+            let behind = std::mem::replace(input, BytesMut::from(&raw[..]));
+            input.unsplit(behind);
+            Err(error)
+        }
     }
 }
 
-/// Parses an answer's head off the front of `input`, as [`request`] does. `to`: the request's
-/// method, which an answer's framing depends on. `unread`: nobody wants its fields, so that it may
-/// pass as it came (see [`Passing`](super::passing::Passing)).
-pub(super) fn answer(
+/// As [`request`], of a head that is not well-formed.
+fn repaired_request(
+    input: &mut BytesMut,
+    error: HeadError,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    let Some(repaired) = repair::request(input).map_err(|repair::NotRepairable| error)? else {
+        return too_large(input);
+    };
+    if repaired.len > HEAD_LIMIT {
+        return Err(HeadError::TooLarge);
+    }
+    let mut parsed = BytesMut::from(&repaired.parsed[..]);
+    let mut parsed_request = well_formed_request(&mut parsed)?.ok_or(error)?;
+    input.advance(repaired.len);
+    if let Some(raw) = parsed_request.head.extensions.get_mut::<OriginalHead>() {
+        raw.repaired(repaired);
+    }
+    Ok(Some(parsed_request))
+}
+
+/// Parses a response's head off the front of `input`, as [`request`] does. `to`: the request's
+/// method, which a response's framing depends on. `unread`: nobody wants its fields, so that it may
+/// pass as it came (see [`RawHead`](super::raw_head::RawHead)).
+pub(super) fn response(
     input: &mut BytesMut,
     seen: &mut usize,
     to: &Method,
     unread: bool,
-) -> Result<Option<Answering>, HeadError> {
-    if !worth_a_try(input, seen) {
+) -> Result<Option<ParsedResponse>, HeadError> {
+    if !blank_lines(input)? || !worth_a_try(input, seen) {
         return too_large(input);
     }
-    let (mut few, mut many) = ([Field::default(); FEW], Vec::new());
-    let (located, places): (_, &mut [Field]) = match locate_answer::<FEW>(input, &mut few) {
-        Err(HeadError::TooMany) => {
-            many.resize(FIELD_LIMIT, Field::default());
-            (locate_answer::<FIELD_LIMIT>(input, &mut many), &mut many)
-        }
-        located => (located, &mut few),
-    };
-    match located? {
-        Some(line) => {
-            let fields = &mut places[..line.fields];
-            let passable = if unread { Passable::find(input, &line, fields, to)? } else { None };
-            match passable {
-                Some(passable) => Ok(Some(passing(input, &line, passable))),
-                None => answering(input, &line, fields, to).map(Some),
-            }
-        }
-        None => too_large(input),
+    match well_formed(input, to, unread) {
+        Err(error @ HeadError::Syntax(_)) => repaired(input, to, error),
+        Ok(None) => too_large(input),
+        parsed => parsed,
     }
 }
 
-/// What an answer is that nobody reads: its head is taken off the front of `input`, as [`answer`]
+/// As [`response`], without a second look at what is not well-formed.
+fn well_formed(
+    input: &mut BytesMut,
+    to: &Method,
+    unread: bool,
+) -> Result<Option<ParsedResponse>, HeadError> {
+    let (mut few, mut many) = ([Field::default(); FEW], Vec::new());
+    let (located, fields): (_, &[Field]) = match locate_response::<FEW>(input, &mut few) {
+        Err(HeadError::TooMany) => {
+            many.resize(FIELD_LIMIT, Field::default());
+            (locate_response::<FIELD_LIMIT>(input, &mut many), &many)
+        }
+        located => (located, &few),
+    };
+    let Some(line) = located? else { return Ok(None) };
+    let fields = &fields[..line.fields];
+    let candidate = if unread { RawHeadCandidate::find(input, &line, fields, to)? } else { None };
+    match candidate {
+        Some(candidate) => Ok(Some(raw_response(input, &line, candidate))),
+        None => parsed_response(input, &line, fields, to).map(Some),
+    }
+}
+
+/// As [`response`], of a head that is not well-formed: its fields are read in any case.
+fn repaired(
+    input: &mut BytesMut,
+    to: &Method,
+    error: HeadError,
+) -> Result<Option<ParsedResponse>, HeadError> {
+    let Some(repaired) = repair::response(input).map_err(|repair::NotRepairable| error)? else {
+        return too_large(input);
+    };
+    if repaired.len > HEAD_LIMIT {
+        return Err(HeadError::TooLarge);
+    }
+    let mut parsed = BytesMut::from(&repaired.parsed[..]);
+    let mut parsed_response = well_formed(&mut parsed, to, false)?.ok_or(error)?;
+    input.advance(repaired.len);
+    let extensions = &mut parsed_response.head.extensions;
+    if let Some(reason) = extensions.get_mut::<Reason>() {
+        let (from, to) = locate_reason(&repaired.text);
+        reason.0 = Bytes::copy_from_slice(&repaired.text[from..to]);
+    }
+    if let Some(raw) = extensions.get_mut::<OriginalHead>() {
+        raw.repaired(repaired);
+    }
+    Ok(Some(parsed_response))
+}
+
+/// What a response is that nobody reads: its head is taken off the front of `input`, as [`response`]
 /// does, and forgotten.
-pub(super) fn skim(
+pub(super) fn parse_summary(
     input: &mut BytesMut,
     seen: &mut usize,
     to: &Method,
-) -> Result<Option<Skimmed>, HeadError> {
-    if !worth_a_try(input, seen) {
+) -> Result<Option<ResponseSummary>, HeadError> {
+    if !blank_lines(input)? || !worth_a_try(input, seen) {
         return too_large(input);
     }
-    let skimmed = match skim_with::<FEW>(input, to) {
-        Err(HeadError::TooMany) => skim_with::<FIELD_LIMIT>(input, to)?,
-        skimmed => skimmed?,
+    let summary = match parse_summary_any(input, to) {
+        Err(error @ HeadError::Syntax(_)) => match repair::response(input).map_err(|_| error)? {
+            Some(repaired) => {
+                parse_summary_any(&repaired.parsed, to)?.map(|(_, summary)| (repaired.len, summary))
+            }
+            None => None,
+        },
+        summary => summary?,
     };
-    let Some((len, skimmed)) = skimmed else { return too_large(input) };
+    let Some((len, summary)) = summary else { return too_large(input) };
     input.advance(len);
-    Ok(Some(skimmed))
+    Ok(Some(summary))
 }
 
-/// What is to be known of an answer that nobody reads.
-pub(super) struct Skimmed {
+/// What is to be known of a response that nobody reads.
+pub(super) struct ResponseSummary {
     pub(super) interim: bool,
-    pub(super) content: Decoder,
+    pub(super) content: BodyDecoder,
     pub(super) persists: bool,
 }
 
-fn skim_with<const N: usize>(
+fn parse_summary_any(
     input: &[u8],
     to: &Method,
-) -> Result<Option<(usize, Skimmed)>, HeadError> {
+) -> Result<Option<(usize, ResponseSummary)>, HeadError> {
+    match parse_summary_with::<FEW>(input, to) {
+        Err(HeadError::TooMany) => parse_summary_with::<FIELD_LIMIT>(input, to),
+        summary => summary,
+    }
+}
+
+fn parse_summary_with<const N: usize>(
+    input: &[u8],
+    to: &Method,
+) -> Result<Option<(usize, ResponseSummary)>, HeadError> {
     let mut rows = [const { MaybeUninit::uninit() }; N];
     let mut parsed = httparse::Response::new(&mut []);
-    let Some(len) = parse_answer(&mut parsed, input, &mut rows)? else { return Ok(None) };
-    let mut told = Told::default();
+    let Some(len) = parse_response(&mut parsed, input, &mut rows)? else { return Ok(None) };
+    let mut framing_headers = FramingHeaders::response();
     for field in parsed.headers.iter() {
-        told.field(field.name.as_bytes(), field.value)?;
+        framing_headers.field(field.name.as_bytes(), field.value)?;
     }
-    told.settle();
+    framing_headers.settle();
     let status = status(&parsed)?;
     let version = version(parsed.version);
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    let (content, persists) = answer_content(&told, status, version, to)?;
-    Ok(Some((len, Skimmed { interim, content, persists })))
+    let (content, persists) = response_content(&framing_headers, status, version, to)?;
+    Ok(Some((len, ResponseSummary { interim, content, persists })))
 }
 
 /// RFC 9112, section 2.2. Left to the parser, a client that sends nothing else would have all of
@@ -177,6 +282,17 @@ fn skip_empty_lines(input: &mut BytesMut, seen: &mut usize) {
     while let [b'\r', b'\n', ..] | [b'\n', ..] = input[..] {
         input.advance(if input[0] == b'\r' { 2 } else { 1 });
         *seen = 0;
+    }
+}
+
+/// Whether more than blank lines are there, which some servers send before a response. They stay, since
+/// what turns out to be no response passes as it came, and would be looked at again with each.
+fn blank_lines(input: &[u8]) -> Result<bool, HeadError> {
+    let begun = &input[..input.len().min(BLANK_LIMIT)];
+    let blank = begun.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    match blank {
+        BLANK_LIMIT => Err(HeadError::Syntax(httparse::Error::Status)),
+        _ => Ok(input.is_empty() || blank < input.len()),
     }
 }
 
@@ -196,87 +312,105 @@ fn too_large<T>(input: &[u8]) -> Result<Option<T>, HeadError> {
     if input.len() > HEAD_LIMIT { Err(HeadError::TooLarge) } else { Ok(None) }
 }
 
-fn asking(input: &mut BytesMut, line: RequestLine, places: &[Field]) -> Result<Asking, HeadError> {
-    let raw = input.split_to(line.len).freeze();
-    let target = raw.slice(line.target.0..line.target.1);
+fn parsed_request(
+    raw: &Bytes,
+    line: RequestLine,
+    fields: &[Field],
+) -> Result<ParsedRequest, HeadError> {
     let (mut head, ()) = http::Request::new(()).into_parts();
     head.method = line.method;
-    head.uri = Uri::from_maybe_shared(target).map_err(|_| HeadError::Target)?;
+    target::set(&mut head, raw, line.target.0..line.target.1).map_err(|_| HeadError::Target)?;
     head.version = line.version;
-    let told = read_fields(&raw, &places[..line.fields], &mut head.headers)?;
-    let content = match told.framing(line.version)? {
-        Framing::Chunked => Decoder::chunked(),
-        Framing::Length(length) => Decoder::length(length),
-        Framing::Neither => Decoder::length(0),
+    let framing_headers = FramingHeaders::default();
+    let framing_headers =
+        read_fields(raw, &fields[..line.fields], framing_headers, &mut head.headers)?;
+    let content = match framing_headers.framing(line.version)? {
+        Framing::Chunked => BodyDecoder::chunked(),
+        Framing::Length(length) => BodyDecoder::length(length),
+        Framing::Neither => BodyDecoder::length(0),
         Framing::Unchunked => return Err(HeadError::Encoding),
     };
-    let persists = told.persists(line.version);
-    head.extensions.insert(Raw(raw));
-    Ok(Asking { head, content, persists })
+    let persists = framing_headers.persists(line.version);
+    if framing_headers.closes() {
+        head.extensions.insert(Persistence::Close);
+    } else if persists && line.version == Version::HTTP_10 {
+        head.extensions.insert(Persistence::KeepAlive);
+    }
+    Ok(ParsedRequest { head, content, persists })
 }
 
-fn passing(input: &mut BytesMut, line: &StatusLine, passable: Passable) -> Answering {
+fn raw_response(
+    input: &mut BytesMut,
+    line: &StatusLine,
+    candidate: RawHeadCandidate,
+) -> ParsedResponse {
     let raw = input.split_to(line.len).freeze();
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = line.status;
-    head.extensions.insert(passable.pass(raw));
-    Answering { head, content: passable.content, persists: passable.persists }
+    head.extensions.insert(candidate.pass(raw));
+    ParsedResponse { head, content: candidate.content, persists: candidate.persists }
 }
 
-fn answering(
+fn parsed_response(
     input: &mut BytesMut,
     line: &StatusLine,
-    places: &mut [Field],
+    fields: &[Field],
     to: &Method,
-) -> Result<Answering, HeadError> {
-    let mut raw = input.split_to(line.len);
-    places.iter_mut().for_each(|place| unfold(&mut raw, place));
-    let raw = raw.freeze();
+) -> Result<ParsedResponse, HeadError> {
+    let raw = input.split_to(line.len).freeze();
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = line.status;
     head.version = line.version;
-    let told = read_fields(&raw, places, &mut head.headers)?;
-    let (content, persists) = answer_content(&told, line.status, line.version, to)?;
+    let framing_headers = read_fields(&raw, fields, FramingHeaders::response(), &mut head.headers);
+    let framed = framing_headers.and_then(|framing_headers| {
+        if framing_headers.closes() {
+            head.extensions.insert(ConnectionClose);
+        }
+        response_content(&framing_headers, line.status, line.version, to)
+    });
+    let (content, persists) = match framed {
+        Ok(framed) => framed,
+        Err(error) => {
+            // It stays unread.
+            let rest = std::mem::replace(input, BytesMut::from(&raw[..]));
+            input.extend_from_slice(&rest);
+            return Err(error);
+        }
+    };
     if let Some((from, to)) = line.reason {
         head.extensions.insert(Reason(raw.slice(from..to)));
     }
-    head.extensions.insert(Raw(raw));
-    Ok(Answering { head, content, persists })
+    head.extensions.insert(OriginalHead::new(raw));
+    Ok(ParsedResponse { head, content, persists })
 }
 
 /// What stood behind the status code, where it is not a space and the usual phrase.
 #[derive(Clone, Debug)]
 pub(super) struct Reason(pub(super) Bytes);
 
-/// RFC 9112, section 5.2: a folded line in an answer is joined by a space.
-fn unfold(raw: &mut [u8], place: &mut Field) {
-    let value = &mut raw[place.value.range()];
-    if !value.contains(&b'\n') {
-        return;
-    }
-    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let joined = lines.collect::<Vec<_>>().join(&b' ');
-    value[..joined.len()].copy_from_slice(&joined);
-    place.value.to = place.value.from + joined.len() as u32;
-}
-
-fn read_fields(raw: &Bytes, places: &[Field], headers: &mut HeaderMap) -> Result<Told, HeadError> {
-    headers.reserve(places.len());
-    let mut told = Told::default();
-    for place in places {
-        let (name, value) = fields::read(raw, place).map_err(|_| HeadError::Field)?;
+fn read_fields(
+    raw: &Bytes,
+    fields: &[Field],
+    mut framing_headers: FramingHeaders,
+    headers: &mut HeaderMap,
+) -> Result<FramingHeaders, HeadError> {
+    headers.reserve(fields.len());
+    for netns in fields {
+        let (name, value) = fields::read(raw, netns).map_err(|_| HeadError::Field)?;
         let known = name == header::CONTENT_LENGTH
             || name == header::TRANSFER_ENCODING
             || name == header::CONNECTION;
-        if !known || told.field(name.as_str().as_bytes(), value.as_bytes())? {
+        if !known || framing_headers.field(name.as_str().as_bytes(), value.as_bytes())? {
             headers.append(name, value);
         }
     }
-    told.settle();
-    if told.both {
+    framing_headers.settle();
+    if framing_headers.both {
         headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(length) = framing_headers.length().filter(|_| framing_headers.listed) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    Ok(told)
+    Ok(framing_headers)
 }
 
 #[cfg(test)]

@@ -17,13 +17,15 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Error, HeadError,
-    decode::{Decoder, Step},
-    out::Out,
-    parse,
-    print::{self, After},
-    sending::{Filled, Sending},
-    wire::Wire,
+    body_writer::{BodyWriter, WriteProgress},
+    buffered_io::BufferedIo,
+    decode::{BodyDecoder, ChunkStep},
+    encode_head::{self, ConnectionNext},
+    first_line::FirstLine,
+    head_size, parse,
+    write_buffer::WriteBuffer,
 };
+use crate::memory::{ConnectionUsage, MemoryCharge};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -35,15 +37,17 @@ const DRAINED: u64 = 64 * 1024;
 
 /// A client's connection.
 #[derive(Debug)]
-pub(in crate::proxy) struct Served(RefCell<Inner>);
+pub(in crate::proxy) struct ServerConnection(RefCell<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    wire: Wire,
+    io: BufferedIo,
+    /// The head of the request that is under way, where it is large.
+    head: MemoryCharge,
     /// How much of a head was looked at in vain.
     seen: usize,
     /// The content of the request that is under way.
-    content: Decoder,
+    content: BodyDecoder,
     /// Somebody holds its body.
     held: bool,
     /// The client waits for 100 before it sends its content.
@@ -55,29 +59,34 @@ struct Inner {
 }
 
 /// What comes next on a connection.
-#[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
 #[derive(Debug)]
 pub(in crate::proxy) enum NextHead {
-    Request(request::Parts, RequestContent, Asked),
+    Request(request::Parts, RequestContent, ResponseToken),
     /// The client closed its side between two requests.
     End,
     /// No request: it is to be told so.
-    Malformed(HeadError),
+    Malformed(HeadError, FirstLine),
     /// The connection broke, or ended within a head.
-    Broken(Error),
+    Failed(Error),
 }
 
-/// What an answer depends on beside its own head.
+/// What a response depends on beside its own head.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Asked(print::To);
+pub(in crate::proxy) struct ResponseToken(encode_head::ResponseContext);
 
-impl Served {
-    /// `first`: what was read of the socket already.
-    pub(in crate::proxy) fn new(stream: TcpStream, first: BytesMut) -> Rc<Self> {
+impl ServerConnection {
+    /// `first`: what was read of the socket already; `memory`: of the connection.
+    pub(in crate::proxy) fn new(
+        stream: TcpStream,
+        first: BytesMut,
+        memory: &Rc<ConnectionUsage>,
+    ) -> Rc<Self> {
+        let charge = memory.held(BufferedIo::beyond_first(&first));
         Rc::new(Self(RefCell::new(Inner {
-            wire: Wire::new(stream, first),
+            io: BufferedIo::new(stream, first, charge),
+            head: memory.held(0),
             seen: 0,
-            content: Decoder::length(0),
+            content: BodyDecoder::length(0),
             held: false,
             expects: false,
             awaited: false,
@@ -89,27 +98,34 @@ impl Served {
     pub(in crate::proxy) fn poll_head(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<NextHead> {
         let next = ready!(self.0.borrow_mut().poll_head(cx));
         Poll::Ready(match next {
-            Ok(Some((head, asked))) => {
-                NextHead::Request(head, RequestContent(Rc::clone(self)), asked)
+            Ok(Some((head, context))) => {
+                NextHead::Request(head, RequestContent(Rc::clone(self)), context)
             }
             Ok(None) => NextHead::End,
-            Err(Error::Head(error)) => NextHead::Malformed(error),
-            Err(error) => NextHead::Broken(error),
+            Err(Error::Head(error)) => {
+                NextHead::Malformed(error, FirstLine::of(&self.0.borrow().io.input))
+            }
+            Err(error) => NextHead::Failed(error),
         })
     }
 
     /// Whether a head has begun that is not yet whole.
     pub(in crate::proxy) fn is_within_head(&self) -> bool {
-        !self.0.borrow().wire.input.is_empty()
+        !self.0.borrow().io.input.is_empty()
     }
 
     /// Ready when the client has reset the connection. (One that only closes its side still waits
-    /// for its answer.) Interim answers leave meanwhile.
+    /// for its response.) Interim responses leave meanwhile.
     pub(in crate::proxy) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Error> {
         self.0.borrow_mut().poll_gone(cx)
     }
 
-    /// An interim answer (1xx), which leaves with the next look at the client. One that finds no room
+    /// Whether all of the last request was read.
+    pub(in crate::proxy) fn is_request_over(&self) -> bool {
+        self.0.borrow().content.is_done()
+    }
+
+    /// An interim response (1xx), which leaves with the next look at the client. One that finds no room
     /// is dropped: it is of no use to a client that does not read.
     pub(in crate::proxy) fn interim(
         &self,
@@ -117,48 +133,48 @@ impl Served {
         headers: &HeaderMap,
         as_it_came: &Extensions,
     ) {
-        let out = &mut self.0.borrow_mut().wire.out;
+        let out = &mut self.0.borrow_mut().io.out;
         if out.has_room() {
-            print::interim(out.buffer(), status, headers, as_it_came);
+            encode_head::interim(out.buffer(), status, headers, as_it_came);
         }
     }
 
-    /// Sends an answer to its end; what comes after it.
+    /// Sends a response to its end; what comes after it.
     ///
     /// # Errors
     /// The client is gone, or the body broke: what was there of it has left.
-    pub(in crate::proxy) async fn answer<B>(
+    pub(in crate::proxy) async fn respond<B>(
         &self,
         response: Response<B>,
-        asked: Asked,
-    ) -> Result<After, Error>
+        context: ResponseToken,
+    ) -> Result<ConnectionNext, Error>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (mut head, body) = response.into_parts();
-        let (encoder, after) = print::frame_answer(&mut head, &body, asked.0);
-        let mut out = self.take_out();
-        print::answer(out.buffer(), &head, asked.0.version);
+        let (encoder, next) = encode_head::frame_response(&mut head, &body, context.0);
+        let mut out = self.take_write_buffer();
+        encode_head::response(out.buffer(), &head, context.0.version);
         drop(head);
         // A body that is not sent ends here.
-        let mut sending = encoder.map(|encoder| Sending::new(body, encoder));
+        let mut sending = encoder.map(|encoder| BodyWriter::new(body, encoder));
         let mut broken = None;
-        poll_fn(|cx| self.poll_answer(cx, &mut out, &mut sending, &mut broken)).await?;
-        // Its buffer serves for the next answer.
-        self.0.borrow_mut().wire.out = out;
+        poll_fn(|cx| self.poll_response(cx, &mut out, &mut sending, &mut broken)).await?;
+        // Its buffer serves for the next response.
+        self.0.borrow_mut().io.out = out;
         match broken {
             Some(error) => Err(error),
-            None => Ok(after),
+            None => Ok(next),
         }
     }
 
     // The body is asked while nothing of the connection is borrowed: its end may drop the request's
     // body, which looks at the connection.
-    fn poll_answer<B>(
+    fn poll_response<B>(
         &self,
         cx: &mut Context<'_>,
-        out: &mut Out,
-        sending: &mut Option<Sending<B>>,
+        out: &mut WriteBuffer,
+        sending: &mut Option<BodyWriter<B>>,
         broken: &mut Option<Error>,
     ) -> Poll<Result<(), Error>>
     where
@@ -168,9 +184,9 @@ impl Served {
             let mut waits = false;
             if let Some(content) = sending {
                 match content.fill(cx, out) {
-                    Ok(Filled::Waits) => waits = true,
-                    Ok(Filled::Full) => {}
-                    Ok(Filled::Over) => *sending = None,
+                    Ok(WriteProgress::Waits) => waits = true,
+                    Ok(WriteProgress::Full) => {}
+                    Ok(WriteProgress::Over) => *sending = None,
                     Err(error) => {
                         *broken = Some(error);
                         *sending = None;
@@ -178,9 +194,9 @@ impl Served {
                 }
             }
             let mut inner = self.0.borrow_mut();
-            std::mem::swap(&mut inner.wire.out, out);
-            let flushed = inner.wire.poll_flush(cx);
-            std::mem::swap(&mut inner.wire.out, out);
+            std::mem::swap(&mut inner.io.out, out);
+            let flushed = inner.io.poll_flush(cx);
+            std::mem::swap(&mut inner.io.out, out);
             ready!(flushed)?;
             if waits {
                 return inner.poll_gone(cx).map(Err);
@@ -191,16 +207,16 @@ impl Served {
         }
     }
 
-    /// What waits to be written: interim answers go before the answer.
-    fn take_out(&self) -> Out {
-        std::mem::take(&mut self.0.borrow_mut().wire.out)
+    /// What waits to be written: interim responses go before the response.
+    fn take_write_buffer(&self) -> WriteBuffer {
+        std::mem::take(&mut self.0.borrow_mut().io.out)
     }
 
     /// Waits until nobody reads the last request's body any more, then reads what is left of it if
     /// it is there. False: the client is gone, or more may come, and what comes next cannot be told
     /// from it.
     pub(in crate::proxy) async fn finish_request(&self) -> bool {
-        let over = || poll_fn(|cx| self.0.borrow_mut().poll_over(cx));
+        let over = || poll_fn(|cx| self.0.borrow_mut().poll_closed(cx));
         if !self.0.borrow().is_over() {
             // A primary that has answered may read no more of the request: bytes lie unread, so that
             // the runtime has told all that it tells of this socket.
@@ -210,7 +226,7 @@ impl Served {
                 }
             }
         }
-        poll_fn(|cx| Poll::Ready(self.0.borrow_mut().drain(cx))).await
+        poll_fn(|cx| Poll::Ready(self.0.borrow_mut().finish(cx))).await
     }
 
     /// The client waits for 100 before it sends its content.
@@ -218,7 +234,7 @@ impl Served {
         self.0.borrow().expects
     }
 
-    /// Says why there is no answer, and that the connection ends.
+    /// Says why there is no response, and that the connection ends.
     pub(in crate::proxy) async fn refuse(&self, error: HeadError) {
         let status = error.status();
         let reason = status.canonical_reason().unwrap_or("");
@@ -227,14 +243,14 @@ impl Served {
              x-mirror-reason: mirror: {error}\r\n\r\n",
             status.as_str()
         );
-        self.0.borrow_mut().wire.out.buffer().extend_from_slice(line.as_bytes());
+        self.0.borrow_mut().io.out.buffer().extend_from_slice(line.as_bytes());
         // A client that is gone learns nothing.
-        let _ = poll_fn(|cx| self.0.borrow_mut().wire.poll_flush(cx)).await;
+        let _ = poll_fn(|cx| self.0.borrow_mut().io.poll_flush(cx)).await;
     }
 
     /// The socket, and what was read behind the last request; the connection's HTTP is over.
     pub(in crate::proxy) fn take(&self) -> Option<(TcpStream, BytesMut)> {
-        self.0.borrow_mut().wire.take()
+        self.0.borrow_mut().io.take()
     }
 }
 
@@ -242,33 +258,42 @@ impl Inner {
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(request::Parts, Asked)>, Error>> {
+    ) -> Poll<Result<Option<(request::Parts, ResponseToken)>, Error>> {
         loop {
-            if let Some(asking) = parse::request(&mut self.wire.input, &mut self.seen)? {
+            let before = self.io.input.len();
+            if let Some(parsed_request) = parse::request(&mut self.io.input, &mut self.seen)? {
                 self.seen = 0;
-                self.content = asking.content;
+                let length = before - self.io.input.len();
+                self.head
+                    .grow_to(head_size::of(length, &parsed_request.head.headers))
+                    .map_err(HeadError::Memory)?;
+                self.content = parsed_request.content;
                 self.held = true;
-                let head = asking.head;
+                let head = parsed_request.head;
                 let expected = head.headers.get(header::EXPECT);
                 self.expects = head.version == Version::HTTP_11
                     && expected.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-                let asked = Asked(print::To {
+                let context = ResponseToken(encode_head::ResponseContext {
                     head: head.method == Method::HEAD,
                     connect: head.method == Method::CONNECT,
                     version: head.version,
-                    persists: asking.persists,
+                    persists: parsed_request.persists,
                 });
-                return Poll::Ready(Ok(Some((head, asked))));
+                return Poll::Ready(Ok(Some((head, context))));
             }
-            if !ready!(self.wire.poll_read(cx))? {
-                let clean = self.wire.input.is_empty();
+            let read = match ready!(self.io.poll_read(cx)) {
+                Err(Error::Memory(exceeded)) => Err(HeadError::Memory(exceeded).into()),
+                read => read,
+            };
+            if !read? {
+                let clean = self.io.input.is_empty();
                 return Poll::Ready(if clean { Ok(None) } else { Err(Error::Closed) });
             }
         }
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+        if let Poll::Ready(Err(error)) = self.io.poll_flush(cx) {
             return Poll::Ready(error.into());
         }
         // Whoever waits for content learns of a reset by reading, and has the socket's one place
@@ -277,7 +302,7 @@ impl Inner {
             self.watch(cx);
             return Poll::Pending;
         }
-        let Some(stream) = self.wire.stream() else { return Poll::Ready(Error::Closed) };
+        let Some(stream) = self.io.stream() else { return Poll::Ready(Error::Closed) };
         if stream.poll_read_ready(cx).is_ready() {
             match stream.take_error() {
                 Ok(None) => {}
@@ -293,10 +318,10 @@ impl Inner {
 
     /// Whether the client has reset the connection, as the kernel knows.
     fn has_failed(&self) -> bool {
-        self.wire.stream().is_none_or(|stream| !matches!(stream.take_error(), Ok(None)))
+        self.io.stream().is_none_or(|stream| !matches!(stream.take_error(), Ok(None)))
     }
 
-    fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.is_over() {
             return Poll::Ready(());
         }
@@ -304,17 +329,29 @@ impl Inner {
         Poll::Pending
     }
 
+    /// Nothing of the last request is held any more.
+    fn finish(&mut self, cx: &mut Context<'_>) -> bool {
+        let finished = self.drain(cx);
+        self.head.shrink_to(0);
+        self.io.settle();
+        finished
+    }
+
     fn drain(&mut self, cx: &mut Context<'_>) -> bool {
         let mut left = DRAINED;
         loop {
-            match self.content.decode(&mut self.wire.input) {
-                Ok(Step::End | Step::Trailers(_)) => return true,
-                Ok(Step::Data(data)) => match left.checked_sub(data.len() as u64) {
+            // Whose rest is that much work is not waited for either.
+            if self.content.poll_turn(cx).is_pending() {
+                return false;
+            }
+            match self.content.decode(&mut self.io.input) {
+                Ok(ChunkStep::End | ChunkStep::Trailers(_)) => return true,
+                Ok(ChunkStep::Data(data)) => match left.checked_sub(data.len() as u64) {
                     Some(rest) => left = rest,
                     None => return false,
                 },
-                Ok(Step::More) => {
-                    if !matches!(self.wire.poll_read(cx), Poll::Ready(Ok(true))) {
+                Ok(ChunkStep::More) => {
+                    if !matches!(self.io.poll_read(cx), Poll::Ready(Ok(true))) {
                         return false;
                     }
                 }
@@ -336,15 +373,14 @@ impl Inner {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if std::mem::take(&mut self.expects) && !self.content.is_done() && self.wire.out.has_room()
-        {
-            self.wire.out.buffer().extend_from_slice(CONTINUE);
+        if std::mem::take(&mut self.expects) && !self.content.is_done() && self.io.out.has_room() {
+            self.io.out.buffer().extend_from_slice(CONTINUE);
             // What does not leave now leaves with the next look at the client.
-            if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+            if let Poll::Ready(Err(error)) = self.io.poll_flush(cx) {
                 return Poll::Ready(Some(Err(error.into())));
             }
         }
-        self.content.poll_frame(&mut self.wire, cx)
+        self.content.poll_frame(&mut self.io, cx)
     }
 
     fn watch(&mut self, cx: &Context<'_>) {
@@ -358,7 +394,7 @@ impl Inner {
 /// The content of a client's request. Dropped before its end, the connection knows that nobody
 /// reads it any more.
 #[derive(Debug)]
-pub(in crate::proxy) struct RequestContent(Rc<Served>);
+pub(in crate::proxy) struct RequestContent(Rc<ServerConnection>);
 
 impl Drop for RequestContent {
     fn drop(&mut self) {

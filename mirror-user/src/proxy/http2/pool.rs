@@ -1,6 +1,7 @@
-//! The connections of HTTP/2 to one endpoint. In: wishes for a stream. Out: room on a connection
-//! that is open, or on a new one when all are at the endpoint's stream limit. One is opened at a
-//! time: who wants a stream meanwhile waits for it.
+//! The connections of HTTP/2 to one endpoint. In: requests for a stream. Out: room on a connection
+//! that is open, or on a new one: for copies when all are at the endpoint's stream limit, for a
+//! client's own requests when the one that there was takes no more. One is opened at a time: who
+//! wants a stream meanwhile waits for it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,11 +12,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Connection, OpenError, Slot};
+use super::{GoAway, MultiplexedConnection, OpenError, Slot};
 
 /// Connections to one endpoint.
-pub(in crate::proxy) struct Pool {
-    open: RefCell<Vec<Rc<Connection>>>,
+pub(in crate::proxy) struct Http2Pool {
+    open: RefCell<Vec<Rc<MultiplexedConnection>>>,
     opening: RefCell<Option<Rc<Opening>>>,
     /// Connections that take streams, at most; as many more may have some left to carry.
     most: usize,
@@ -23,7 +24,7 @@ pub(in crate::proxy) struct Pool {
     life: u64,
 }
 
-impl Default for Pool {
+impl Default for Http2Pool {
     /// Without limits.
     fn default() -> Self {
         Self::limited(usize::MAX, u64::MAX)
@@ -34,17 +35,17 @@ impl Default for Pool {
 #[derive(Default)]
 struct Opening {
     over: Notify,
-    failed: Cell<Option<Failed>>,
+    failed: Cell<Option<ConnectFailure>>,
 }
 
 #[derive(Clone, Copy)]
-enum Failed {
+enum ConnectFailure {
     Http1,
     Full,
     Io(io::ErrorKind),
 }
 
-impl Pool {
+impl Http2Pool {
     /// With `most` connections, which carry `life` streams each and are then replaced.
     pub(in crate::proxy) fn limited(most: usize, life: u64) -> Self {
         Self { open: RefCell::default(), opening: RefCell::default(), most, life }
@@ -56,31 +57,71 @@ impl Pool {
     /// What `open` says, to all who wait for that connection; or none more is allowed.
     pub(in crate::proxy) async fn slot(
         &self,
-        open: impl AsyncFn() -> Result<Rc<Connection>, OpenError>,
+        open: impl AsyncFn() -> Result<Rc<MultiplexedConnection>, OpenError>,
     ) -> Result<Slot, OpenError> {
         loop {
             if let Some(slot) = self.find() {
                 return Ok(slot);
             }
-            let waiting = self.opening.borrow().clone();
-            let Some(opening) = waiting else {
-                self.sweep(Duration::MAX);
-                return if self.may_open() { self.add(open).await } else { Err(OpenError::Full) };
-            };
-            opening.over.notified().await;
-            match opening.failed.get() {
-                None => {}
-                Some(Failed::Http1) => return Err(OpenError::Http1),
-                Some(Failed::Full) => return Err(OpenError::Full),
-                Some(Failed::Io(kind)) => return Err(OpenError::Io(kind.into())),
+            if self.opened().await? {
+                continue;
             }
+            self.sweep(Duration::MAX);
+            // Even if the endpoint allows no stream: h2 then waits until it does.
+            return match self.may_open() {
+                true => Ok(self.add(open).await?.enter()),
+                false => Err(OpenError::Full),
+            };
+        }
+    }
+
+    /// Room for one stream on the one connection that takes streams, behind those who wait for it
+    /// already: a client that had this connection for itself would wait as well. `open` makes
+    /// another once it takes no more.
+    ///
+    /// # Errors
+    /// What `open` says, to all who wait for that connection.
+    pub(in crate::proxy) async fn turn(
+        &self,
+        open: impl AsyncFn() -> Result<Rc<MultiplexedConnection>, OpenError>,
+    ) -> Result<Slot, OpenError> {
+        loop {
+            let taking = self.open.borrow().iter().find(|one| !one.is_gone()).cloned();
+            if let Some(connection) = taking {
+                if let Some(slot) = connection.turn().await {
+                    return Ok(slot);
+                }
+            } else if !self.opened().await? {
+                self.sweep(Duration::MAX);
+                let opened = self.add(&open).await?;
+                if opened.is_gone() {
+                    // It ended as soon as it was open: another would do so as well.
+                    return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+                }
+            }
+        }
+    }
+
+    /// Waits for the connection that is being opened; false: none is.
+    async fn opened(&self) -> Result<bool, OpenError> {
+        let waiting = self.opening.borrow().clone();
+        let Some(opening) = waiting else { return Ok(false) };
+        opening.over.notified().await;
+        match opening.failed.get() {
+            None => Ok(true),
+            Some(ConnectFailure::Http1) => Err(OpenError::Http1),
+            Some(ConnectFailure::Full) => Err(OpenError::Full),
+            Some(ConnectFailure::Io(kind)) => Err(OpenError::Io(kind.into())),
         }
     }
 
     /// Room on a connection that is open.
     pub(in crate::proxy) fn find(&self) -> Option<Slot> {
         let open = self.open.borrow();
-        let slot = open.iter().find(|connection| connection.has_room()).map(Connection::enter)?;
+        let slot = open
+            .iter()
+            .find(|connection| connection.has_room())
+            .map(MultiplexedConnection::enter)?;
         // While too many have yet to end, one more than its life is better than none.
         let connection = slot.connection();
         if connection.entered() >= self.life && leaving(&open) < self.most {
@@ -89,7 +130,7 @@ impl Pool {
         Some(slot)
     }
 
-    /// Whether [`Pool::find`] would find some.
+    /// Whether [`Http2Pool::find`] would find some.
     pub(in crate::proxy) fn has_room(&self) -> bool {
         self.open.borrow().iter().any(|connection| connection.has_room())
     }
@@ -113,6 +154,20 @@ impl Pool {
         self.open.borrow().len() + usize::from(self.opening.borrow().is_some())
     }
 
+    /// The connections that have not ended, those included that take no more streams.
+    pub(in crate::proxy) fn living(&self) -> Vec<Rc<MultiplexedConnection>> {
+        self.open.borrow().iter().filter(|one| one.end().is_none()).cloned().collect()
+    }
+
+    /// The end of the last connection, if there was one and all have ended.
+    pub(in crate::proxy) fn end(&self) -> Option<GoAway> {
+        let open = self.open.borrow();
+        if self.is_opening() || open.iter().any(|one| one.end().is_none()) {
+            return None;
+        }
+        open.last().and_then(|last| last.end()).cloned()
+    }
+
     /// Streams under way.
     pub(in crate::proxy) fn streams(&self) -> usize {
         self.open.borrow().iter().map(|connection| connection.streams()).sum()
@@ -131,21 +186,19 @@ impl Pool {
 
     async fn add(
         &self,
-        open: impl AsyncFn() -> Result<Rc<Connection>, OpenError>,
-    ) -> Result<Slot, OpenError> {
-        let begun = Begun::new(self);
+        open: impl AsyncFn() -> Result<Rc<MultiplexedConnection>, OpenError>,
+    ) -> Result<Rc<MultiplexedConnection>, OpenError> {
+        let begun = ConnectGuard::new(self);
         match open().await {
             Ok(connection) => {
-                // Even if the endpoint allows no stream: h2 then waits until it does.
-                let slot = connection.enter();
-                self.open.borrow_mut().push(connection);
-                Ok(slot)
+                self.open.borrow_mut().push(Rc::clone(&connection));
+                Ok(connection)
             }
             Err(error) => {
                 let failed = match &error {
-                    OpenError::Http1 => Failed::Http1,
-                    OpenError::Full => Failed::Full,
-                    OpenError::Io(error) => Failed::Io(error.kind()),
+                    OpenError::Http1 => ConnectFailure::Http1,
+                    OpenError::Full => ConnectFailure::Full,
+                    OpenError::Io(error) => ConnectFailure::Io(error.kind()),
                 };
                 begun.opening.failed.set(Some(failed));
                 Err(error)
@@ -155,25 +208,25 @@ impl Pool {
 }
 
 /// How many take no more streams and have some left to carry.
-fn leaving(open: &[Rc<Connection>]) -> usize {
+fn leaving(open: &[Rc<MultiplexedConnection>]) -> usize {
     open.iter().filter(|connection| connection.is_gone() && connection.streams() > 0).count()
 }
 
 /// Ends the opening for those who wait, also when its maker goes away.
-struct Begun<'a> {
-    pool: &'a Pool,
+struct ConnectGuard<'a> {
+    pool: &'a Http2Pool,
     opening: Rc<Opening>,
 }
 
-impl<'a> Begun<'a> {
-    fn new(pool: &'a Pool) -> Self {
+impl<'a> ConnectGuard<'a> {
+    fn new(pool: &'a Http2Pool) -> Self {
         let opening = Rc::<Opening>::default();
         *pool.opening.borrow_mut() = Some(Rc::clone(&opening));
         Self { pool, opening }
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for ConnectGuard<'_> {
     fn drop(&mut self) {
         *self.pool.opening.borrow_mut() = None;
         self.opening.over.notify_waiters();

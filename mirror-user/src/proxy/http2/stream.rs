@@ -1,5 +1,5 @@
-//! One exchange on a connection to an upstream: the head goes out, the body behind it, the answer
-//! comes back. In: room on a connection, a request. Out: the answer's head and body.
+//! One exchange on a connection to an upstream: the head goes out, the body behind it, the response
+//! comes back. In: room on a connection, a request. Out: the response's head and body.
 
 use std::{
     cell::RefCell,
@@ -16,25 +16,25 @@ use h2::{
 };
 use http::{Request, Response};
 use hyper::body::Body;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::JoinHandle;
 
-use super::{Pump, ResetCode, Slot, Unsent};
-use crate::proxy::interim::Interim;
+use super::{ResetCode, SendBody, Slot, Unsent};
+use crate::proxy::{interim::Interim, time_slices};
 
-/// The sending half of an exchange. Dropped before [`Stream::finish`], it resets the stream.
-pub(in crate::proxy) struct Stream<B> {
+/// The sending half of an exchange. Dropped before [`RequestStream::finish`], it resets the stream.
+pub(in crate::proxy) struct RequestStream<B> {
     slot: Rc<Slot>,
-    sending: Sending<B>,
+    sending: BodyState<B>,
     finished: bool,
 }
 
-enum Sending<B> {
+enum BodyState<B> {
     Sent(SendStream<Bytes>),
     /// The body, and the task that sends what was not there at once.
-    Pumping(Rc<RefCell<Pump<B>>>, Option<JoinHandle<()>>),
+    Streaming(Rc<RefCell<SendBody<B>>>, Option<JoinHandle<()>>),
 }
 
-impl<B> Stream<B>
+impl<B> RequestStream<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: ResetCode,
@@ -52,12 +52,13 @@ where
         let whole = body.is_end_stream();
         let (response, stream) = sender.send_request(request, whole)?;
         let slot = Rc::new(slot);
-        let sending = if whole { Sending::Sent(stream) } else { pump(&slot, body, stream).await };
+        let sending =
+            if whole { BodyState::Sent(stream) } else { send_body(&slot, body, stream).await };
         Ok((Self { slot, sending, finished: false }, response))
     }
 }
 
-impl<B> Stream<B> {
+impl<B> RequestStream<B> {
     /// The exchange came to its end: a body that is still being sent goes on.
     pub(in crate::proxy) fn finish(&mut self) {
         self.finished = true;
@@ -65,7 +66,7 @@ impl<B> Stream<B> {
 
     /// Waits until the body has left, or the upstream has ended the stream.
     pub(in crate::proxy) async fn sent(&mut self) {
-        if let Sending::Pumping(_, task) = &mut self.sending
+        if let BodyState::Streaming(_, task) = &mut self.sending
             && let Some(running) = task
         {
             // It does not panic, and nobody else aborts it.
@@ -80,9 +81,9 @@ impl<B> Stream<B> {
             return;
         }
         match &mut self.sending {
-            Sending::Sent(stream) => stream.send_reset(reason),
-            Sending::Pumping(pump, task) => {
-                pump.borrow_mut().reset(reason);
+            BodyState::Sent(stream) => stream.send_reset(reason),
+            BodyState::Streaming(send_body, task) => {
+                send_body.borrow_mut().reset(reason);
                 task.iter().for_each(JoinHandle::abort);
             }
         }
@@ -93,54 +94,55 @@ impl<B> Stream<B> {
     }
 }
 
-impl<B> Drop for Stream<B> {
+impl<B> Drop for RequestStream<B> {
     fn drop(&mut self) {
         self.reset(Reason::CANCEL);
     }
 }
 
 /// A body that is there already leaves without a task of its own.
-async fn pump<B>(slot: &Rc<Slot>, body: B, stream: SendStream<Bytes>) -> Sending<B>
+async fn send_body<B>(slot: &Rc<Slot>, body: B, stream: SendStream<Bytes>) -> BodyState<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: ResetCode,
 {
-    let pump = Rc::new(RefCell::new(Pump::new(body, stream)));
-    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut *pump.borrow_mut()).poll(cx))).await;
+    let buffer_limit = Rc::clone(slot.connection().buffer_limit());
+    let send_body = Rc::new(RefCell::new(SendBody::new(body, stream, buffer_limit)));
+    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut *send_body.borrow_mut()).poll(cx))).await;
     if let Poll::Ready(sent) = first {
-        end(&pump, &sent);
-        return Sending::Pumping(pump, None);
+        end(&send_body, &sent);
+        return BodyState::Streaming(send_body, None);
     }
-    let (run, slot) = (Rc::clone(&pump), Rc::clone(slot));
-    let task = spawn_local(async move {
+    let (run, slot) = (Rc::clone(&send_body), Rc::clone(slot));
+    let task = time_slices::spawn(async move {
         let sent = poll_fn(|cx| Pin::new(&mut *run.borrow_mut()).poll(cx)).await;
         end(&run, &sent);
         drop(slot);
     });
-    Sending::Pumping(pump, Some(task))
+    BodyState::Streaming(send_body, Some(task))
 }
 
-/// Whoever waits for the answer learns from it that the upstream ended the stream.
-fn end<B>(pump: &RefCell<Pump<B>>, sent: &Result<(), Unsent>) {
+/// Whoever waits for the response learns from it that the upstream ended the stream.
+fn end<B>(send_body: &RefCell<SendBody<B>>, sent: &Result<(), Unsent>) {
     if let Err(Unsent::Body(reason)) = sent {
-        pump.borrow_mut().reset(reason.unwrap_or(Reason::CANCEL));
+        send_body.borrow_mut().reset(reason.unwrap_or(Reason::CANCEL));
     }
 }
 
-/// Waits for the answer, and tells what comes before it. To be polled for the first time before
-/// anything else runs after [`Stream::open`].
-pub(in crate::proxy) async fn answer(
+/// Waits for the response, and tells what comes before it. To be polled for the first time before
+/// anything else runs after [`RequestStream::open`].
+pub(in crate::proxy) async fn receive_response(
     mut response: ResponseFuture,
     interim: &Interim,
 ) -> Result<Response<RecvStream>, h2::Error> {
     // Nothing can have come yet, and for nobody nothing is looked for: that is to take what came
-    // from its queue, and to put the answer back.
+    // from its queue, and to put the response back.
     let mut looks = false;
     poll_fn(|cx| {
-        if std::mem::replace(&mut looks, interim.is_told()) {
-            while let Some(told) = ready!(response.poll_informational(cx)) {
-                let told = told?;
-                interim.tell(told.status(), told.headers(), told.extensions());
+        if std::mem::replace(&mut looks, interim.is_wanted()) {
+            while let Some(head) = ready!(response.poll_informational(cx)) {
+                let head = head?;
+                interim.forward(head.status(), head.headers(), head.extensions());
             }
         }
         Pin::new(&mut response).poll(cx)

@@ -2,21 +2,23 @@
 
 use std::{
     cell::{Cell, RefCell},
+    hash::BuildHasher as _,
     net::SocketAddr,
     rc::Rc,
 };
 
-use crate::proxy::maps::QuickMap;
+use crate::hash::FastHashMap;
+use foldhash::fast::FixedState;
 
-/// Exchanges under way by endpoint, in this worker.
+/// Connections of clients by endpoint that mirror chose, in this worker.
 #[derive(Debug, Default)]
 pub(super) struct Balancer {
-    loads: RefCell<QuickMap<SocketAddr, Rc<Cell<u32>>>>,
+    loads: RefCell<FastHashMap<SocketAddr, Rc<Cell<u32>>>>,
 }
 
-/// One exchange under way; over when dropped.
+/// One client's connection that was given this endpoint, until it is dropped.
 #[derive(Debug)]
-pub(in crate::proxy) struct Load(Rc<Cell<u32>>);
+pub(super) struct Load(Rc<Cell<u32>>);
 
 impl Drop for Load {
     fn drop(&mut self) {
@@ -44,9 +46,30 @@ impl Balancer {
             [only] => *only,
             many => self.less_busy(many, draw),
         };
+        Some((endpoint, self.enter(endpoint)))
+    }
+
+    /// The endpoint that all connections of this client get while it is ready (Service,
+    /// `sessionAffinity: ClientIP`), by rendezvous hashing: no state, and an endpoint that comes or
+    /// goes moves no more clients than it must. None when none is left that is not in `failed`.
+    pub(super) fn affine(
+        &self,
+        endpoints: &[SocketAddr],
+        client: &str,
+        failed: &[SocketAddr],
+    ) -> Option<(SocketAddr, Load)> {
+        let left = endpoints.iter().filter(|endpoint| !failed.contains(endpoint));
+        let endpoint = *left.max_by_key(|endpoint| {
+            // The same in all workers and agents: no seed of the process.
+            FixedState::default().hash_one((client, endpoint))
+        })?;
+        Some((endpoint, self.enter(endpoint)))
+    }
+
+    fn enter(&self, endpoint: SocketAddr) -> Load {
         let load = self.load(endpoint);
         load.set(load.get() + 1);
-        Some((endpoint, Load(load)))
+        Load(load)
     }
 
     /// Forgets endpoints that nothing is under way to.
@@ -113,6 +136,29 @@ mod tests {
         }
         assert_eq!(counts.len(), 5);
         assert!(counts.values().all(|n| (800..1_200).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_client_with_affinity_keeps_its_endpoint() {
+        let balancer = Balancer::default();
+        let five = endpoints(5);
+        let of = |endpoints: &[SocketAddr], client: &str, failed: &[SocketAddr]| {
+            balancer.affine(endpoints, client, failed).map(|(endpoint, _)| endpoint)
+        };
+        let clients: Vec<_> = (0..200).map(|n| format!("default/client-{n}")).collect();
+        let mut seen = std::collections::HashSet::new();
+        for client in &clients {
+            let first = of(&five, client, &[]).unwrap();
+            seen.insert(first);
+            assert_eq!(of(&five, client, &[]), Some(first));
+            // An endpoint that goes moves its own clients alone.
+            let (gone, left) = five.split_last().unwrap();
+            let next = of(left, client, &[]).unwrap();
+            assert_eq!(next == first, first != *gone, "{client}");
+            assert_ne!(of(&five, client, &[first]), Some(first));
+        }
+        assert_eq!(seen.len(), 5);
+        assert_eq!(of(&[], "a", &[]), None);
     }
 
     #[test]

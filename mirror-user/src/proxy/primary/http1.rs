@@ -1,66 +1,65 @@
-//! An attempt by HTTP/1: on a connection of the pool, or on a new one.
+//! An attempt by HTTP/1: on an idle connection of the same client, or on a new one.
 
 use std::rc::Rc;
 
-use http::{Method, Request, Response, request, response};
+use http::{HeaderValue, Method, Request, Response, header, request, response};
 use hyper::body::Body as _;
-use tokio::{
-    net::TcpStream,
-    task::{AbortHandle, spawn_local},
-};
+use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::{Attempt, Failure, Miss, PrimaryBody, connect::transport, pool::Pool};
+use super::{Attempt, AttemptError, Failure, Upstreams, upstreams::Open};
 use crate::{
     outcome::RetryReason,
     proxy::{
-        dress,
-        http1::{Connection, Unanswered},
-        inbound::Inbound,
+        body::{IncomingBody, PrimaryBody},
+        http1::{ClientConnection, Persistence, SendError},
         interim::Interim,
+        normalize, time_slices,
     },
 };
 
 /// A connection, held for one exchange. Dropped before its end, the connection is closed.
-pub(in crate::proxy) struct Single {
-    pub(in crate::proxy) connection: Rc<Connection<PrimaryBody>>,
-    /// Of the workload whose network namespace the socket is in.
-    pub(super) workload: u64,
+#[derive(Debug)]
+pub(in crate::proxy) struct ConnectionLease {
+    pub(in crate::proxy) connection: Rc<ClientConnection<PrimaryBody>>,
     /// Sends the rest of a request that is answered already.
     sending: Option<AbortHandle>,
     reused: bool,
+    /// Counts it among its client's.
+    _open: Open,
 }
 
-impl Single {
+impl ConnectionLease {
     /// A new connection.
-    pub(in crate::proxy) fn new(stream: TcpStream, workload: u64) -> Self {
-        let connection = Connection::new(stream);
-        Self { connection, workload, sending: None, reused: false }
+    pub(in crate::proxy) fn new(stream: TcpStream, upstreams: &Upstreams) -> Self {
+        let connection = ClientConnection::charged(stream, upstreams.memory());
+        let open = upstreams.enter();
+        Self { connection, sending: None, reused: false, _open: open }
     }
 
     /// Sends one request, without a second try. A body that nothing was asked of comes back with
     /// the error.
     ///
     /// # Errors
-    /// As [`Connection::send`].
-    pub(in crate::proxy) async fn ask(
+    /// As [`ClientConnection::send`].
+    pub(in crate::proxy) async fn send(
         &mut self,
         head: &mut request::Parts,
         body: PrimaryBody,
         unread: bool,
         interim: &Interim,
-    ) -> Result<Response<Inbound>, (Unanswered, Option<PrimaryBody>)> {
-        let told = |told: &response::Parts| {
-            interim.tell(told.status, &told.headers, &told.extensions);
+    ) -> Result<Response<IncomingBody>, (SendError, Option<PrimaryBody>)> {
+        let on_interim = |head: &response::Parts| {
+            interim.forward(head.status, &head.headers, &head.extensions);
         };
-        let sent = self.connection.send(head, body, unread, told);
+        let sent = self.connection.send(head, body, unread, on_interim);
         let response = sent.await?;
         if self.connection.is_sending() {
-            // The answer is passed on at its client's pace, the request at the primary's.
+            // The response is passed on at its client's pace, the request at the primary's.
             let connection = Rc::clone(&self.connection);
-            let rest = spawn_local(async move { connection.send_rest().await });
+            let rest = time_slices::spawn(async move { connection.send_rest().await });
             self.sending = Some(rest.abort_handle());
         }
-        Ok(response.map(Inbound::Answer))
+        Ok(response.map(IncomingBody::Response))
     }
 
     pub(super) fn reuse(mut self) -> Self {
@@ -69,7 +68,7 @@ impl Single {
     }
 }
 
-impl Drop for Single {
+impl Drop for ConnectionLease {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
             sending.abort();
@@ -79,42 +78,57 @@ impl Drop for Single {
 
 /// Sends the request once.
 pub(super) async fn attempt(
-    pool: &Pool,
     attempt: &Attempt<'_>,
     request: Request<PrimaryBody>,
-) -> Result<(Response<Inbound>, Single), Miss> {
-    let Attempt { errand, endpoint, fresh } = *attempt;
-    let (ctx, client) = (errand.ctx, errand.client);
+) -> Result<(Response<IncomingBody>, ConnectionLease), AttemptError> {
+    let Attempt { primary, request_context, endpoint, fresh } = *attempt;
+    let (client, upstreams) = (request_context.client, request_context.upstreams);
     let repeatable = is_repeatable(&request);
-    let pooled = if fresh { None } else { pool.take(client.key, endpoint, !repeatable) };
-    let mut single = match pooled {
+    let idle = if fresh { None } else { upstreams.take(endpoint, !repeatable) };
+    let mut lease = match idle {
         Some(idle) => idle,
         // Boxed, as all that is rare: the future of each request is as large as its largest part.
-        None => match Box::pin(transport(ctx, &client.place, endpoint)).await {
-            Ok(stream) => Single::new(stream, client.key),
-            Err(error) => {
-                let failure = Failure::Connect(endpoint, error);
-                return Err(Miss::again(failure, request, RetryReason::Connect));
+        None => {
+            match Box::pin(primary.connect_socket(client, request_context.socket, endpoint)).await {
+                Ok(stream) => ConnectionLease::new(stream, upstreams),
+                Err(error) => {
+                    let failure = Failure::Connect(endpoint, error);
+                    return Err(AttemptError::again(failure, request, RetryReason::Connect));
+                }
             }
-        },
+        }
     };
     let (mut head, body) = request.into_parts();
-    dress::for_http1(&mut head, body.is_end_stream());
-    let (unanswered, body) = match single.ask(&mut head, body, errand.unread, errand.interim).await
-    {
-        Ok(response) => return Ok((response, single)),
-        Err(failed) => failed,
-    };
-    let Unanswered { error, unsent, silent } = unanswered;
+    normalize::for_http1(&mut head, body.is_end_stream());
+    if let Some(persistence) = head.extensions.get::<Persistence>() {
+        // The server is to close first, as it would: the port of whoever does is taken for a minute.
+        let upgrades = head.headers.contains_key(header::UPGRADE);
+        let options = match (persistence, upgrades) {
+            (Persistence::Close, false) => "close",
+            (Persistence::Close, true) => "close, Upgrade",
+            (Persistence::KeepAlive, false) => "keep-alive",
+            (Persistence::KeepAlive, true) => "keep-alive, Upgrade",
+        };
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static(options));
+    }
+    let (error, body) =
+        match lease.send(&mut head, body, request_context.unread, request_context.interim).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(failed) => failed,
+        };
+    let SendError { error, unsent, silent } = error;
+    if error.is_malformed() {
+        return Err(AttemptError::last(Failure::Unreadable(endpoint, error, Box::new(lease))));
+    }
     let failure = Failure::Lost(endpoint, error.into());
-    let reason = match (unsent, single.reused && silent && repeatable) {
+    let reason = match (unsent, lease.reused && silent && repeatable) {
         (true, _) => RetryReason::Unsent,
-        (false, true) => RetryReason::Unanswered,
-        (false, false) => return Err(Miss::last(failure)),
+        (false, true) => RetryReason::NoResponse,
+        (false, false) => return Err(AttemptError::last(failure)),
     };
     Err(match body {
-        Some(body) => Miss::again(failure, Request::from_parts(head, body), reason),
-        None => Miss::last(failure),
+        Some(body) => AttemptError::again(failure, Request::from_parts(head, body), reason),
+        None => AttemptError::last(failure),
     })
 }
 

@@ -15,16 +15,25 @@ use tokio::net::TcpStream;
 
 use super::clock::{HeadClock, QuietClock};
 use crate::proxy::{
-    connection::Client,
+    body::IncomingBody,
+    client::Client,
+    close::{self, CloseMode},
     context::Context,
-    ending::{self, End},
-    exchange::{Abort, Side, exchange},
-    http1::{After, Asked, NextHead, RequestContent, Served},
-    inbound::Inbound,
+    exchange::{Abort, ClientHandle, exchange},
+    http1::{
+        ConnectionNext, Error, NextHead, RequestContent, ResponseToken, ServerConnection, SharedEnd,
+    },
     interim::Interim,
-    primary::{AnswerBody, Progress},
-    tunnel,
+    primary::IdleEvent,
+    refusal, tunnel, unread,
 };
+use crate::{
+    outcome::RefusalReason,
+    proxy::{body::Progress, exchange::ResponseBody},
+};
+
+/// What a connection that is served takes beside an idle one, in bytes: its buffers, and what serves it.
+const SERVED: usize = 8 * 1024;
 
 /// Serves the connection to its end.
 pub(in crate::proxy) async fn serve(
@@ -35,13 +44,38 @@ pub(in crate::proxy) async fn serve(
 ) {
     loop {
         // Boxed: an idle connection is to cost as little as can be.
-        let served = Box::pin(until_idle(&ctx, &client, stream, first)).await;
-        let Some((idle, unread)) = served else { return };
-        if unread.is_empty() {
-            // How it failed is what the next read says.
-            let _ = idle.readable().await;
+        let unserved = Box::pin(until_idle(&ctx, &client, stream, first)).await;
+        let Some((idle, unread)) = unserved else { return };
+        if unread.is_empty()
+            && let Some(end) = wait(&client, &idle).await
+        {
+            return Box::pin(finish(idle, end)).await;
         }
         (stream, first) = (idle, unread);
+    }
+}
+
+/// Waits until an idle client or its upstream does something. Returns how the client's only
+/// upstream connection has ended, if it has and the client has said nothing.
+async fn wait(client: &Client, stream: &TcpStream) -> Option<CloseMode> {
+    client.upstreams.shrink();
+    poll_fn(|cx| {
+        if stream.poll_read_ready(cx).is_ready() {
+            // How it failed is what the next read says.
+            return Poll::Ready(None);
+        }
+        client.upstreams.poll_idle(cx).map(|event| match event {
+            IdleEvent::Ended(end) => Some(end),
+            IdleEvent::Unsolicited => None,
+        })
+    })
+    .await
+}
+
+async fn finish(stream: TcpStream, end: CloseMode) {
+    match end {
+        CloseMode::Reset => close::reset(stream),
+        CloseMode::Close => close::linger(stream).await,
     }
 }
 
@@ -54,26 +88,25 @@ async fn until_idle(
     stream: TcpStream,
     first: BytesMut,
 ) -> Option<(TcpStream, BytesMut)> {
-    let served = Served::new(stream, first);
-    let driven = Driver::new(ctx, client, &served).run().await;
-    let (stream, unread) = served.take()?;
+    let _held = client.memory.held(SERVED);
+    let connection = ServerConnection::new(stream, first, &client.memory);
+    let end = RequestLoop::new(ctx, client, &connection).run().await;
+    let (stream, unread) = connection.take()?;
     if let Some(upstream) = client.tunnel.take() {
-        tunnel::run(ctx, stream, unread.freeze(), upstream).await;
+        tunnel::run(&ctx.recorder, stream, unread.freeze(), upstream).await;
         return None;
     }
-    match (driven, client.ends.take()) {
-        (Driven::Idle, None) => return Some((stream, unread)),
-        (_, Some(End::Reset)) => ending::reset(stream),
-        (Driven::Failed, None) => ending::reset(stream),
-        (Driven::Done | Driven::HeadTimeout, None) | (_, Some(End::Close)) => {
-            ending::linger(stream).await;
-        }
+    match (end, client.ends.take()) {
+        (ServeEnd::Idle, None) => return Some((stream, unread)),
+        (_, Some(end)) => finish(stream, end).await,
+        (ServeEnd::Failed, None) => close::reset(stream),
+        (ServeEnd::Done | ServeEnd::HeadTimeout, None) => close::linger(stream).await,
     }
     None
 }
 
 /// How a connection's serving ended.
-enum Driven {
+enum ServeEnd {
     Done,
     Failed,
     HeadTimeout,
@@ -83,70 +116,123 @@ enum Driven {
 
 /// A request, or what came instead of one.
 #[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
-enum Next {
-    Request(request::Parts, RequestContent, Asked),
-    Over(Driven),
+enum NextRequest {
+    Request(request::Parts, RequestContent, ResponseToken),
+    Over(ServeEnd),
 }
 
 /// Serves one request after the other.
-struct Driver<'a> {
+struct RequestLoop<'a> {
     ctx: &'a Rc<Context>,
     client: &'a Rc<Client>,
-    served: &'a Rc<Served>,
+    connection: &'a Rc<ServerConnection>,
     head: HeadClock,
     quiet: QuietClock,
     /// Requests so far.
     begun: u64,
 }
 
-impl<'a> Driver<'a> {
-    fn new(ctx: &'a Rc<Context>, client: &'a Rc<Client>, served: &'a Rc<Served>) -> Self {
+impl<'a> RequestLoop<'a> {
+    fn new(
+        ctx: &'a Rc<Context>,
+        client: &'a Rc<Client>,
+        connection: &'a Rc<ServerConnection>,
+    ) -> Self {
         let (head, quiet) = Default::default();
-        Self { ctx, client, served, head, quiet, begun: 0 }
+        Self { ctx, client, connection, head, quiet, begun: 0 }
     }
 
-    async fn run(mut self) -> Driven {
+    async fn run(mut self) -> ServeEnd {
         loop {
-            let (head, content, asked) = match self.next().await {
-                Next::Request(head, content, asked) => (head, content, asked),
-                Next::Over(driven) => return driven,
+            let (head, content, context) = match self.next().await {
+                NextRequest::Request(head, content, context) => (head, content, context),
+                NextRequest::Over(end) => return end,
             };
             self.begun += 1;
-            let Some(response) = self.answer(head, content).await else { return Driven::Failed };
-            match self.served.answer(response, asked).await {
-                Ok(After::Request) => {}
+            let Some(response) = self.respond(head, content).await else { return ServeEnd::Failed };
+            let ends_alike = response.extensions().get::<SharedEnd>().is_some();
+            match self.connection.respond(response, context).await {
+                Ok(ConnectionNext::Request) => {}
                 // The primary may want the rest of an upload that it has answered already.
-                Ok(After::Close) if self.ctx.is_draining() => {}
-                Ok(After::Close | After::Tunnel) => return Driven::Done,
+                Ok(ConnectionNext::Close) if self.ctx.is_draining() => {}
+                Ok(ConnectionNext::Close) if ends_alike => return self.end_as_the_primary().await,
+                Ok(ConnectionNext::Close | ConnectionNext::Tunnel) => return ServeEnd::Done,
                 Err(error) => {
                     tracing::debug!(client = %self.client.workload.name, %error, "connection ended");
-                    return Driven::Failed;
+                    return ServeEnd::Failed;
                 }
             }
-            // An answer whose head had left before the drain began is the last one all the same.
-            if !self.served.finish_request().await || self.ctx.is_draining() {
-                return Driven::Done;
+            // A response whose head had left before the drain began is the last one all the same.
+            if !self.connection.finish_request().await || self.ctx.is_draining() {
+                return ServeEnd::Done;
             }
         }
     }
 
+    /// The last response said that its connection ends: so does the client's, when and how the
+    /// primary's does, unless the client is faster or says more.
+    async fn end_as_the_primary(&self) -> ServeEnd {
+        // The primary may want the rest of an upload that it has answered already. A reset would
+        // destroy the response of a client that still sends.
+        if !self.connection.is_request_over() && !self.connection.finish_request().await {
+            return ServeEnd::Done;
+        }
+        let mut drained = pin!(self.ctx.drained());
+        poll_fn(|cx| {
+            match self.client.upstreams.poll_idle(cx) {
+                Poll::Ready(IdleEvent::Ended(end)) => {
+                    self.client.ends.set(end);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(IdleEvent::Unsolicited) if self.pass_on_unsolicited() => {
+                    return Poll::Ready(());
+                }
+                // It is closed already: the request was never whole.
+                _ if !self.client.upstreams.any_idle() => return Poll::Ready(()),
+                _ => {}
+            }
+            if drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            self.connection.poll_head(cx).map(drop)
+        })
+        .await;
+        ServeEnd::Done
+    }
+
     /// Waits for a head, or for a reason to wait no longer.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> NextRequest {
         let mut since = None;
         let next = poll_fn(|cx| self.poll_next(&mut since, cx)).await;
         match next {
-            Ok(NextHead::Request(head, content, asked)) => Next::Request(head, content, asked),
-            Ok(NextHead::End) => Next::Over(Driven::Done),
-            Ok(NextHead::Malformed(error)) => {
-                tracing::debug!(client = %self.client.workload.name, %error, "no request");
-                self.served.refuse(error).await;
-                Next::Over(Driven::Done)
+            Ok(NextHead::Request(head, content, context)) => {
+                NextRequest::Request(head, content, context)
             }
-            Ok(NextHead::Broken(error)) => {
+            Ok(NextHead::End) => NextRequest::Over(ServeEnd::Done),
+            Ok(NextHead::Malformed(error, first)) => {
+                refusal::head(self.ctx, self.client, error, &first);
+                self.connection.refuse(error).await;
+                NextRequest::Over(ServeEnd::Done)
+            }
+            Ok(NextHead::Failed(error)) => {
+                if matches!(error, Error::Closed) {
+                    refusal::connection(
+                        self.ctx,
+                        self.client,
+                        RefusalReason::IncompleteHead,
+                        &error,
+                    );
+                }
                 tracing::debug!(client = %self.client.workload.name, %error, "connection ended");
-                Next::Over(Driven::Failed)
+                NextRequest::Over(ServeEnd::Failed)
             }
-            Err(driven) => Next::Over(driven),
+            Err(end) => {
+                if matches!(end, ServeEnd::HeadTimeout) {
+                    let why = "the request's head did not come to its end in time";
+                    refusal::connection(self.ctx, self.client, RefusalReason::HeadTimeout, &why);
+                }
+                NextRequest::Over(end)
+            }
         }
     }
 
@@ -154,39 +240,56 @@ impl<'a> Driver<'a> {
         &mut self,
         since: &mut Option<Instant>,
         cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<NextHead, Driven>> {
-        if let Poll::Ready(next) = self.served.poll_head(cx) {
+    ) -> Poll<Result<NextHead, ServeEnd>> {
+        let upstream = self.client.upstreams.poll_idle(cx);
+        if upstream == Poll::Ready(IdleEvent::Unsolicited) && self.pass_on_unsolicited() {
+            return Poll::Ready(Err(ServeEnd::Done));
+        }
+        if let Poll::Ready(next) = self.connection.poll_head(cx) {
             return Poll::Ready(Ok(next));
         }
-        if !self.served.is_within_head() {
-            return self.quiet.poll(self.begun, cx).map(|()| Err(Driven::Idle));
+        if !self.connection.is_within_head() {
+            if let Poll::Ready(IdleEvent::Ended(end)) = upstream {
+                self.client.ends.set(end);
+                return Poll::Ready(Err(ServeEnd::Done));
+            }
+            return self.quiet.poll(self.begun, cx).map(|()| Err(ServeEnd::Idle));
         }
         let since = *since.get_or_insert_with(Instant::now);
         let limit = self.ctx.options.head_timeout;
-        self.head.poll(Some(since), limit, cx).map(|()| Err(Driven::HeadTimeout))
+        self.head.poll(Some(since), limit, cx).map(|()| Err(ServeEnd::HeadTimeout))
     }
 
-    /// The answer to a request; None where there is none, or nobody waits for it any more.
-    async fn answer(
+    /// The primary sent bytes that no request asked for: the client gets them as it would without us,
+    /// before anything else.
+    fn pass_on_unsolicited(&self) -> bool {
+        let Some((endpoint, lease)) = self.client.upstreams.take_only() else { return false };
+        tracing::debug!(client = %self.client.workload.name, %endpoint, "unsolicited bytes pass on");
+        unread::pass_on(self.ctx, self.client, endpoint, &lease)
+    }
+
+    /// The response to a request; None where there is none, or nobody waits for it any more.
+    async fn respond(
         &self,
         head: request::Parts,
         content: RequestContent,
-    ) -> Option<Response<AnswerBody>> {
-        let interim = Interim::http1(head.version, self.served, &self.ctx.interim_dropped);
-        let side = Side { interim, progress: Rc::new(Progress::default()) };
+    ) -> Option<Response<ResponseBody>> {
+        let interim = Interim::http1(head.version, self.connection, &self.ctx.interim_dropped);
+        let handle = ClientHandle { interim, progress: Rc::new(Progress::default()) };
         let (ctx, client) = (Rc::clone(self.ctx), Rc::clone(self.client));
-        let mut exchange = pin!(exchange(ctx, client, head, Inbound::Request(content), side));
-        let answered: Result<_, Abort> = poll_fn(|cx| {
-            if let Poll::Ready(answered) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(answered.map(Some));
+        let mut exchange =
+            pin!(exchange(ctx, client, head, IncomingBody::Request(content), handle));
+        let result: Result<_, Abort> = poll_fn(|cx| {
+            if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(result.map(Some));
             }
-            self.served.poll_gone(cx).map(|error| {
+            self.connection.poll_gone(cx).map(|error| {
                 tracing::debug!(client = %self.client.workload.name, %error, "the client is gone");
                 Ok(None)
             })
         })
         .await;
-        let mut response = answered.ok()??;
+        let mut response = result.ok()??;
         if self.ctx.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

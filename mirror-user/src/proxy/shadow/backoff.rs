@@ -3,24 +3,35 @@
 
 use std::time::{Duration, Instant};
 
-/// After the first failure.
-const FIRST: Duration = Duration::from_millis(100);
+use crate::backoff::ExponentialBackoff;
 
-/// At most.
 const LONGEST: Duration = Duration::from_secs(5);
+
+const REST: ExponentialBackoff =
+    ExponentialBackoff { first: Duration::from_millis(100), longest: LONGEST };
+
+/// Of an endpoint that floods: each connection to it costs the worker more than a failed one does.
+const FLOOD_REST: ExponentialBackoff =
+    ExponentialBackoff { first: Duration::from_secs(1), longest: LONGEST };
 
 /// Failures in a row, and until when the endpoint rests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
+pub(super) struct EndpointBackoff {
+    rest: ExponentialBackoff,
     tolerance: u32,
     failures: u32,
     until: Option<Instant>,
 }
 
-impl Backoff {
+impl EndpointBackoff {
     /// Rests from the failure after `tolerance` failures in a row.
     pub(super) const fn new(tolerance: u32) -> Self {
-        Self { tolerance, failures: 0, until: None }
+        Self { rest: REST, tolerance, failures: 0, until: None }
+    }
+
+    /// The same of floods.
+    pub(super) const fn of_floods(tolerance: u32) -> Self {
+        Self { rest: FLOOD_REST, tolerance, failures: 0, until: None }
     }
 
     /// The endpoint failed. Failures of attempts that began before it rested count
@@ -30,15 +41,14 @@ impl Backoff {
             return;
         }
         if let Some(beyond) = self.failures.checked_sub(self.tolerance) {
-            let rest = FIRST.saturating_mul(1 << beyond.min(16)).min(LONGEST);
-            self.until = Some(now + rest);
+            self.until = Some(now + self.rest.delay(beyond));
         }
         self.failures = self.failures.saturating_add(1);
     }
 
     /// The endpoint did what it should.
     pub(super) fn succeeded(&mut self) {
-        *self = Self::new(self.tolerance);
+        (self.failures, self.until) = (0, None);
     }
 
     /// Whether it failed lately: else no clock need be asked.
@@ -58,7 +68,7 @@ mod tests {
     #[test]
     fn rests_double_up_to_the_longest_and_end_with_a_success() {
         let mut now = Instant::now();
-        let mut backoff = Backoff::new(0);
+        let mut backoff = EndpointBackoff::new(0);
         for rest in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
             backoff.failed(now);
             backoff.failed(now + Duration::from_millis(rest - 1));
@@ -68,13 +78,13 @@ mod tests {
         }
         backoff.succeeded();
         backoff.failed(now);
-        assert!(!backoff.is_resting(now + FIRST));
+        assert!(!backoff.is_resting(now + REST.first));
     }
 
     #[test]
     fn what_is_tolerated_in_a_row_sends_nobody_to_rest() {
         let now = Instant::now();
-        let mut backoff = Backoff::new(2);
+        let mut backoff = EndpointBackoff::new(2);
         for _ in 0..2 {
             backoff.failed(now);
             backoff.failed(now);
@@ -83,6 +93,6 @@ mod tests {
         }
         (0..3).for_each(|_| backoff.failed(now));
         assert!(backoff.is_resting(now));
-        assert!(!backoff.is_resting(now + FIRST));
+        assert!(!backoff.is_resting(now + REST.first));
     }
 }

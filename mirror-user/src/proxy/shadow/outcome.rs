@@ -1,19 +1,21 @@
 //! What a copy's end says of it, where that is not plain.
 
-use super::copy::Watch;
-use crate::outcome::{CopyOutcome, DropReason, UnknownReason};
+use crate::{
+    outcome::{CopyOutcome, DropReason, UnknownReason},
+    proxy::tee::CopyStatus,
+};
 
 /// What the kernel took of what was written for a copy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
+pub(super) struct BytesWritten {
     pub(super) any: bool,
     /// It refused some.
     pub(super) refused: bool,
 }
 
-/// No answer came in time.
-pub(super) fn timed_out(watch: &Watch) -> CopyOutcome {
-    if watch.is_taken_whole() {
+/// No response came in time.
+pub(super) fn timed_out(status: &CopyStatus) -> CopyOutcome {
+    if status.is_taken_whole() {
         CopyOutcome::Unknown(UnknownReason::Timeout)
     } else {
         CopyOutcome::Dropped(DropReason::SendTimeout)
@@ -21,11 +23,15 @@ pub(super) fn timed_out(watch: &Watch) -> CopyOutcome {
 }
 
 /// The shadow ended it. `unknown`: what to call it if all of it may have arrived.
-pub(super) fn sent(taken: Taken, watch: &Watch, unknown: UnknownReason) -> CopyOutcome {
-    if let Some(reason) = watch.cut_reason() {
+pub(super) fn sent(
+    taken: BytesWritten,
+    status: &CopyStatus,
+    unknown: UnknownReason,
+) -> CopyOutcome {
+    if let Some(reason) = status.cut_reason() {
         return CopyOutcome::Dropped(reason);
     }
-    if !taken.any || taken.refused || !watch.is_taken_whole() {
+    if !taken.any || taken.refused || !status.is_taken_whole() {
         return CopyOutcome::Dropped(DropReason::ShadowClosed);
     }
     CopyOutcome::Unknown(unknown)
@@ -33,11 +39,11 @@ pub(super) fn sent(taken: Taken, watch: &Watch, unknown: UnknownReason) -> CopyO
 
 /// The shadow has answered, and the rest of the copy is over. `in_time`: it was not cut off at the
 /// end of the response timeout.
-pub(super) fn answered(watch: &Watch, in_time: bool) -> CopyOutcome {
-    match watch.cut_reason() {
+pub(super) fn responded(status: &CopyStatus, in_time: bool) -> CopyOutcome {
+    match status.cut_reason() {
         Some(reason) => CopyOutcome::Dropped(reason),
         // A shadow that wanted no more of it has had what it wanted.
-        None if in_time || watch.is_taken_whole() => CopyOutcome::Delivered,
+        None if in_time || status.is_taken_whole() => CopyOutcome::Delivered,
         None => CopyOutcome::Dropped(DropReason::SendTimeout),
     }
 }

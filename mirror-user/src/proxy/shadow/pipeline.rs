@@ -1,5 +1,5 @@
-//! Copies without content on one connection, as many on their way as its [`Post`] takes. In: copies,
-//! from the letter box. Out: an outcome for each, and what becomes of the connection.
+//! Copies without content on one connection, as many on their way as its [`PooledConnection`] takes. In:
+//! copies, from the queue. Out: an outcome for each, and what becomes of the connection.
 
 use std::{
     collections::VecDeque,
@@ -8,10 +8,13 @@ use std::{
     time::Instant,
 };
 
-use super::{copy::Copy, head::SingleHead, lane::Lane, post::Post};
+use super::{
+    connection_task::unknown, copy::Copy, head::Http1Head, pool::EndpointPool,
+    pooled::PooledConnection,
+};
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
-    proxy::http1::{Error, Left, Span},
+    proxy::http1::{Error, Span, Written},
 };
 
 /// How often a copy may move to another connection.
@@ -19,27 +22,27 @@ const MOVES: u8 = 3;
 
 /// What becomes of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum PipelineEnd {
     /// All is answered; it may carry more.
-    Next,
+    Reusable,
     /// It is over; the shadow ended it properly, or we did.
-    Over,
+    Closed,
 }
 
 /// Copies on their way.
 pub(super) struct Pipeline<'a> {
-    lane: &'a Rc<Lane>,
-    post: &'a Post,
-    sent: VecDeque<Sent>,
-    /// Taken from the letter box so far.
+    pool: &'a Rc<EndpointPool>,
+    pooled: &'a PooledConnection,
+    sent: VecDeque<InFlight>,
+    /// Taken from the queue so far.
     taken: u32,
     /// The first copy.
-    waiting: Option<Copy<SingleHead>>,
+    first: Option<Copy<Http1Head>>,
     began: Instant,
 }
 
-struct Sent {
-    copy: Copy<SingleHead>,
+struct InFlight {
+    copy: Copy<Http1Head>,
     span: Span,
     at: Instant,
 }
@@ -47,127 +50,146 @@ struct Sent {
 impl<'a> Pipeline<'a> {
     /// `taken`: copies that the connection carried before.
     pub(super) fn new(
-        lane: &'a Rc<Lane>,
-        post: &'a Post,
-        first: Copy<SingleHead>,
+        pool: &'a Rc<EndpointPool>,
+        pooled: &'a PooledConnection,
+        first: Copy<Http1Head>,
         taken: u32,
     ) -> Self {
-        Self { lane, post, sent: VecDeque::new(), taken, waiting: Some(first), began: post.since() }
+        Self {
+            pool,
+            pooled,
+            sent: VecDeque::new(),
+            taken,
+            first: Some(first),
+            began: pooled.since(),
+        }
     }
 
     /// Sends what there is and reads what comes, until nothing is on its way.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
-        self.post.listen(cx.waker());
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<PipelineEnd> {
+        self.pooled.listen(cx.waker());
         loop {
             self.queue();
             // A server that closes may have answered before: that is read first.
-            let _ = self.post.connection.poll_flush(cx);
-            let Some(oldest) = self.sent.front() else { return Poll::Ready(self.rest()) };
-            match self.post.connection.poll_passed(cx, &oldest.copy.head.printed) {
-                Poll::Pending if self.post.is_late() => {
-                    self.give_up();
-                    return Poll::Ready(Fate::Over);
+            let _ = self.pooled.connection.poll_flush(cx);
+            let Some(oldest) = self.sent.front() else { return Poll::Ready(self.end_state()) };
+            match self.pooled.connection.poll_discard_response(cx, &oldest.copy.head.encoded) {
+                Poll::Pending if self.pooled.is_timed_out() => {
+                    self.time_out();
+                    return Poll::Ready(PipelineEnd::Closed);
                 }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(persists)) => {
                     self.settle();
                     if !persists {
-                        self.lane.answered(true);
+                        self.pool.record_response(true);
                         self.end(None);
-                        return Poll::Ready(Fate::Over);
+                        return Poll::Ready(PipelineEnd::Closed);
                     }
                 }
                 Poll::Ready(Err(error)) => {
-                    let unsent = self.post.connection.left(oldest.span) == Left::Nothing;
-                    if !unsent {
-                        self.lane.answered(false);
+                    let unsent = self.pooled.connection.written_of(oldest.span) == Written::Nothing;
+                    if !unsent && self.pooled.limit.exceeded().is_none() {
+                        self.pool.record_response(false);
                     }
                     self.end(Some(&error));
-                    return Poll::Ready(Fate::Over);
+                    return Poll::Ready(PipelineEnd::Closed);
                 }
             }
         }
     }
 
-    /// Copies taken from the letter box so far.
+    /// Copies taken from the queue so far.
     pub(super) fn taken(&self) -> u32 {
         self.taken
     }
 
-    fn rest(&self) -> Fate {
-        if self.post.is_last(self.taken) { Fate::Over } else { Fate::Next }
+    fn end_state(&self) -> PipelineEnd {
+        if self.pooled.is_last(self.taken) { PipelineEnd::Closed } else { PipelineEnd::Reusable }
     }
 
     fn queue(&mut self) {
-        while self.post.connection.has_room() {
+        while self.pooled.connection.has_room() {
             let Some((copy, at)) = self.next() else { return };
             // One that bears no company was handed over only while the connection was idle.
             self.taken += 1;
-            let last = self.post.is_last(self.taken);
-            let span = self.post.connection.queue(&copy.head.printed, last);
-            self.sent.push_back(Sent { at, copy, span });
+            let last = self.pooled.is_last(self.taken);
+            let span = self.pooled.connection.queue(&copy.head.encoded, last);
+            self.pooled.limit.begin();
+            self.sent.push_back(InFlight { at, copy, span });
         }
     }
 
-    /// The next copy, and since when this connection has it: those that the lane handed over, then
+    /// The next copy, and since when this connection has it: those that the pool handed over, then
     /// those that wait for any connection.
-    fn next(&mut self) -> Option<(Copy<SingleHead>, Instant)> {
-        if let Some(copy) = self.waiting.take() {
+    fn next(&mut self) -> Option<(Copy<Http1Head>, Instant)> {
+        if let Some(copy) = self.first.take() {
             return Some((copy, self.began));
         }
-        if let Some(copy) = self.post.next() {
-            let at = copy.ticket.started();
+        if let Some(copy) = self.pooled.next() {
+            let at = copy.guard.started();
             return Some((copy, at));
         }
-        if !self.lane.is_awaited() {
+        if !self.pool.has_waiting() {
             return None;
         }
         let now = Instant::now();
-        let copy = self.lane.next_behind(self.post, now)?;
-        self.post.enter(&copy, now);
+        let copy = self.pool.next_pipelined(self.pooled, now)?;
+        self.pooled.begin(&copy, now);
         Some((copy, now))
     }
 
     /// The oldest is answered.
     fn settle(&mut self) {
         let Some(sent) = self.sent.pop_front() else { return };
-        self.post.answered(self.sent.front().map(|next| next.at));
-        sent.copy.ticket.settle(CopyOutcome::Delivered, 0);
+        self.pooled.limit.end();
+        self.pooled.response_done(self.sent.front().map(|next| next.at));
+        sent.copy.guard.settle(CopyOutcome::Delivered, 0);
     }
 
-    /// The shadow ended the connection: with the last answer, or (`error`) before the next.
+    /// The shadow ended the connection: with the last response, or (`error`) before the next.
     fn end(&mut self, error: Option<&Error>) {
-        self.post.close();
-        let unsent = self.waiting.take().into_iter().chain(std::iter::from_fn(|| self.post.next()));
+        self.pooled.close();
+        let unsent = self.first.take().into_iter().chain(std::iter::from_fn(|| self.pooled.next()));
         let unsent: Vec<_> = unsent.collect();
         // The oldest may have caused a close without a word; what is behind it was lost to it.
         if self.sent.len() > usize::from(error.is_some()) {
-            self.lane.do_not_pipeline();
+            self.pool.stop_pipelining();
         }
-        let malformed = error.is_some_and(Error::is_malformed);
-        let why = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
-        for Sent { copy, span, .. } in self.sent.drain(..) {
-            match self.post.connection.left(span) {
-                Left::Nothing => again(self.lane, copy),
+        let why = unknown(&self.pooled.limit, error.is_some_and(Error::is_malformed));
+        self.settle_responding();
+        for InFlight { copy, span, .. } in self.sent.drain(..) {
+            match self.pooled.connection.written_of(span) {
+                Written::Nothing => resend(self.pool, copy),
                 // A server that said close must not process what lies behind (RFC 9112, section
                 // 9.6). Some do (Node); these are safe methods.
-                _ if error.is_none() => again(self.lane, copy),
-                Left::Some => {
-                    copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
+                _ if error.is_none() => resend(self.pool, copy),
+                Written::Some => {
+                    copy.guard.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
                 }
-                Left::All => copy.ticket.settle(CopyOutcome::Unknown(why), 0),
+                Written::All => copy.guard.settle(CopyOutcome::Unknown(why), 0),
             }
         }
-        unsent.into_iter().for_each(|copy| again(self.lane, copy));
+        unsent.into_iter().for_each(|copy| resend(self.pool, copy));
     }
 
-    /// No answer came in time: what is on its way is not waited for any more.
-    fn give_up(&mut self) {
-        self.post.close();
-        self.post.connection.abort();
-        for Sent { copy, span, .. } in self.sent.drain(..) {
-            let whole = self.post.connection.left(span) == Left::All;
-            copy.ticket.settle(
+    /// A copy whose response's head is there is delivered, whatever becomes of the rest.
+    fn settle_responding(&mut self) {
+        if self.pooled.connection.is_discarding()
+            && let Some(sent) = self.sent.pop_front()
+        {
+            sent.copy.guard.settle(CopyOutcome::Delivered, 0);
+        }
+    }
+
+    /// No response came in time: what is on its way is not waited for any more.
+    fn time_out(&mut self) {
+        self.pooled.close();
+        self.pooled.connection.abort();
+        self.settle_responding();
+        for InFlight { copy, span, .. } in self.sent.drain(..) {
+            let whole = self.pooled.connection.written_of(span) == Written::All;
+            copy.guard.settle(
                 if whole {
                     CopyOutcome::Unknown(UnknownReason::Timeout)
                 } else {
@@ -176,19 +198,22 @@ impl<'a> Pipeline<'a> {
                 0,
             );
         }
-        let unsent = self.waiting.take().into_iter().chain(std::iter::from_fn(|| self.post.next()));
+        let unsent = self.first.take().into_iter().chain(std::iter::from_fn(|| self.pooled.next()));
         for copy in unsent {
-            copy.ticket.settle(CopyOutcome::Dropped(DropReason::SendTimeout), 0);
+            copy.guard.settle(CopyOutcome::Dropped(DropReason::SendTimeout), 0);
         }
     }
 }
 
 /// To another connection, by itself.
-fn again(lane: &Rc<Lane>, mut copy: Copy<SingleHead>) {
+fn resend(pool: &Rc<EndpointPool>, mut copy: Copy<Http1Head>) {
     if copy.moves >= MOVES {
-        return copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
+        return copy.guard.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
     }
     copy.moves += 1;
     copy.head.pipelined = false;
-    lane.take_single(copy);
+    pool.dispatch_http1(copy);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! Copies on streams: one connection of HTTP/2 to a shadow carries many. In: a copy, and room on a
-//! connection or the wish for some. Out: an outcome. All copies of a lane share a task; one that is cut or
+//! connection, or none yet. Out: an outcome. All copies of a pool share a task; one that is cut or
 //! late resets its stream and leaves the others alone.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -16,17 +17,23 @@ use hyper::body::Body as _;
 use tokio::time::timeout_at;
 
 use super::{
-    copy::{Copy, CopyBody, Watch},
-    head::SingleHead,
-    lane::Lane,
-    outcome::{self, Taken, sent, timed_out},
+    copy::Copy,
+    head::Http1Head,
+    outcome::{self, BytesWritten, sent, timed_out},
+    pool::EndpointPool,
 };
 use crate::{
+    heartbeat::BEAT,
     outcome::{CopyOutcome, DropReason, UnknownReason},
     proxy::{
-        dress,
-        http2::{Connection, OpenError, Slot, Stream, answer, is_unseen},
+        http2::{
+            MultiplexedConnection, OpenError, Purpose, RequestStream, SHADOW_STREAMS, Slot,
+            is_unseen, receive_response,
+        },
         interim::Interim,
+        normalize,
+        read_limit::{ConnectionMode, RECEIVE_BUFFER, ReadLimit},
+        tee::{CopyBody, CopyStatus},
     },
 };
 
@@ -41,107 +48,117 @@ pub(super) const LIFE: u64 = 900;
 const MOVES: u8 = 3;
 
 /// Carries one copy; `slot` is None while no connection has room.
-pub(super) async fn run(lane: Rc<Lane>, slot: Option<Slot>, copy: Copy<request::Parts>) {
+pub(super) async fn run(pool: Rc<EndpointPool>, slot: Option<Slot>, copy: Copy<request::Parts>) {
     let slot = match slot {
         Some(slot) => Ok(slot),
-        None => lane.room().await,
+        None => pool.stream().await,
     };
     match slot {
-        Ok(slot) => carry(&lane, slot, copy).await,
+        Ok(slot) => send_copy(&pool, slot, copy).await,
         Err(OpenError::Http1) => {
-            if let Some(ctx) = copy.ticket.context() {
-                ctx.protocols.is_http1(lane.endpoint);
-            }
+            pool.protocols.is_http1(pool.endpoint);
             let whole = copy.body.is_end_stream();
-            lane.take_single(copy.map(|head| SingleHead::from_http2(head, whole)));
+            pool.dispatch_http1(copy.map(|head| Http1Head::from_http2(head, whole)));
         }
         Err(OpenError::Full) => {
-            copy.ticket.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
+            copy.guard.settle(CopyOutcome::Dropped(DropReason::Connections), 0);
         }
         Err(OpenError::Io(error)) => {
-            tracing::debug!(endpoint = %lane.endpoint, %error, "cannot connect to a shadow");
-            lane.reached(false);
-            let late = error.kind() == std::io::ErrorKind::TimedOut;
-            let reason = if late { DropReason::ConnectTimeout } else { DropReason::Connect };
-            copy.ticket.settle(CopyOutcome::Dropped(reason), 0);
+            tracing::debug!(endpoint = %pool.endpoint, %error, "cannot connect to a shadow");
+            pool.record_connect(false);
+            let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+            let reason = if timed_out { DropReason::ConnectTimeout } else { DropReason::Connect };
+            copy.guard.settle(CopyOutcome::Dropped(reason), 0);
         }
     }
 }
 
 /// A new connection, within the time that connecting may take.
-pub(super) async fn open(lane: &Lane) -> Result<Rc<Connection>, OpenError> {
-    let patience = lane.options.connect_timeout;
+pub(super) async fn open(pool: &EndpointPool) -> Result<Rc<MultiplexedConnection>, OpenError> {
+    let patience = pool.options.connect_timeout;
     let deadline = Instant::now() + patience;
     let connect = async {
-        let socket = lane.sockets.stream(&lane.place, lane.endpoint.is_ipv6())?;
+        let socket = pool.sockets.stream(&pool.netns, pool.endpoint.is_ipv6())?;
         socket.set_nodelay(true)?;
-        socket.connect(lane.endpoint).await
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.connect(pool.endpoint).await
     };
     let stream = timeout_at(deadline.into(), connect).await.map_err(std::io::Error::from)??;
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let opened = Connection::open(stream, left).await?;
-    lane.reached(true);
+    let limit = Some(ReadLimit::new(&pool.reads, ConnectionMode::Streams));
+    let purpose = Purpose { most: Some(SHADOW_STREAMS), limit, ..Purpose::default() };
+    let opened = MultiplexedConnection::open(stream, left, purpose).await?;
+    pool.record_connect(true);
     Ok(opened)
 }
 
-async fn carry(lane: &Rc<Lane>, slot: Slot, copy: Copy<request::Parts>) {
+async fn send_copy(pool: &Rc<EndpointPool>, slot: Slot, copy: Copy<request::Parts>) {
     let Ok(sender) = slot.ready().await else {
         drop(slot);
-        return again(lane, copy);
+        return resend(pool, copy);
     };
-    let Copy { mut head, body, ticket, charge, moves } = copy;
+    let Copy { mut head, body, guard, charge, moves } = copy;
     let spare = body.is_end_stream().then(|| head.clone());
-    let Ok(request) = dress::for_http2(&mut head) else {
-        return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
+    let Ok(request) = normalize::for_http2(&mut head) else {
+        return guard.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
     };
-    let deadline = lane.fleet.deadline(lane.options.response_timeout);
-    let watch = body.watch();
-    let wire = Rc::clone(&slot.connection().wire);
-    let before = wire.written.get();
-    let (mut stream, response) = match Stream::open(slot, sender, request, body).await {
+    let deadline = Cell::new(pool.http2_copies.deadline(pool.options.response_timeout));
+    let status = body.status();
+    let socket = Rc::clone(&slot.connection().socket_state);
+    let before = socket.written.get();
+    let _pending = socket.limit.as_ref().map(ReadLimit::expect_response);
+    let (mut stream, response) = match RequestStream::open(slot, sender, request, body).await {
         Ok(opened) => opened,
         Err(error) => {
-            tracing::debug!(endpoint = %lane.endpoint, %error, "a copy that HTTP/2 cannot carry");
-            return ticket.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
+            tracing::debug!(endpoint = %pool.endpoint, %error, "a copy that HTTP/2 cannot carry");
+            return guard.settle(CopyOutcome::Dropped(DropReason::Unfit), 0);
         }
     };
-    let answered = match within(lane, &watch, deadline, answer(response, &Interim::Ignore)).await {
-        Ok(answered) => Some(answered),
-        Err(Stop::Late) => None,
-        Err(Stop::Cut(reason)) => {
-            return ticket.settle(CopyOutcome::Dropped(reason), watch.taken());
-        }
-    };
-    let outcome = match answered {
-        Some(Ok(response)) => {
+    let response = receive_response(response, &Interim::Ignore);
+    let outcome = match within(pool, &status, &deadline, response).await {
+        Ok(Ok(response)) => {
             drop(charge);
-            let open = ticket.settle_if_whole(&watch);
-            let in_time = finish(lane, &mut stream, response, &watch, deadline).await;
-            if let Some(ticket) = open {
-                ticket.settle(outcome::answered(&watch, in_time), watch.taken());
+            let open = guard.settle_if_whole(&status);
+            let in_time = finish(pool, &mut stream, response, &status, &deadline).await;
+            if let Some(guard) = open {
+                guard.settle(outcome::responded(&status, in_time), status.taken());
             }
             return;
         }
-        Some(Err(error)) if is_unseen(&error) => {
+        Ok(Err(error)) if is_unseen(&error) => {
             if error.is_go_away() {
                 stream.slot().connection().retire();
             }
             if let Some(head) = spare {
                 let body = CopyBody::empty();
-                return again(lane, Copy { head, body, ticket, charge, moves });
+                return resend(pool, Copy { head, body, guard, charge, moves });
             }
             CopyOutcome::Dropped(DropReason::ShadowClosed)
         }
-        Some(Err(error)) => {
-            lane.answered(false);
-            let malformed = error.is_library() && !error.is_io();
-            let unknown = if malformed { UnknownReason::Malformed } else { UnknownReason::Closed };
-            let any = wire.written.get() > before;
-            sent(Taken { any, refused: wire.write_failed() }, &watch, unknown)
+        Ok(Err(error)) => {
+            let flood = socket.limit.as_ref().is_some_and(|limit| limit.exceeded().is_some());
+            if !flood {
+                pool.record_response(false);
+            }
+            let any = socket.written.get() > before;
+            let taken = BytesWritten { any, refused: socket.write_failed() };
+            sent(taken, &status, unknown(&error, flood))
         }
-        None => timed_out(&watch),
+        Err(Stop::Late) => timed_out(&status),
+        Err(Stop::Cut(reason)) => CopyOutcome::Dropped(reason),
     };
-    ticket.settle(outcome, watch.taken());
+    guard.settle(outcome, status.taken());
+}
+
+/// Why nothing is known of a copy whose stream ended without a response. `flood`: its connection was closed
+/// for what the shadow sent.
+fn unknown(error: &h2::Error, flood: bool) -> UnknownReason {
+    let malformed = error.is_library() && !error.is_io();
+    match (flood, malformed) {
+        (true, _) => UnknownReason::Flood,
+        (false, true) => UnknownReason::Malformed,
+        (false, false) => UnknownReason::Closed,
+    }
 }
 
 /// Why a copy is not waited for any longer.
@@ -152,9 +169,9 @@ enum Stop {
 
 /// Waits for `work`, until the copy is cut, or late.
 async fn within<F: Future>(
-    lane: &Lane,
-    watch: &Watch,
-    deadline: Instant,
+    pool: &EndpointPool,
+    status: &CopyStatus,
+    deadline: &Cell<Instant>,
     work: F,
 ) -> Result<F::Output, Stop> {
     let mut work = pin!(work);
@@ -162,36 +179,52 @@ async fn within<F: Future>(
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
         }
-        if lane.fleet.is_past(deadline) {
+        if is_timed_out(pool, status, deadline) {
             return Poll::Ready(Err(Stop::Late));
         }
-        watch.poll_cut(cx).map(|reason| Err(Stop::Cut(reason)))
+        status.poll_cut(cx).map(|reason| Err(Stop::Cut(reason)))
     })
     .await
 }
 
-/// The shadow has not looked at the copy: it may go to another connection.
-fn again(lane: &Rc<Lane>, mut copy: Copy<request::Parts>) {
-    if copy.moves >= MOVES {
-        return copy.ticket.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
+/// Whether the deadline has passed, counted from when the shadow alone is waited for.
+fn is_timed_out(pool: &EndpointPool, status: &CopyStatus, deadline: &Cell<Instant>) -> bool {
+    if !pool.http2_copies.is_past(deadline.get()) {
+        return false;
     }
-    copy.moves += 1;
-    lane.take_stream(copy);
+    let Some(since) = status.waits_since() else { return true };
+    deadline.set(since + pool.options.response_timeout + BEAT);
+    pool.http2_copies.is_past(deadline.get())
 }
 
-/// Reads the answer to its end and drops it, and waits for the rest of the copy to be sent. False
+/// The shadow has not looked at the copy: it may go to another connection.
+fn resend(pool: &Rc<EndpointPool>, mut copy: Copy<request::Parts>) {
+    if copy.moves >= MOVES {
+        return copy.guard.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
+    }
+    copy.moves += 1;
+    pool.dispatch_http2(copy);
+}
+
+/// Reads the response to its end and drops it, and waits for the rest of the copy to be sent. False
 /// when it was cut, or time ran out.
 async fn finish(
-    lane: &Lane,
-    stream: &mut Stream<CopyBody>,
+    pool: &EndpointPool,
+    stream: &mut RequestStream<CopyBody>,
     response: Response<RecvStream>,
-    watch: &Watch,
-    deadline: Instant,
+    status: &CopyStatus,
+    deadline: &Cell<Instant>,
 ) -> bool {
     let mut body = response.into_body();
+    let limit = stream.slot().connection().socket_state.limit.clone();
+    let mut length = 0;
     let rest = async {
         while let Some(data) = body.data().await {
             let Ok(data) = data else { return false };
+            length += data.len();
+            if limit.as_ref().is_some_and(|limit| limit.is_cut_off(length)) {
+                return false;
+            }
             if body.flow_control().release_capacity(data.len()).is_err() {
                 return false;
             }
@@ -203,10 +236,13 @@ async fn finish(
         }
         whole
     };
-    let whole = within(lane, watch, deadline, rest).await;
+    let whole = within(pool, status, deadline, rest).await;
     match whole {
         Ok(whole) => {
-            lane.answered(whole);
+            // One that was cut off here has answered all the same.
+            let cut_off =
+                limit.is_some_and(|limit| limit.is_long(length) || limit.exceeded().is_some());
+            pool.record_response(whole || cut_off);
             if whole {
                 stream.finish();
             }

@@ -1,34 +1,48 @@
-//! Query strings: finding a parameter and comparing its form-decoded value without a copy.
+//! Query strings: finding a parameter and comparing its form-decoded value without a copy; or all
+//! parameters, where many are asked for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 /// The value, still encoded, of the first parameter called `name`.
-pub(super) fn first<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| equals(key, name))
-        .map(|(_, value)| value)
+pub(super) fn first<'q>(query: &'q [u8], name: &str) -> Option<&'q [u8]> {
+    pairs(query).find(|(key, _)| equals(key, name)).map(|(_, value)| value)
+}
+
+/// The same of all parameters, by their decoded names.
+pub(super) fn index(query: &[u8]) -> HashMap<Cow<'_, [u8]>, &[u8]> {
+    let mut params = HashMap::new();
+    for (key, value) in pairs(query) {
+        params.entry(decode(key)).or_insert(value);
+    }
+    params
+}
+
+/// Names and values, still encoded.
+fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query.split(|byte| *byte == b'&').map(|pair| match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, &pair[pair.len()..]),
+    })
 }
 
 /// Whether `encoded` decodes to `plain`.
-pub(super) fn equals(encoded: &str, plain: &str) -> bool {
-    Decoder(encoded.as_bytes()).eq(plain.bytes())
+pub(super) fn equals(encoded: &[u8], plain: &str) -> bool {
+    QueryDecoder(encoded).eq(plain.bytes())
 }
 
 /// The decoded value; borrowed when there is nothing to decode.
-pub(super) fn decode(encoded: &str) -> Cow<'_, [u8]> {
-    if encoded.bytes().any(|b| matches!(b, b'%' | b'+')) {
-        Cow::Owned(Decoder(encoded.as_bytes()).collect())
+pub(super) fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
+    if encoded.iter().any(|b| matches!(b, b'%' | b'+')) {
+        Cow::Owned(QueryDecoder(encoded).collect())
     } else {
-        Cow::Borrowed(encoded.as_bytes())
+        Cow::Borrowed(encoded)
     }
 }
 
 /// Yields the decoded bytes. A `%` that two hexadecimal digits do not follow stands for itself.
-struct Decoder<'q>(&'q [u8]);
+struct QueryDecoder<'q>(&'q [u8]);
 
-impl Iterator for Decoder<'_> {
+impl Iterator for QueryDecoder<'_> {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {

@@ -1,16 +1,24 @@
-//! Matches in words, for `/config` and `mirror explain`.
+//! Matches as text, for `/config` and `mirror explain`.
 
 use std::fmt;
 
 use super::{Matcher, PathMatch, ValueMatch};
 
 impl fmt::Display for Matcher {
-    /// `path starts with /get, method = GET, header x-env = canary, query v ~ [0-9]+`.
+    /// `path starts with /get, method = GET, header x-env = (hidden), query v ~ (hidden)`: the values
+    /// may be secrets. Only the alternate form (`{:#}`) has them: `header x-env = canary`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "path {}", self.path)?;
         self.method.iter().try_for_each(|method| write!(f, ", method = {method}"))?;
-        self.headers.iter().try_for_each(|h| write!(f, ", header {} {}", h.name, h.value))?;
-        self.query.iter().try_for_each(|q| write!(f, ", query {} {}", q.name, q.value))
+        for header in &self.headers {
+            write!(f, ", header {} ", header.name)?;
+            header.value.fmt(f)?;
+        }
+        for param in &self.query {
+            write!(f, ", query {} ", param.name)?;
+            param.value.fmt(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -26,11 +34,12 @@ impl fmt::Display for PathMatch {
 }
 
 impl fmt::Display for ValueMatch {
-    /// `= canary`, `~ can.*`.
+    /// `= (hidden)`, `~ (hidden)`; in the alternate form `= canary`, `~ can.*`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(exact) => write!(f, "= {exact}"),
-            Self::Regex(pattern) => write!(f, "~ {}", pattern.as_str()),
-        }
+        let (sign, value) = match self {
+            Self::Exact(exact) => ('=', &**exact),
+            Self::Regex(pattern) => ('~', pattern.as_str()),
+        };
+        write!(f, "{sign} {}", if f.alternate() { value } else { "(hidden)" })
     }
 }

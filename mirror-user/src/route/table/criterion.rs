@@ -1,4 +1,4 @@
-//! Which line of the Gateway API's list decides between two matches, in words. In: two
+//! Which line of the Gateway API's list decides between two matches, as text. In: two
 //! precedences. Out: the first field in which they differ. It orders nothing itself: that is the
 //! derived `Ord` of [`Precedence`].
 

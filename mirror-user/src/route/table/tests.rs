@@ -97,7 +97,7 @@ proptest! {
         prop_assert_eq!(a.precedence().cmp(&b.precedence()), ladder(&a, &b));
     }
 
-    /// What is told to people is what the order does.
+    /// The text for people agrees with the order.
     #[test]
     fn the_criterion_agrees_with_the_order(a in draw(), b in draw()) {
         let (a, b) = (a.precedence(), b.precedence());
@@ -197,4 +197,39 @@ fn no_rule_is_none_and_no_match_is_every_request() {
     };
     let entry = RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None };
     assert_eq!(found(&RouteTable::new([entry]), "/anything"), Some(7));
+}
+
+#[test]
+fn a_search_takes_turns_and_reads_a_query_once() {
+    let one = |n: usize| {
+        let route = RouteName { namespace: "a".into(), name: format!("r-{n}") };
+        let (filters, backends) = (Vec::new(), Backends::new(Vec::new()));
+        let (name, timeouts) = (None, Timeouts::default());
+        let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts });
+        // All but the last of its parameters are there.
+        let params = (0..15).map(|p| format!("p{p}")).chain([format!("missing-{n}")]);
+        let value = || ValueMatch::Exact(String::new());
+        let query = params.map(|name| QueryMatch { name, value: value() }).collect();
+        RuleEntry { rule, matches: vec![Matcher { query, ..Matcher::default() }], created: None }
+    };
+    let table = RouteTable::new((0..128).map(one));
+    let params: String = (0..8000).rev().map(|p| format!("&p{p}=")).collect();
+    let head = Request::get(format!("/?{params}")).body(()).unwrap().into_parts().0;
+    let mut search = table.search(&head);
+    let (mut turns, mut before, turn) = (0, 0, 100_000);
+    let found = loop {
+        turns += 1;
+        let found = search.run(turn);
+        let work = search.view.work();
+        // A turn, and at most one match more, or the index of the query.
+        assert!(work - before <= turn + 17 * params.len(), "{} steps in one turn", work - before);
+        before = work;
+        if let Some(found) = found {
+            break found;
+        }
+    };
+    assert!(found.is_none() && turns > 1, "{turns} turns");
+    // Read by each of the 2,048 conditions it would take 130 million steps.
+    assert!(before < 3_000_000, "{before} steps");
+    assert!(table.find(&head).is_none());
 }

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    launch::Launch,
+    launch::StartSpec,
     now,
     probe::{self, Target},
     record::{Ended, Records, State},
@@ -41,7 +41,7 @@ pub(super) struct Life {
     pub(super) uid: String,
     pub(super) sandbox: Arc<Sandbox>,
     /// Its `cgroup` and `log` are of each run.
-    pub(super) launch: Launch,
+    pub(super) launch: StartSpec,
     pub(super) target: Target,
     pub(super) records: Arc<Records>,
     pub(super) policy: String,

@@ -1,8 +1,8 @@
-//! Cluster DNS: the names of Services, answered on the node's address, port 53 (UDP).
+//! Cluster DNS: the names of Services, served on the node's address, port 53 (UDP).
 //!
 //! In: the Services of the API server. Out: an A record for `NAME.NAMESPACE.svc.cluster.local`,
-//! NXDOMAIN for everything else; nothing is asked outside. Headless Services have no answer here.
-//! Beside it, the files that tell a container where to ask, as kubelet writes them.
+//! NXDOMAIN for everything else; nothing is asked outside. Headless Services have no response here.
+//! Also the files that name the DNS server to a container, as kubelet writes them.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ pub(super) fn files(context: &Context, pod: &Pod, ip: Ipv4Addr) -> Vec<(PathBuf,
         .into()
 }
 
-/// Opens the socket; then answers for ever.
+/// Opens the socket.
 pub(super) fn bind(context: &Context) -> Result<UdpSocket> {
     let address = (context.node_ip, 53);
     let socket = inside(&context.netns, || UdpSocket::bind(address))?.context("port 53 of DNS")?;
@@ -50,7 +50,7 @@ pub(super) fn bind(context: &Context) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Answers for ever.
+/// Serves forever.
 pub(super) async fn serve(context: Arc<Context>, socket: UdpSocket) -> Result<()> {
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let (sender, mut changes) = mpsc::channel(64);
@@ -63,8 +63,8 @@ pub(super) async fn serve(context: Arc<Context>, socket: UdpSocket) -> Result<()
             Some(change) = changes.recv() => apply(&mut names, change),
             received = socket.recv_from(&mut query) => {
                 let Ok((length, client)) = received else { continue };
-                if let Some(answer) = answer(&query[..length], &names) {
-                    let _ = socket.send_to(&answer, client).await;
+                if let Some(response) = response(&query[..length], &names) {
+                    let _ = socket.send_to(&response, client).await;
                 }
             }
         }
@@ -95,24 +95,24 @@ fn name(service: &Service) -> Option<String> {
     Some(format!("{}.{}.{DOMAIN}", metadata.name.as_ref()?, metadata.namespace.as_ref()?))
 }
 
-/// The answer to a query of one question; None for what is none.
-fn answer(query: &[u8], names: &HashMap<String, Ipv4Addr>) -> Option<Vec<u8>> {
+/// The response to a query of one question; None for what is none.
+fn response(query: &[u8], names: &HashMap<String, Ipv4Addr>) -> Option<Vec<u8>> {
     let (name, end) = question(query)?;
     let kind = u16::from_be_bytes([*query.get(end)?, *query.get(end + 1)?]);
     let address = names.get(&name);
     let found = address.filter(|_| kind == TYPE_A);
     let flags = if address.is_some() { ANSWER } else { NXDOMAIN };
-    let mut answer = query.get(..2)?.to_vec();
+    let mut response = query.get(..2)?.to_vec();
     for field in [flags, 1, u16::from(found.is_some()), 0, 0] {
-        answer.extend(field.to_be_bytes());
+        response.extend(field.to_be_bytes());
     }
-    answer.extend(query.get(12..end + 4)?);
+    response.extend(query.get(12..end + 4)?);
     if let Some(address) = found {
         // The name of the question, A, IN, 5 s, 4 bytes.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
-        answer.extend(address.octets());
+        response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+        response.extend(address.octets());
     }
-    Some(answer)
+    Some(response)
 }
 
 /// The name asked for, in lower case, and where its labels end.
@@ -151,14 +151,14 @@ mod tests {
     fn a_service_has_an_address_and_nothing_else_has() {
         let name = "httpbin.default.svc.cluster.local";
         let names = HashMap::from([(name.to_owned(), Ipv4Addr::new(10, 96, 0, 9))]);
-        let found = answer(&query("HttpBin.default.svc.cluster.local", 1), &names).expect("one");
+        let found = response(&query("HttpBin.default.svc.cluster.local", 1), &names).expect("one");
         assert_eq!(found[..8], [7, 9, 0x81, 0x80, 0, 1, 0, 1]);
         assert!(found.ends_with(&[10, 96, 0, 9]));
-        let ipv6 = answer(&query(name, 28), &names).expect("an answer without a record");
+        let ipv6 = response(&query(name, 28), &names).expect("an answer without a record");
         assert_eq!(ipv6[2..8], [0x81, 0x80, 0, 1, 0, 0]);
-        let other = answer(&query("example.com", 1), &names).expect("no such name");
+        let other = response(&query("example.com", 1), &names).expect("no such name");
         assert_eq!(other[2..4], [0x81, 0x83]);
-        assert_eq!(answer(&[0; 11], &names), None);
-        assert_eq!(answer(&query(name, 1)[..20], &names), None);
+        assert_eq!(response(&[0; 11], &names), None);
+        assert_eq!(response(&query(name, 1)[..20], &names), None);
     }
 }

@@ -16,7 +16,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The first address of the Services' range: the API server's, always.
 const API_SERVER: &str = "10.96.0.1";
 
-/// Addresses that the downward API tells.
+/// Addresses that the downward API exposes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addresses {
     pub(super) pod: Ipv4Addr,
@@ -73,7 +73,7 @@ async fn value(
     value.with_context(|| format!("ConfigMap {namespace}/{} has no {}", source.name, source.key))
 }
 
-/// A field of the pod as the downward API tells it.
+/// A field of the pod as the downward API exposes it.
 pub(super) fn field(pod: &Pod, path: &str, addresses: Option<Addresses>) -> Result<String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.as_ref().context("a Pod without a spec")?;

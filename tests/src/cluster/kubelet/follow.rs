@@ -1,4 +1,4 @@
-//! Following one kind of object: a list, then the changes since, for ever.
+//! Following one kind of object: a list, then the changes since, forever.
 //!
 //! In: an API and a selector. Out: [`Change`]s. After whatever failure it lists again, half a
 //! second later. It is independent of the watch loop that mirror has, which it helps to test.

@@ -1,9 +1,9 @@
-//! Starting a container's program: namespaces, a root of its own, a cgroup, privileges.
+//! Starting a container's program: namespaces, a separate root, a cgroup, privileges.
 //!
-//! In: a [`Launch`]. Out: a process, whose output goes to a file. The root is this machine's, with
+//! In: a [`StartSpec`]. Out: a process, whose output goes to a file. The root is this machine's, with
 //! an overlay in memory above it, so that whatever the container writes is its own; volumes are
-//! bound over it. It has a mount, UTS, IPC and cgroup namespace of its own, and a PID namespace
-//! unless the pod asks for the host's. The tools of util-linux do what needs a process of its own.
+//! bound over it. It has a separate mount, UTS, IPC and cgroup namespace, and a PID namespace
+//! unless the pod asks for the host's. The tools of util-linux do what needs a separate process.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ pub(super) struct Mount {
 
 /// What to start, and where.
 #[derive(Clone, Debug)]
-pub(super) struct Launch {
+pub(super) struct StartSpec {
     pub(super) argv: Vec<String>,
     pub(super) variables: BTreeMap<String, String>,
     pub(super) folder: Option<String>,
@@ -60,7 +60,7 @@ const ENTER: &str = "\
     /bin/mount -t proc proc \"$root/proc\" || exit 125
     exec /usr/bin/unshare --cgroup -- /usr/sbin/chroot \"$root\" \"$@\"";
 
-impl Launch {
+impl StartSpec {
     /// Starts it.
     pub(super) fn start(&self) -> Result<Child> {
         fs::create_dir_all(&self.root)?;

@@ -37,7 +37,7 @@ pub(super) async fn register(context: &Context) -> Result<()> {
     renew(context).await
 }
 
-/// Renews the Lease for ever, and the Node's status with it.
+/// Renews the Lease forever, and the Node's status with it.
 pub(super) async fn heartbeats(context: Arc<Context>) {
     loop {
         tokio::time::sleep(RENEWAL).await;

@@ -25,7 +25,7 @@ use super::{
     container::Life,
     dns,
     environment::{self, Addresses},
-    launch::{Launch, Mount},
+    launch::{Mount, StartSpec},
     probe::Target,
     record::Records,
     sandbox::Sandbox,
@@ -153,7 +153,7 @@ impl PodLife {
         container: &Container,
         sandbox: &Sandbox,
         volumes: &Volumes,
-    ) -> Result<Launch> {
+    ) -> Result<StartSpec> {
         let spec = self.pod.spec.as_ref().context("a Pod without a spec")?;
         let name = container.image.as_deref().unwrap_or_default();
         let Some(image) = self.context.images.find(name) else {
@@ -164,7 +164,7 @@ impl PodLife {
             environment::variables(&self.context, &self.pod, container, image, addresses).await?;
         let host_network = spec.host_network.unwrap_or_default();
         let root = self.folder.join(format!("root-{}", container.name));
-        Ok(Launch {
+        Ok(StartSpec {
             argv: environment::command(container, image, &variables)?,
             variables,
             folder: container.working_dir.clone(),
@@ -191,8 +191,8 @@ impl PodLife {
         let patch = status.patch(&self.pod, &self.records.all(), addresses, node, ending);
         let (api, name) = self.api();
         match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            // Gone, or another one of its name: the watch will tell.
-            Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(()),
+            // Gone, or another one of its name: the watch will report it.
+            Err(kube::Error::Api(response)) if matches!(response.code, 404 | 409) => Ok(()),
             result => result.map(drop).context("the pod's status"),
         }
     }
@@ -209,7 +209,7 @@ impl PodLife {
         while self.versions.borrow().is_some() {
             match api.delete(name, &params).await {
                 Ok(_) => return,
-                Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => return,
+                Err(kube::Error::Api(response)) if matches!(response.code, 404 | 409) => return,
                 Err(_) => sleep(RETRY).await,
             }
         }

@@ -76,12 +76,12 @@ async fn until_failure(target: &Target, container: &Container, probe: &Probe) {
     let mut failures = 0;
     while failures < probe.failure_threshold.unwrap_or(3) {
         sleep(seconds(probe.period_seconds, 10)).await;
-        let answer = ask(target, container, probe).await;
-        failures = if answer.is_ok() { 0 } else { failures + 1 };
+        let response = ask(target, container, probe).await;
+        failures = if response.is_ok() { 0 } else { failures + 1 };
     }
 }
 
-/// The readiness probe, for ever.
+/// The readiness probe, forever.
 async fn watch(
     target: &Target,
     container: &Container,
@@ -164,9 +164,9 @@ fn get(address: SocketAddr, head: &str, timeout: Duration) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(head.as_bytes())?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer)?;
-    let status = answer.get(9..).and_then(|code| std::str::from_utf8(code).ok());
+    let mut response = [0; 12];
+    stream.read_exact(&mut response)?;
+    let status = response.get(9..).and_then(|code| std::str::from_utf8(code).ok());
     let status: u16 = status.and_then(|code| code.parse().ok()).context("no HTTP answer")?;
     if !(200..400).contains(&status) {
         bail!("answered with {status}");

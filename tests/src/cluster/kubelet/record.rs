@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::launch::Launch;
+use super::launch::StartSpec;
 
 /// A container's state.
 #[derive(Clone, Debug)]
@@ -38,10 +38,10 @@ pub(super) struct Record {
     pub(super) ready: bool,
     pub(super) started: bool,
     /// How it was started, for exec.
-    pub(super) launch: Option<Launch>,
+    pub(super) launch: Option<StartSpec>,
 }
 
-/// The containers of a pod, in the order of its spec; rings when one changes.
+/// The containers of a pod, in the order of its spec; notifies when one changes.
 #[derive(Debug)]
 pub(super) struct Records {
     records: Mutex<Vec<Record>>,
@@ -64,7 +64,7 @@ impl Records {
         Self { records: Mutex::new(containers.map(record).collect()), changed: Notify::new() }
     }
 
-    /// Changes one, and rings.
+    /// Changes one, and notifies.
     pub(super) fn change(&self, index: usize, change: impl FnOnce(&mut Record)) {
         if let Some(record) = self.lock().get_mut(index) {
             change(record);

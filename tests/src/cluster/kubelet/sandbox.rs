@@ -55,7 +55,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Starts the process that holds the namespaces, in a cgroup of its own.
+    /// Starts the process that holds the namespaces, in a separate cgroup.
     fn hold(&self, uid: &str) -> Result<Child> {
         let scope = self.scope(&container_id(uid, "", 0))?;
         let script = "echo 0 >\"$0/cgroup.procs\" && exec sleep infinity";
@@ -108,7 +108,7 @@ pub(super) fn container_id(uid: &str, name: &str, restarts: u32) -> String {
     format!("{uid:0<32.32}{:016x}{restarts:016x}", hasher.finish())
 }
 
-/// A namespace with an interface, routed and not bridged: an answer must pass the node for its
+/// A namespace with an interface, routed and not bridged: a response must pass the node for its
 /// address to be translated back.
 fn network(context: &Context) -> Result<(Netns, Ipv4Addr)> {
     let number = context.number()?;

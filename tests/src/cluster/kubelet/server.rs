@@ -1,7 +1,7 @@
 //! The node's own API, on port 10250: what the API server asks a kubelet for.
 //!
 //! In: HTTPS requests from the API server, which must show its certificate. Out: logs of
-//! containers, and commands executed in them. Everything else is answered with 404.
+//! containers, and commands executed in them. Everything else gets 404.
 
 mod exec;
 mod logs;
@@ -32,7 +32,7 @@ use tokio_rustls::{
 use super::{Context, SERVER_PORT, record::Records};
 use crate::namespace::inside;
 
-/// A body of an answer.
+/// A body of a response.
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What the server knows of a pod.
@@ -103,7 +103,7 @@ impl Server {
         })
     }
 
-    /// Serves for ever.
+    /// Serves forever.
     pub(super) async fn serve(self, registry: Arc<Registry>) -> Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         loop {
@@ -142,7 +142,7 @@ async fn answer(registry: &Registry, request: Request<Incoming>) -> Response<Bod
     };
     let query = Query::parse(request.uri().query().unwrap_or_default());
     match kind {
-        "containerLogs" => logs::answer(&known, &record, &query).await,
+        "containerLogs" => logs::response(&known, &record, &query).await,
         "exec" => exec::answer(&record, &query, request),
         _ => text(StatusCode::NOT_FOUND, "this node serves containerLogs and exec"),
     }

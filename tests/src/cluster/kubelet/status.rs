@@ -1,4 +1,4 @@
-//! A pod's status, as the API server is told it.
+//! A pod's status, as it is reported to the API server.
 //!
 //! In: records of its containers. Out: a strategic merge patch. Conditions keep the time of their
 //! last change.
@@ -14,7 +14,7 @@ use super::{
     record::{Ended, Record, State},
 };
 
-/// What is to be told of one pod, and what was told.
+/// What is to be reported of one pod, and what was reported.
 #[derive(Debug)]
 pub(super) struct Status {
     start: Timestamp,
@@ -26,7 +26,7 @@ impl Status {
         Self { start: now(), conditions: BTreeMap::new() }
     }
 
-    /// The patch. `addresses` are None before there is a sandbox; `ending`: it is being deleted.
+    /// The patch. `addresses` is None before the sandbox exists; `ending`: it is being deleted.
     pub(super) fn patch(
         &mut self,
         pod: &Pod,

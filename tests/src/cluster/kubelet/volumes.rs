@@ -40,7 +40,7 @@ pub(super) async fn prepare(context: &Context, pod: &Pod, folder: &Path) -> Resu
 
 async fn one(context: &Context, pod: &Pod, volume: &Volume, path: &Path) -> Result<PathBuf> {
     if let Some(host) = &volume.host_path {
-        return host_path(host);
+        return host_path(context, host);
     }
     fs::create_dir_all(path)?;
     // Anyone may write to an emptyDir, whatever user the container has.
@@ -67,7 +67,15 @@ async fn one(context: &Context, pod: &Pod, volume: &Volume, path: &Path) -> Resu
     Ok(path.to_owned())
 }
 
-fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf> {
+/// What kubelet itself has on its node, and this machine has not.
+const POD_LOGS: &str = "/var/log/pods";
+
+fn host_path(context: &Context, source: &HostPathVolumeSource) -> Result<PathBuf> {
+    if source.path == POD_LOGS {
+        let logs = context.folder.join("pod-logs");
+        fs::create_dir_all(&logs)?;
+        return Ok(logs);
+    }
     let path = PathBuf::from(&source.path);
     match source.type_.as_deref().unwrap_or_default() {
         "DirectoryOrCreate" => bail!("{}: nothing is made on this machine", path.display()),
@@ -124,8 +132,8 @@ async fn token(
     };
     let accounts: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
     let account = account.unwrap_or("default");
-    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
-    let token = answer.status.context("a token request without a status")?.token;
+    let response = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    let token = response.status.context("a token request without a status")?.token;
     write(&path.join(&source.path), token.as_bytes())
 }
 

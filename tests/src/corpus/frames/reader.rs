@@ -1,7 +1,9 @@
 //! Reading frames. In: bytes of a connection. Out: events of its streams, and what HTTP/2 wants said
-//! at once: settings and pings are acknowledged, windows given back.
+//! at once: settings and pings are acknowledged, windows given back, and a stream whose message is
+//! malformed is reset, as any peer does (RFC 9113, section 8.1.1): its content is not recorded, only that
+//! it was reset.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use loona_hpack::Decoder;
@@ -10,10 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
     RST_STREAM, SETTINGS, Stream, WINDOW_UPDATE, frame,
+    malformed::{List, is_malformed},
 };
 
 const PADDED: u8 = 0x8;
 const HAS_PRIORITY: u8 = 0x20;
+
+const PROTOCOL_ERROR: u32 = 1;
 
 /// What a frame means, for the stream or the connection that it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +80,7 @@ impl Wanted {
 /// Reads a connection's frames.
 pub(in crate::corpus) struct Reader {
     decoder: Decoder<'static>,
+    is_server: bool,
     /// Bytes of the client's preface that are still to come.
     preface: usize,
     /// A header block that is not whole: its stream, its flags, what there is of it.
@@ -84,25 +90,29 @@ pub(in crate::corpus) struct Reader {
     /// Streams in the order in which they were first seen.
     pub(in crate::corpus) opened: Vec<u32>,
     data: HashMap<u32, usize>,
+    /// Streams that were reset here.
+    refused: HashSet<u32>,
 }
 
 impl Reader {
     pub(in crate::corpus) fn of_client() -> Self {
-        Self::new(0)
+        Self::new(0, false)
     }
 
     pub(in crate::corpus) fn of_server() -> Self {
-        Self::new(PREFACE.len())
+        Self::new(PREFACE.len(), true)
     }
 
-    fn new(preface: usize) -> Self {
+    fn new(preface: usize, is_server: bool) -> Self {
         Self {
             decoder: Decoder::new(),
+            is_server,
             preface,
             block: None,
             events: Vec::new(),
             opened: Vec::new(),
             data: HashMap::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -112,7 +122,7 @@ impl Reader {
             return Vec::new();
         }
         buffer.drain(..std::mem::take(&mut self.preface));
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         while let Some(head) = buffer.first_chunk::<9>() {
             let length =
                 usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
@@ -122,9 +132,9 @@ impl Reader {
                 break;
             }
             let payload = buffer.drain(..9 + length).skip(9).collect::<Vec<_>>();
-            answers.extend(self.frame(kind, flags, stream, &payload));
+            responses.extend(self.frame(kind, flags, stream, &payload));
         }
-        answers
+        responses
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -137,14 +147,16 @@ impl Reader {
                 let skip = skip + if flags & HAS_PRIORITY == 0 { 0 } else { 5 };
                 let block = payload.get(skip..payload.len().saturating_sub(pad));
                 self.block = Some((stream, flags, block.unwrap_or_default().to_vec()));
-                self.end_block(flags);
+                return self.end_block(flags);
             }
             CONTINUATION => {
                 if let Some((_, _, block)) = &mut self.block {
                     block.extend(payload);
                 }
-                self.end_block(flags);
+                return self.end_block(flags);
             }
+            DATA if self.refused.contains(&stream) => return window(0, END_STREAM, payload.len()),
+            RST_STREAM if self.refused.contains(&stream) => {}
             DATA => {
                 let (skip, pad) = padding(flags, payload);
                 let data = payload.get(skip..payload.len().saturating_sub(pad)).unwrap_or_default();
@@ -170,18 +182,26 @@ impl Reader {
         Vec::new()
     }
 
-    fn end_block(&mut self, flags: u8) {
+    fn end_block(&mut self, flags: u8) -> Vec<u8> {
         if flags & END_HEADERS == 0 {
-            return;
+            return Vec::new();
         }
         let Some((stream, flags, block)) = self.block.take() else {
-            return self.events.push(Event::Broken("CONTINUATION of nothing".into()));
+            self.events.push(Event::Broken("CONTINUATION of nothing".into()));
+            return Vec::new();
         };
+        let decoded = self.decoder.decode(&block);
+        if self.refused.contains(&stream) {
+            return Vec::new();
+        }
+        if decoded.as_ref().is_ok_and(|fields| is_malformed(fields, self.list(stream, fields))) {
+            return self.refuse(stream);
+        }
         if !self.opened.contains(&stream) {
             self.opened.push(stream);
         }
         let text = |bytes: Vec<u8>| bytes.escape_ascii().to_string();
-        match self.decoder.decode(&block) {
+        match decoded {
             Ok(fields) => {
                 let fields = fields.into_iter().map(|(n, v)| (text(n), text(v))).collect();
                 self.events.push(Event::Headers(stream, fields));
@@ -189,6 +209,24 @@ impl Reader {
             Err(error) => self.events.push(Event::Broken(format!("{error:?}"))),
         }
         self.end(stream, flags);
+        Vec::new()
+    }
+
+    fn list(&self, stream: u32, fields: &[(Vec<u8>, Vec<u8>)]) -> List {
+        let pseudo = fields.first().is_some_and(|(name, _)| name.starts_with(b":"));
+        match self.is_server {
+            _ if self.opened.contains(&stream) && !pseudo => List::Trailers,
+            true => List::Request,
+            false => List::Response,
+        }
+    }
+
+    fn refuse(&mut self, stream: u32) -> Vec<u8> {
+        self.refused.insert(stream);
+        if !self.is_server || self.opened.contains(&stream) {
+            self.events.push(Event::Rst(stream, PROTOCOL_ERROR));
+        }
+        frame(RST_STREAM, 0, stream, &PROTOCOL_ERROR.to_be_bytes())
     }
 
     fn end(&mut self, stream: u32, flags: u8) {

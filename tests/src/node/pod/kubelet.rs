@@ -33,6 +33,12 @@ impl Kubelet {
         Ok(Self { uid, naming })
     }
 
+    /// For a pod of this uid, or of this hash if it is static.
+    #[must_use]
+    pub fn known(naming: Naming, uid: &str) -> Self {
+        Self { uid: uid.to_owned(), naming }
+    }
+
     /// The cgroup of its container.
     pub(super) fn container(&self) -> String {
         let (uid, dashless) = (&self.uid, self.uid.replace('-', "_"));

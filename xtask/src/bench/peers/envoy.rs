@@ -1,4 +1,4 @@
-//! Envoy's configuration: a listener for each lane, a cluster for its primary and for its shadow.
+//! Envoy's configuration: a listener for each scenario, a cluster for its primary and for its shadow.
 //! Statistics are on, as by default; there is no access log.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Lane, Program, Protocol};
+use super::{Program, Protocol, Scenario};
 
 /// Writes the configuration; the command that starts Envoy with it.
 ///
@@ -20,11 +20,13 @@ pub(super) fn prepare(
     program: Program,
     folder: &Path,
     envoy: &Path,
-    lanes: &[(u16, &Lane)],
+    scenarios: &[(u16, &Scenario)],
 ) -> Result<Vec<String>> {
     let istio = program == Program::EnvoyIstio;
-    let listeners: Vec<_> = lanes.iter().map(|(port, lane)| listener(*port, lane, istio)).collect();
-    let clusters: Vec<_> = lanes.iter().flat_map(|(_, lane)| clusters(program, lane)).collect();
+    let listeners: Vec<_> =
+        scenarios.iter().map(|(port, scenario)| listener(*port, scenario, istio)).collect();
+    let clusters: Vec<_> =
+        scenarios.iter().flat_map(|(_, scenario)| clusters(program, scenario)).collect();
     let admin_port = 9900 + program as u16;
     let configuration = json!({
         "admin": { "address": address([127, 0, 0, 1].into(), admin_port) },
@@ -49,15 +51,15 @@ fn address(ip: Ipv4Addr, port: u16) -> Value {
     json!({ "socket_address": { "address": ip.to_string(), "port_value": port } })
 }
 
-fn listener(port: u16, lane: &Lane, istio: bool) -> Value {
-    let mut route = json!({ "cluster": lane.name });
+fn listener(port: u16, scenario: &Scenario, istio: bool) -> Value {
+    let mut route = json!({ "cluster": scenario.name });
     if istio {
         // As Istio writes it for every route: no limit on the whole exchange.
         route["timeout"] = "0s".into();
     }
-    if let Some(mirror) = lane.mirror {
+    if let Some(mirror) = scenario.mirror {
         route["request_mirror_policies"] = json!([{
-            "cluster": lane.shadow_name(),
+            "cluster": scenario.shadow_name(),
             "runtime_fraction": {
                 "default_value": { "numerator": mirror.percent, "denominator": "HUNDRED" },
             },
@@ -67,7 +69,7 @@ fn listener(port: u16, lane: &Lane, istio: bool) -> Value {
     let manager = typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         json!({
-            "stat_prefix": lane.name,
+            "stat_prefix": scenario.name,
             "codec_type": "AUTO",
             "route_config": { "virtual_hosts": [{
                 "name": "all",
@@ -79,16 +81,16 @@ fn listener(port: u16, lane: &Lane, istio: bool) -> Value {
     );
     let name = "envoy.filters.network.http_connection_manager";
     json!({
-        "name": lane.name,
+        "name": scenario.name,
         "address": address([127, 0, 0, 1].into(), port),
         "filter_chains": [{ "filters": [{ "name": name, "typed_config": manager }] }],
     })
 }
 
-fn clusters(program: Program, lane: &Lane) -> Vec<Value> {
-    let shadow = lane.mirror.map(|mirror| (lane.shadow_name(), mirror.shadow));
-    let all = [Some((lane.name.clone(), lane.primary)), shadow];
-    let (istio, protocol) = (program == Program::EnvoyIstio, program.upstream(lane));
+fn clusters(program: Program, scenario: &Scenario) -> Vec<Value> {
+    let shadow = scenario.mirror.map(|mirror| (scenario.shadow_name(), mirror.shadow));
+    let all = [Some((scenario.name.clone(), scenario.primary)), shadow];
+    let (istio, protocol) = (program == Program::EnvoyIstio, program.upstream(scenario));
     let cluster = |(name, ip): (String, Ipv4Addr)| {
         cluster(&name, SocketAddrV4::new(ip, protocol.port()), protocol, istio)
     };

@@ -1,4 +1,4 @@
-//! Traefik's configuration: an entry point, a router and a service for each lane. Its metrics
+//! Traefik's configuration: an entry point, a router and a service for each scenario. Its metrics
 //! (Prometheus) are on; there is no access log.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::{Lane, Protocol};
+use super::{Protocol, Scenario};
 
 /// Writes the configuration; the command that starts Traefik with it.
 ///
@@ -19,11 +19,12 @@ use super::{Lane, Protocol};
 pub(super) fn prepare(
     folder: &Path,
     traefik: &Path,
-    lanes: &[(u16, &Lane)],
+    scenarios: &[(u16, &Scenario)],
 ) -> Result<Vec<String>> {
     // JSON is YAML, and Traefik goes by the name's end.
     let (fixed, dynamic) = (folder.join("traefik.yaml"), folder.join("lanes.yaml"));
-    let mut entries: Map<_, _> = lanes.iter().map(|(port, lane)| entry(*port, lane)).collect();
+    let mut entries: Map<_, _> =
+        scenarios.iter().map(|(port, scenario)| entry(*port, scenario)).collect();
     entries.insert("traefik".into(), json!({ "address": "127.0.0.1:9998" }));
     let configuration = json!({
         "global": { "checkNewVersion": false, "sendAnonymousUsage": false },
@@ -32,41 +33,44 @@ pub(super) fn prepare(
         "entryPoints": entries,
         "providers": { "file": { "filename": dynamic, "watch": false } },
     });
-    let routers: Map<_, _> = lanes.iter().map(|(_, lane)| router(lane)).collect();
-    let services: Map<_, _> = lanes.iter().flat_map(|(_, lane)| services(lane)).collect();
-    let lanes = json!({ "http": { "routers": routers, "services": services } });
-    for (file, text) in [(&fixed, configuration), (&dynamic, lanes)] {
+    let routers: Map<_, _> = scenarios.iter().map(|(_, scenario)| router(scenario)).collect();
+    let services: Map<_, _> =
+        scenarios.iter().flat_map(|(_, scenario)| services(scenario)).collect();
+    let scenarios = json!({ "http": { "routers": routers, "services": services } });
+    for (file, text) in [(&fixed, configuration), (&dynamic, scenarios)] {
         fs::write(file, text.to_string()).with_context(|| file.display().to_string())?;
     }
     let flag = format!("--configFile={}", fixed.display());
     Ok(vec![traefik.to_string_lossy().into_owned(), flag])
 }
 
-fn entry(port: u16, lane: &Lane) -> (String, Value) {
-    (lane.name.clone(), json!({ "address": format!("127.0.0.1:{port}") }))
+fn entry(port: u16, scenario: &Scenario) -> (String, Value) {
+    (scenario.name.clone(), json!({ "address": format!("127.0.0.1:{port}") }))
 }
 
-fn router(lane: &Lane) -> (String, Value) {
-    let name = &lane.name;
+fn router(scenario: &Scenario) -> (String, Value) {
+    let name = &scenario.name;
     let rule = json!({ "rule": "PathPrefix(`/`)", "entryPoints": [name], "service": name });
     (name.clone(), rule)
 }
 
-fn services(lane: &Lane) -> Vec<(String, Value)> {
-    let name = &lane.name;
+fn services(scenario: &Scenario) -> Vec<(String, Value)> {
+    let name = &scenario.name;
     let server = |ip: Ipv4Addr| {
-        let at = SocketAddrV4::new(ip, lane.protocol.port());
-        let scheme = if lane.protocol == Protocol::Http2 { "h2c" } else { "http" };
+        let at = SocketAddrV4::new(ip, scenario.protocol.port());
+        let scheme = if scenario.protocol == Protocol::Http2 { "h2c" } else { "http" };
         json!({ "loadBalancer": { "servers": [{ "url": format!("{scheme}://{at}") }] } })
     };
-    let Some(mirror) = lane.mirror else { return vec![(name.clone(), server(lane.primary))] };
-    let (primary, shadow) = (format!("primary-{name}"), lane.shadow_name());
+    let Some(mirror) = scenario.mirror else {
+        return vec![(name.clone(), server(scenario.primary))];
+    };
+    let (primary, shadow) = (format!("primary-{name}"), scenario.shadow_name());
     let mirroring = json!({ "mirroring": {
         "service": primary,
         "mirrors": [{ "name": shadow, "percent": mirror.percent }],
     }});
     vec![
-        (primary, server(lane.primary)),
+        (primary, server(scenario.primary)),
         (shadow, server(mirror.shadow)),
         (name.clone(), mirroring),
     ]

@@ -16,7 +16,7 @@ use http_body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-type Lines = mpsc::UnboundedSender<String>;
+type LineSender = mpsc::UnboundedSender<String>;
 
 /// A kind as the server has it; None: it knows no such kind.
 type Objects = Option<Vec<Value>>;
@@ -27,11 +27,11 @@ pub(super) struct Server(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     kinds: BTreeMap<&'static str, Objects>,
-    streams: BTreeMap<&'static str, Vec<Lines>>,
+    streams: BTreeMap<&'static str, Vec<LineSender>>,
     version: u32,
 }
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "services",
     "endpointslices",
     "httproutes.gateway.networking.k8s.io",
@@ -40,6 +40,7 @@ const KINDS: [&str; 8] = [
     "referencegrants",
     "namespaces",
     "pods",
+    "nodes",
 ];
 
 impl Server {
@@ -70,8 +71,8 @@ impl Server {
     pub(super) fn client(&self) -> Client {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let answer = server.answer(&request.uri().to_string());
-            async { Ok::<_, Infallible>(answer) }
+            let respond = server.respond(&request.uri().to_string());
+            async { Ok::<_, Infallible>(respond) }
         });
         Client::new(service, "default")
     }
@@ -83,9 +84,9 @@ impl Server {
         state.streams.remove(kind);
     }
 
-    /// Adds an object and tells of it.
+    /// Adds an object and sends the event.
     pub(super) fn apply(&self, kind: &'static str, object: Value) {
-        self.tell(kind, "MODIFIED", &object);
+        self.send(kind, "MODIFIED", &object);
         let mut state = self.state();
         if let Some(Some(objects)) = state.kinds.get_mut(kind) {
             objects.retain(|old| old["metadata"]["name"] != object["metadata"]["name"]);
@@ -100,10 +101,10 @@ impl Server {
             objects.retain(|old| old["metadata"]["name"] != name);
         }
         drop(state);
-        self.tell(kind, "DELETED", &object);
+        self.send(kind, "DELETED", &object);
     }
 
-    fn tell(&self, kind: &'static str, event: &str, object: &Value) {
+    fn send(&self, kind: &'static str, event: &str, object: &Value) {
         let mut state = self.state();
         state.version += 1;
         let line = format!("{}\n", json!({"type": event, "object": object}));
@@ -112,7 +113,7 @@ impl Server {
         }
     }
 
-    fn answer(&self, uri: &str) -> Response<Stream> {
+    fn respond(&self, uri: &str) -> Response<Stream> {
         let (path, query) = uri.split_once('?').unwrap();
         let named = |kind: &&str| match query.split("metadata.name%3D").nth(1) {
             Some(name) => name.split('&').next() == Some(*kind),
@@ -121,9 +122,9 @@ impl Server {
         let kind = KINDS.into_iter().find(|kind| named(kind)).unwrap();
         let mut state = self.state();
         let Some(Some(objects)) = state.kinds.get(kind).cloned() else {
-            let mut answer = Response::new(Stream::of("{}"));
-            *answer.status_mut() = StatusCode::NOT_FOUND;
-            return answer;
+            let mut respond = Response::new(Stream::of("{}"));
+            *respond.status_mut() = StatusCode::NOT_FOUND;
+            return respond;
         };
         let (sender, stream) = Stream::open();
         if query.contains("sendInitialEvents=true") {
@@ -147,7 +148,7 @@ impl Server {
 struct Stream(mpsc::UnboundedReceiver<String>);
 
 impl Stream {
-    fn open() -> (Lines, Self) {
+    fn open() -> (LineSender, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (sender, Self(receiver))
     }

@@ -1,5 +1,7 @@
-//! Step by step or all at once: the answer is the same. And: what a change does not concern keeps
+//! Step by step or all at once: the response is the same. And: what a change does not concern keeps
 //! its compiled form.
+
+use std::net::IpAddr;
 
 use proptest::{prelude::*, sample::select};
 
@@ -7,12 +9,13 @@ use super::*;
 use crate::{
     control::{
         objects::{
-            EndpointSlice, HttpRoute, Kind, Object, ParentRef, Port, ReferenceGrant, RouteFilter,
-            RouteRule, Service, TargetRef, WeightedRef,
+            Endpoint, EndpointSlice, HttpRoute, Kind, NodeRow, Object, ParentRef, Port,
+            ReferenceGrant, RouteFilter, RouteRule, Service, TargetRef, WeightedRef,
         },
-        resolve::{Resolved, resolve},
+        resolve::{Authors, Resolved, resolve},
     },
-    route::{Share, Timeouts},
+    model::{Consent, NamespaceRow, PodRow},
+    route::{Fraction, Timeouts},
 };
 
 fn name(namespace: &str, name: &str) -> ObjectName {
@@ -26,28 +29,94 @@ fn any_name() -> impl Strategy<Value = ObjectName> {
 fn service() -> impl Strategy<Value = Object> {
     let address = prop_oneof![
         // Few, so that Services fight over them.
-        (1_u8..4).prop_map(|host| ServiceAddress::ClusterIps(vec![[10, 96, 0, host].into()])),
+        // One of them is an endpoint's in slices, too.
+        (0_u8..4).prop_map(|host| ServiceAddress::ClusterIps(vec![[10, 96, 0, host].into()])),
         Just(ServiceAddress::Headless),
         Just(ServiceAddress::Missing),
     ];
     let ports = prop::collection::btree_set(80_u16..82, 1..3);
-    let wishes = vec![Wish::None, Wish::None, Wish::Enabled, Wish::Unknown("x".into())];
-    (any_name(), address, ports, select(wishes)).prop_map(|(name, address, ports, capture)| {
+    let labels = vec![
+        CaptureLabel::None,
+        CaptureLabel::None,
+        CaptureLabel::Enabled,
+        CaptureLabel::Unknown("x".into()),
+    ];
+    let all = (any_name(), address, ports, select(labels), created());
+    all.prop_map(|(name, address, ports, capture, created)| {
         let port = |port| Port { name: format!("p{port}"), port, tcp: true, app_protocol: None };
         let ports = ports.into_iter().map(port).collect();
-        Object::Service(Service { name, address, ports, capture })
+        Object::Service(Service { name, address, ports, affinity: false, capture, created })
     })
 }
 
 fn slice() -> impl Strategy<Value = Object> {
     let service = prop::option::weighted(0.9, select(vec!["a", "b", "c"]));
-    (any_name(), service, 1_u8..5).prop_map(|(name, service, host)| {
-        Object::Slice(EndpointSlice {
-            name,
-            service: service.map(String::from),
-            ports: vec![("p80".into(), 8080), ("p81".into(), 8081)],
-            ready: vec![[10, 244, 0, host].into()],
+    let pod = prop::option::weighted(0.8, select(vec!["a", "b"]));
+    (any_name(), service, endpoint_ip(), pod, created()).prop_map(
+        |(name, service, ip, pod, created)| {
+            Object::Slice(EndpointSlice {
+                name,
+                service: service.map(String::from),
+                ports: vec![("p80".into(), 8080), ("p81".into(), 8081)],
+                ready: vec![Endpoint { ip, pod: pod.map(Box::from) }],
+                terminating: Vec::new(),
+                unready: Vec::new(),
+                created,
+            })
+        },
+    )
+}
+
+fn created() -> impl Strategy<Value = Option<i64>> {
+    prop::option::of(1_i64..4)
+}
+
+/// Of pods and of a Node, and one that may be a ClusterIP.
+fn endpoint_ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        6 => (1_u8..5).prop_map(|host| IpAddr::from([10, 244, 0, host])),
+        1 => Just(IpAddr::from([192, 0, 2, 1])),
+        1 => Just(IpAddr::from([10, 96, 0, 0])),
+    ]
+}
+
+fn cluster_scoped(own: &str) -> ObjectName {
+    name("", own)
+}
+
+fn namespace() -> impl Strategy<Value = Object> {
+    let consent = || select(vec![Consent::Given, Consent::Given, Consent::Withheld]);
+    (select(vec!["n", "m"]), consent(), consent()).prop_map(|(own, frontends, shadows)| {
+        Object::Namespace(NamespaceRow {
+            name: cluster_scoped(own),
+            label: CaptureLabel::None,
+            endpoint_frontends: frontends,
+            external_shadows: shadows,
         })
+    })
+}
+
+fn pod() -> impl Strategy<Value = Object> {
+    let ips = prop::collection::vec(endpoint_ip(), 0..2);
+    (any_name(), ips, any::<bool>()).prop_map(|(name, ips, host_network)| {
+        Object::Pod(PodRow {
+            uid: name.to_string().into(),
+            claim: crate::model::CgroupClaim::Uid,
+            name,
+            label: CaptureLabel::None,
+            host_network,
+            mesh: None,
+            runtime_class: None,
+            ended: false,
+            ips,
+        })
+    })
+}
+
+fn node() -> impl Strategy<Value = Object> {
+    (1_u8..3).prop_map(|host| {
+        let addresses = vec![IpAddr::from([192, 0, 2, host])];
+        Object::Node(NodeRow { name: cluster_scoped("node"), addresses })
     })
 }
 
@@ -66,17 +135,25 @@ fn route() -> impl Strategy<Value = Object> {
     });
     let parents = prop::collection::vec(parent, 1..3);
     let backends = prop::collection::vec(target(), 0..3);
-    (any_name(), parents, backends, target()).prop_map(|(name, parents, backends, mirror)| {
+    let all = (any_name(), parents, backends, target(), created());
+    all.prop_map(|(name, parents, backends, mirror, created)| {
         let weighted = |target| WeightedRef { target, weight: 1, filters: Vec::new() };
         let rule = RouteRule {
             name: None,
             matches: Vec::new(),
-            filters: vec![RouteFilter::Mirror(mirror, Share::ALL)],
+            filters: vec![RouteFilter::Mirror(mirror, Fraction::ALL)],
             backends: backends.into_iter().map(weighted).collect(),
             timeouts: Timeouts::default(),
         };
-        let (created, hostnames, rules) = (None, Vec::new(), vec![rule]);
-        Object::Route(HttpRoute { name, created, hostnames, parents, rules })
+        let (hostnames, rules) = (Vec::new(), vec![rule]);
+        Object::Route(HttpRoute {
+            name,
+            created,
+            hostnames,
+            parents,
+            misgrouped: Vec::new(),
+            rules,
+        })
     })
 }
 
@@ -94,17 +171,25 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let kinds = vec![Kind::Service, Kind::Slice, Kind::Route, Kind::Grant];
+    let kinds = vec![Kind::Service, Kind::Slice, Kind::Route, Kind::Grant, Kind::Pod];
+    let scoped = prop_oneof![
+        (select(vec!["n", "m"])).prop_map(|own| (Kind::Namespace, cluster_scoped(own))),
+        Just((Kind::Node, cluster_scoped("node"))),
+    ];
     prop_oneof![
         2 => service().prop_map(Step::Apply),
         2 => slice().prop_map(Step::Apply),
         4 => route().prop_map(Step::Apply),
         1 => grant().prop_map(Step::Apply),
+        2 => namespace().prop_map(Step::Apply),
+        1 => pod().prop_map(Step::Apply),
+        1 => node().prop_map(Step::Apply),
+        1 => scoped.prop_map(|(kind, name)| Step::Remove(kind, name)),
         3 => (select(kinds), any_name()).prop_map(|(kind, name)| Step::Remove(kind, name)),
     ]
 }
 
-/// What matters of an answer, as text that can be compared.
+/// What matters of a response, as text that can be compared.
 fn summary(resolved: &Resolved) -> String {
     let mut frontends: Vec<_> = resolved.frontends.iter().collect();
     frontends.sort_by_key(|frontend| frontend.address);
@@ -120,8 +205,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn step_by_step_is_all_at_once(batches in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..12)) {
-        let (mut objects, mut resolver) = (Objects::default(), Resolver::default());
+    fn step_by_step_is_all_at_once(
+        batches in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..12),
+        authors in select(vec![Authors::Owner, Authors::Tenants]),
+    ) {
+        let policy = AddressPolicy { authors, ..AddressPolicy::default() };
+        let (mut objects, mut resolver) = (Objects::default(), Resolver::new(policy.clone()));
         let mut frontends: BTreeMap<SocketAddr, ResolvedFrontend> = BTreeMap::new();
         for batch in batches {
             let mut changes = Changes::default();
@@ -142,7 +231,12 @@ proptest! {
                 conditions: resolver.conditions(&objects),
                 warnings: resolver.warnings(&objects),
             };
-            prop_assert_eq!(summary(&stepwise), summary(&resolve(&objects)));
+            prop_assert_eq!(resolver.refusals(), {
+                let mut whole = Resolver::new(policy.clone());
+                drop(whole.update(&objects, &Changes::all(&objects)));
+                whole.refusals()
+            });
+            prop_assert_eq!(summary(&stepwise), summary(&resolve(&policy, &objects)));
         }
     }
 }
@@ -157,19 +251,25 @@ fn example(own: &str, host: u8) -> [Object; 3] {
             name: name("n", own),
             address: ServiceAddress::ClusterIps(vec![[10, 96, 0, host].into()]),
             ports: vec![port],
-            capture: Wish::None,
+            affinity: false,
+            capture: CaptureLabel::None,
+            created: None,
         }),
         Object::Slice(EndpointSlice {
             name: name("n", own),
             service: Some(own.into()),
             ports: vec![("http".into(), 8080)],
-            ready: vec![[10, 244, 0, host].into()],
+            ready: vec![IpAddr::from([10, 244, 0, host]).into()],
+            terminating: Vec::new(),
+            unready: Vec::new(),
+            created: None,
         }),
         Object::Route(HttpRoute {
             name: name("n", own),
             created: None,
             hostnames: Vec::new(),
             parents: vec![parent],
+            misgrouped: Vec::new(),
             rules: vec![RouteRule {
                 name: None,
                 matches: Vec::new(),
@@ -201,7 +301,7 @@ fn only_what_depends_on_a_change_is_touched() {
 
     let [_, mut slice, _] = example("b", 2);
     let Object::Slice(moved) = &mut slice else { panic!() };
-    moved.ready = vec![[10, 244, 0, 9].into()];
+    moved.ready = vec![IpAddr::from([10, 244, 0, 9]).into()];
     objects.apply(slice, &mut changes);
     let second = resolver.update(&objects, &changes);
     assert_eq!(addresses(&second), ["10.96.0.2:80"]);

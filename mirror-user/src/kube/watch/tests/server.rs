@@ -1,4 +1,4 @@
-//! An API server that follows a script: answers in order, each to one request. It needs no
+//! An API server that follows a script: responses in order, each to one request. It needs no
 //! socket, so that the tests run on tokio's paused clock.
 
 use std::{
@@ -16,35 +16,35 @@ use http_body::Frame;
 use serde_json::json;
 use tokio::time::Instant;
 
-/// One answer of the script.
+/// One response of the script.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct ScriptedResponse {
     status: u16,
     parts: VecDeque<String>,
-    end: End,
+    end: ResponseEnd,
 }
 
-/// How an answer ends.
+/// How a response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ResponseEnd {
     Whole,
     Broken,
     Never,
 }
 
-impl Answer {
-    pub(super) fn lines(lines: &[String], end: End) -> Self {
+impl ScriptedResponse {
+    pub(super) fn lines(lines: &[String], end: ResponseEnd) -> Self {
         Self { status: 200, parts: lines.iter().map(|line| format!("{line}\n")).collect(), end }
     }
 
     /// Bytes as they are, split where the array is.
-    pub(super) fn bytes(parts: &[&str], end: End) -> Self {
+    pub(super) fn bytes(parts: &[&str], end: ResponseEnd) -> Self {
         Self { status: 200, parts: parts.iter().map(ToString::to_string).collect(), end }
     }
 
     pub(super) fn status(code: u16) -> Self {
         let body = json!({"kind": "Status", "code": code, "message": format!("scripted {code}")});
-        Self { status: code, parts: [body.to_string()].into(), end: End::Whole }
+        Self { status: code, parts: [body.to_string()].into(), end: ResponseEnd::Whole }
     }
 
     pub(super) fn page(names: &[&str], version: u32, after: Option<&str>) -> Self {
@@ -55,7 +55,7 @@ impl Answer {
             "metadata": {"resourceVersion": version.to_string(), "continue": after},
             "items": items,
         });
-        Self { status: 200, parts: [body.to_string()].into(), end: End::Whole }
+        Self { status: 200, parts: [body.to_string()].into(), end: ResponseEnd::Whole }
     }
 }
 
@@ -83,9 +83,9 @@ pub(super) fn error(code: u16) -> String {
 
 /// What was asked, and when.
 #[derive(Clone, Default)]
-pub(super) struct Asked(Arc<Mutex<Vec<(Instant, String)>>>);
+pub(super) struct RequestLog(Arc<Mutex<Vec<(Instant, String)>>>);
 
-impl Asked {
+impl RequestLog {
     pub(super) fn all(&self) -> Vec<(Instant, String)> {
         self.0.lock().unwrap().clone()
     }
@@ -108,33 +108,33 @@ impl Asked {
     }
 }
 
-/// A client of a server that gives these answers; behind the last one it never answers.
-pub(super) fn client(script: impl IntoIterator<Item = Answer>) -> (Client, Asked) {
+/// A client of a server that sends these responses; after the last one it never responds.
+pub(super) fn client(script: impl IntoIterator<Item = ScriptedResponse>) -> (Client, RequestLog) {
     let mut script: VecDeque<_> = script.into_iter().collect();
     let last = move || script.pop_front();
     client_of(last)
 }
 
 pub(super) fn client_of(
-    answer: impl FnMut() -> Option<Answer> + Send + 'static,
-) -> (Client, Asked) {
-    let asked = Asked::default();
-    let (answer, notes) = (Arc::new(Mutex::new(answer)), asked.clone());
+    respond: impl FnMut() -> Option<ScriptedResponse> + Send + 'static,
+) -> (Client, RequestLog) {
+    let requests = RequestLog::default();
+    let (respond, notes) = (Arc::new(Mutex::new(respond)), requests.clone());
     let service = tower::service_fn(move |request: Request<Body>| {
         notes.0.lock().unwrap().push((Instant::now(), request.uri().to_string()));
-        let answer = (answer.lock().unwrap())();
+        let respond = (respond.lock().unwrap())();
         async move {
-            let Some(answer) = answer else { return std::future::pending().await };
-            let status = answer.status;
-            let mut response = Response::new(answer);
+            let Some(respond) = respond else { return std::future::pending().await };
+            let status = respond.status;
+            let mut response = Response::new(respond);
             *response.status_mut() = status.try_into().unwrap();
             Ok::<_, Infallible>(response)
         }
     });
-    (Client::new(service, "default"), asked)
+    (Client::new(service, "default"), requests)
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ScriptedResponse {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -144,11 +144,11 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         match (self.parts.pop_front(), self.end) {
             (Some(part), _) => Poll::Ready(Some(Ok(Frame::data(part.into())))),
-            (None, End::Whole) => Poll::Ready(None),
-            (None, End::Broken) => {
+            (None, ResponseEnd::Whole) => Poll::Ready(None),
+            (None, ResponseEnd::Broken) => {
                 Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into())))
             }
-            (None, End::Never) => Poll::Pending,
+            (None, ResponseEnd::Never) => Poll::Pending,
         }
     }
 }

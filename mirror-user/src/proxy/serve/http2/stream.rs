@@ -13,30 +13,32 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
 
-use crate::proxy::{
-    connection::Client,
-    context::Context,
-    dress,
-    exchange::{Abort, Side, exchange},
-    http2::{Pump, Unsent},
-    inbound::Inbound,
-    interim::{Interim, Line},
-    primary::{AnswerBody, Progress},
+use crate::{
+    memory::MemoryCharge,
+    proxy::{
+        body::{IncomingBody, Progress},
+        client::Client,
+        context::Context,
+        exchange::{Abort, ClientHandle, ResponseBody, exchange},
+        http2::{BufferLimit, SendBody, Unsent},
+        interim::{Interim, InterimQueue, head_size},
+        normalize,
+    },
 };
 
-type Answer = Result<Response<AnswerBody>, Abort>;
+type ExchangeResult = Result<Response<ResponseBody>, Abort>;
 
-/// A stream that lost its primary, before or in the middle of the answer.
+/// A stream that lost its primary, before or in the middle of the response.
 pub(super) enum Orphan {
-    Unanswered(SendResponse<Bytes>),
-    Answered(Box<Pump<AnswerBody>>),
+    NoResponse(SendResponse<Bytes>),
+    Responding(Box<SendBody<ResponseBody>>),
 }
 
 impl Orphan {
     pub(super) fn reset(self, reason: Reason) {
         match self {
-            Self::Unanswered(mut respond) => respond.send_reset(reason),
-            Self::Answered(mut pump) => pump.reset(reason),
+            Self::NoResponse(mut respond) => respond.send_reset(reason),
+            Self::Responding(mut send_body) => send_body.reset(reason),
         }
     }
 }
@@ -47,17 +49,20 @@ pub(super) async fn run(
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    buffer_limit: Rc<BufferLimit>,
+    _charge: MemoryCharge,
 ) -> Option<Orphan> {
     let (head, body) = request.into_parts();
-    let body = Inbound::request(body, &head.headers);
+    let body = IncomingBody::request(body, &head.headers);
     let bodiless = head.method == Method::HEAD;
-    let (interim, line) = Interim::http2();
+    let (interim, queue) = Interim::http2();
     let progress = Rc::new(Progress::default());
-    let side = Side { interim, progress: Rc::clone(&progress) };
-    let answer = {
-        let exchange = pin!(exchange(ctx, client, head, body, side));
-        match await_answer(exchange, &line, &mut respond).await {
-            Ok(answer) => answer,
+    let handle = ClientHandle { interim, progress: Rc::clone(&progress) };
+    let response = {
+        let exchange = pin!(exchange(ctx, client, head, body, handle));
+        let mut interim_sender = InterimSender { buffer_limit: &buffer_limit, queued: 0 };
+        match await_response(exchange, &queue, &mut respond, &mut interim_sender).await {
+            Ok(response) => response,
             Err(reason) => {
                 // The exchange is dropped, and its upstream's stream reset with the same code.
                 progress.reset.set(reason);
@@ -65,32 +70,32 @@ pub(super) async fn run(
             }
         }
     };
-    match answer {
-        Ok(answer) => send(respond, answer, bodiless, &progress).await,
+    match response {
+        Ok(response) => send(respond, response, bodiless, &progress, buffer_limit).await,
         Err(Abort(failure)) => match failure.reset_code() {
             Some(reason) => {
                 respond.send_reset(reason);
                 None
             }
-            None => Some(Orphan::Unanswered(respond)),
+            None => Some(Orphan::NoResponse(respond)),
         },
     }
 }
 
-/// Waits for the answer and passes on what comes before it. An error is the client's reset.
-async fn await_answer(
-    mut exchange: Pin<&mut impl Future<Output = Answer>>,
-    line: &Line,
+/// Waits for the response and passes on what comes before it. An error is the client's reset.
+async fn await_response(
+    mut exchange: Pin<&mut impl Future<Output = ExchangeResult>>,
+    queue: &InterimQueue,
     respond: &mut SendResponse<Bytes>,
-) -> Result<Answer, Option<Reason>> {
+    interim_sender: &mut InterimSender<'_>,
+) -> Result<ExchangeResult, Option<Reason>> {
     poll_fn(|cx| {
         let polled = exchange.as_mut().poll(cx);
-        while let Poll::Ready(told) = line.poll_next(cx) {
-            // A stream that is gone is seen below.
-            let _ = respond.send_informational(told);
+        while let Poll::Ready(head) = queue.poll_next(cx) {
+            interim_sender.send(head, respond);
         }
-        if let Poll::Ready(answer) = polled {
-            return Poll::Ready(Ok(answer));
+        if let Poll::Ready(response) = polled {
+            return Poll::Ready(Ok(response));
         }
         match respond.poll_reset(cx) {
             Poll::Ready(Ok(reason)) => Poll::Ready(Err(Some(reason))),
@@ -101,14 +106,41 @@ async fn await_answer(
     .await
 }
 
+/// Interim responses on their way to a client. Those that find no room are dropped: a client that does
+/// not read has no use for them.
+struct InterimSender<'a> {
+    buffer_limit: &'a BufferLimit,
+    /// Bytes of those that may not have left yet.
+    queued: usize,
+}
+
+impl InterimSender<'_> {
+    fn send(&mut self, head: Response<()>, respond: &mut SendResponse<Bytes>) {
+        /// Bytes of them that wait for a client to read, in one stream.
+        const ROOM: usize = 16 * 1024;
+        let bytes = head_size(head.headers());
+        if self.queued > 0 && !respond.has_queued() {
+            self.queued = 0;
+        }
+        if self.queued + bytes > ROOM || !self.buffer_limit.has_room(bytes) {
+            return;
+        }
+        self.queued += bytes;
+        self.buffer_limit.sends(bytes);
+        // A stream that is gone is seen by whoever waits for the response.
+        let _ = respond.send_informational(head);
+    }
+}
+
 async fn send(
     mut respond: SendResponse<Bytes>,
-    answer: Response<AnswerBody>,
+    response: Response<ResponseBody>,
     bodiless: bool,
     progress: &Progress,
+    buffer_limit: Rc<BufferLimit>,
 ) -> Option<Orphan> {
-    let (mut head, body) = answer.into_parts();
-    dress::remove_connection_fields(&mut head.headers);
+    let (mut head, body) = response.into_parts();
+    normalize::remove_connection_fields(&mut head.headers);
     let whole = bodiless || body.is_end_stream();
     let stream = match respond.send_response(Response::from_parts(head, ()), whole) {
         Ok(stream) => stream,
@@ -121,17 +153,17 @@ async fn send(
     if whole {
         return None;
     }
-    let mut pump = Pump::new(body, stream);
-    match Pin::new(&mut pump).await {
+    let mut send_body = SendBody::new(body, stream, buffer_limit);
+    match Pin::new(&mut send_body).await {
         Ok(()) => None,
         Err(Unsent::Peer(error)) => {
             progress.reset.set(error.reason());
             None
         }
         Err(Unsent::Body(Some(reason))) => {
-            pump.reset(reason);
+            send_body.reset(reason);
             None
         }
-        Err(Unsent::Body(None)) => Some(Orphan::Answered(Box::new(pump))),
+        Err(Unsent::Body(None)) => Some(Orphan::Responding(Box::new(send_body))),
     }
 }

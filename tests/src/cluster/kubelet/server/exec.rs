@@ -78,7 +78,7 @@ pub(super) fn answer(
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let accept = derive_accept_key(key.as_bytes());
     let Ok(accept) = accept.parse() else {
-        return text(StatusCode::BAD_REQUEST, "a key that has no answer");
+        return text(StatusCode::BAD_REQUEST, "the WebSocket key has no response");
     };
     for (name, value) in [
         (CONNECTION, http::HeaderValue::from_static("Upgrade")),
@@ -114,7 +114,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sink, mut source) = socket.split();
-    // Tells the client that the streams are there, as kubelet does.
+    // Signals to the client that the streams are open, as kubelet does.
     sink.send(message(STDOUT, &[])).await?;
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -139,7 +139,7 @@ where
             },
             received = source.next(), if open => match received {
                 Some(Ok(Message::Binary(bytes))) => input(&mut stdin, &bytes).await,
-                // Pings are answered by the stream itself, when it is next written to or read.
+                // The stream itself responds to pings, when it is next written to or read.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Text(_))) => {}
                 _ => open = false,
             },
@@ -154,7 +154,7 @@ where
 }
 
 /// Closes with 1000, which the client takes for the streams' end (anything else is a failure), and
-/// waits a moment for its answer.
+/// waits a moment for its response.
 async fn finish<S>(mut sink: Sink<S>, mut source: Source<S>) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

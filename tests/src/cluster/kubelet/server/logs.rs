@@ -20,7 +20,7 @@ use tokio::{
 use super::{Body, Known, Query, text};
 use crate::cluster::kubelet::record::{Record, Records, State};
 
-pub(super) async fn answer(known: &Known, record: &Record, query: &Query) -> Response<Body> {
+pub(super) async fn response(known: &Known, record: &Record, query: &Query) -> Response<Body> {
     for name in ["timestamps", "sinceSeconds", "sinceTime"] {
         if query.get(name).is_some_and(|value| !matches!(value, "" | "false" | "0")) {
             return text(StatusCode::BAD_REQUEST, &format!("{name}: this node keeps no times"));

@@ -1,0 +1,255 @@
+//! What the controller knows of the cluster. In: events of the watches. Out: the objects that
+//! [`crate::control::resolve`] judges, and of each HTTPRoute what a write of its status needs. What
+//! one object says can stop no other: one that does not decode is known by name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+
+use super::route::{DecodeVerdict, RouteRow};
+use crate::{
+    control::{
+        expressions::{Allowance, Expressions},
+        kube::{
+            crd::Crd,
+            kinds::{RouteHead, Watched},
+        },
+        objects::{Changes, Kind, Object, Objects, RouteFilter},
+        quota::{Quota, RouteBounds},
+        resolve::{AddressPolicy, Condition, Resolver, RouteStatus},
+    },
+    kube::{Event, RelistTracker},
+    model::ObjectName,
+    route::Fraction,
+};
+
+/// The kinds that verdicts depend on; EndpointSlices by the addresses of headless Services and of
+/// shadows, Namespaces by what they permit, Nodes by their addresses. (Pods are too many: that one
+/// has another address than a slice says is seen by the agent of its node alone.)
+pub(crate) const KINDS: [Watched; 6] = [
+    Watched::Service,
+    Watched::Slice,
+    Watched::Route,
+    Watched::Grant,
+    Watched::Namespace,
+    Watched::Node,
+];
+
+/// A kind that the server does not know for so long does not exist.
+const GONE: Duration = Duration::from_secs(30);
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub struct ObjectStore {
+    objects: Objects,
+    /// Since it was judged last.
+    changes: Changes,
+    resolver: Resolver,
+    /// Which routes are judged.
+    quota: Quota,
+    /// Routes are within the quota again whose text was not kept.
+    vacant: bool,
+    routes: BTreeMap<ObjectName, RouteRow>,
+    lists: BTreeMap<Watched, RelistTracker>,
+    complete: BTreeSet<Watched>,
+    /// HTTPRoute's CRD.
+    crd: Option<Crd>,
+    expressions: Expressions,
+}
+
+impl ObjectStore {
+    /// Nothing is known; verdicts are those of agents with this policy and these bounds.
+    #[must_use]
+    pub fn new(policy: AddressPolicy, bounds: RouteBounds) -> Self {
+        let (resolver, quota) = (Resolver::new(policy), Quota::new(bounds));
+        Self { resolver, quota, ..Self::default() }
+    }
+
+    /// Takes one event; true if a verdict may change by it.
+    pub(crate) fn apply(&mut self, kind: Watched, event: Event) -> bool {
+        match event {
+            Event::Started => {
+                let known: Vec<_> = self.names(kind).cloned().collect();
+                self.lists.entry(kind).or_default().start(known.iter());
+                false
+            }
+            Event::Applied(name, object) => {
+                let name = kind.row(name);
+                self.lists.entry(kind).or_default().present(&name);
+                self.insert(kind, name, &object)
+            }
+            Event::Deleted(name) => {
+                let name = kind.row(name);
+                self.lists.entry(kind).or_default().present(&name);
+                self.remove(kind, &name)
+            }
+            Event::Complete => {
+                let gone = self.lists.entry(kind).or_default().complete();
+                let news = gone.iter().fold(false, |news, name| news | self.remove(kind, name));
+                self.complete.insert(kind) || news
+            }
+            // For a moment after its start a server may not know the kinds of CRDs yet.
+            Event::Missing(since) if since < GONE => false,
+            Event::Missing(_) => {
+                let gone: Vec<_> = self.names(kind).cloned().collect();
+                let news = gone.iter().fold(false, |news, name| news | self.remove(kind, name));
+                self.complete.insert(kind) || news
+            }
+        }
+    }
+
+    /// Takes an event about HTTPRoute's CRD; true if its content has changed.
+    pub(crate) fn apply_crd(&mut self, event: &Event) -> bool {
+        let before = self.crd.clone();
+        match event {
+            Event::Applied(_, object) => self.crd = Some(Crd::read(object)),
+            Event::Deleted(_) => self.crd = None,
+            // What matters is in the complete list as well.
+            Event::Started | Event::Complete | Event::Missing(_) => {}
+        }
+        self.crd != before
+    }
+
+    /// What the author of a route should know of the cluster, though it is no fault of the route:
+    /// that a share may have been lost on the way here.
+    pub(crate) fn warning_for(&self, route: &ObjectName) -> Option<String> {
+        let rules = self.objects.routes.get(route).into_iter().flat_map(|route| &route.rules);
+        let mirrors_all = rules.flat_map(|rule| &rule.filters).any(|filter| match filter {
+            RouteFilter::Mirror(_, share) => *share == Fraction::ALL,
+            RouteFilter::RequestHeaders(_) | RouteFilter::ResponseHeaders(_) => false,
+        });
+        self.crd.as_ref().filter(|_| mirrors_all)?.warning(Watched::Route)
+    }
+
+    /// Kinds of which no complete list has come yet: until then nothing can be judged, as a Service
+    /// that is not known would be taken for one that does not exist.
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = Watched> {
+        KINDS.into_iter().filter(|kind| !self.complete.contains(kind))
+    }
+
+    /// Judges what has changed, and returns the conditions of all routes.
+    pub fn reconcile(&mut self) -> Vec<RouteStatus> {
+        // Only agents use frontends.
+        drop(self.resolver.update(&self.objects, &std::mem::take(&mut self.changes)));
+        self.resolver.conditions(&self.objects)
+    }
+
+    /// All HTTPRoutes.
+    #[must_use]
+    pub fn routes(&self) -> &BTreeMap<ObjectName, RouteRow> {
+        &self.routes
+    }
+
+    fn names(&self, kind: Watched) -> Box<dyn Iterator<Item = &ObjectName> + '_> {
+        match kind {
+            // Those that do not decode are known by name as well.
+            Watched::Route => Box::new(self.routes.keys()),
+            _ => self.objects.names(kind.kind()),
+        }
+    }
+
+    /// True if a verdict may change by it.
+    fn insert(&mut self, kind: Watched, name: ObjectName, raw: &RawValue) -> bool {
+        if kind == Watched::Route {
+            return self.insert_route(name, raw);
+        }
+        match kind.decode(raw, &mut Allowance::default()) {
+            Ok(object) => {
+                self.objects.apply(object, &mut self.changes);
+                !self.changes.is_empty()
+            }
+            Err(error) => {
+                // Its former content no longer applies.
+                tracing::warn!(?kind, %name, error, "cannot read an object; ignoring it");
+                self.remove(kind, &name)
+            }
+        }
+    }
+
+    /// Whether routes are to be listed again, since some are within the quota again; once.
+    pub(crate) fn take_vacancy(&mut self) -> bool {
+        std::mem::take(&mut self.vacant)
+    }
+
+    /// Applies the quota to a route; `head` is None if the route is gone or has no Service parent.
+    fn check_quota(&mut self, name: &ObjectName, head: Option<RouteHead>) {
+        let moves = match head {
+            Some(head) => self.quota.put(name, head.created, head.bytes),
+            None => self.quota.take(name),
+        };
+        for gone in &moves.out {
+            self.expressions.forget(gone);
+            self.objects.remove(Kind::Route, gone, &mut self.changes);
+            if let Some(row) = self.routes.get_mut(gone) {
+                row.verdict = DecodeVerdict::Refused(Condition::no_room(self.quota.why()));
+            }
+        }
+        self.vacant |= !moves.back.is_empty();
+    }
+
+    fn insert_route(&mut self, name: ObjectName, raw: &RawValue) -> bool {
+        let head = RouteHead::read(raw);
+        self.check_quota(&name, head);
+        let kept_out = head.is_some() && !self.quota.admits(&name);
+        let mut allowance = self.expressions.allow(&name);
+        let read = Watched::Route.document(raw).and_then(|value| match kept_out {
+            true => {
+                let refusal = Condition::no_room(self.quota.why());
+                RouteRow::unread(&value, refusal).map(|row| (row, None))
+            }
+            false => RouteRow::read(&value, &mut allowance),
+        });
+        match read {
+            Ok((row, object)) => {
+                match row.verdict {
+                    DecodeVerdict::Decoded => self.expressions.keep(&name, &allowance),
+                    _ => self.expressions.refuse(&name, &allowance),
+                }
+                match object {
+                    Some(route) => {
+                        let known = self.routes.get(&name);
+                        if known.is_none_or(|old| old.generation != row.generation) {
+                            warn_of_misgrouped_parents(&name, &route);
+                        }
+                        self.objects.apply(route, &mut self.changes);
+                    }
+                    None => self.objects.remove(Kind::Route, &name, &mut self.changes),
+                }
+                // Its status may have changed as well, which is what is compared.
+                self.routes.insert(name, row);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%name, error, "cannot read an HTTPRoute; ignoring it");
+                self.remove(Watched::Route, &name)
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Watched, name: &ObjectName) -> bool {
+        if kind == Watched::Route {
+            self.expressions.forget(name);
+        }
+        self.objects.remove(kind.kind(), name, &mut self.changes);
+        if kind == Watched::Route {
+            self.check_quota(name, None);
+        }
+        let row = (kind == Watched::Route).then(|| self.routes.remove(name)).flatten();
+        row.is_some() || !self.changes.is_empty()
+    }
+}
+
+/// Such a route gets no status from this controller, and usually from no other: only the log can say why.
+fn warn_of_misgrouped_parents(name: &ObjectName, route: &Object) {
+    let texts = match route {
+        Object::Route(route) => route.misgrouped.as_slice(),
+        Object::GatewayRoute { misgrouped, .. } => misgrouped.as_slice(),
+        _ => &[],
+    };
+    for text in texts {
+        tracing::warn!("HTTPRoute {name}: {text}");
+    }
+}

@@ -1,0 +1,284 @@
+//! What clients, and the primaries that they talk to, may make the agent hold. In: bytes and
+//! connections, as they come and go. Out: whether they may be held, and whether a workload's new
+//! connections had better go direct. It never closes or frees anything itself: who asks does, or does
+//! without.
+//!
+//! Each captured workload has a [`WorkloadUsage`], all of them together make the agent's. A connection
+//! has a `ConnectionUsage`, and takes from its workload's memory only in steps, so that an ordinary
+//! request changes no number that another thread reads.
+
+#![forbid(unsafe_code)]
+
+mod bounds;
+mod connection;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+pub use self::bounds::MemoryLimits;
+use self::bounds::{FillLevel, Usage};
+pub(crate) use self::{
+    bounds::MemoryExceeded,
+    connection::{ConnectionUsage, MemoryCharge},
+};
+
+/// Memory that was let go of is given back to the kernel once it is more than this, in bytes.
+const MUCH: usize = 8 << 20;
+
+/// How often that is done at most.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When it is done once more after the last time: what a connection holds besides what it is charged for is
+/// freed a little later.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The memory of an agent; shared by its workers.
+#[derive(Debug)]
+pub struct AgentUsage {
+    total: Arc<AgentTotal>,
+    workloads: Mutex<Vec<Weak<WorkloadUsage>>>,
+    /// When memory was given back last.
+    given_back: Mutex<Instant>,
+    /// It is to be given back once more.
+    again: AtomicBool,
+}
+
+/// What all workloads have in common.
+#[derive(Debug)]
+struct AgentTotal {
+    limits: MemoryLimits,
+    held: AtomicUsize,
+    /// The most that was held since memory was given back last.
+    peak: AtomicUsize,
+}
+
+/// What one workload's connections make the agent hold.
+#[derive(Debug)]
+pub struct WorkloadUsage {
+    name: String,
+    total: Arc<AgentTotal>,
+    held: AtomicUsize,
+    connections: AtomicUsize,
+    /// Its new connections had better go direct.
+    full: AtomicBool,
+}
+
+/// What a workload holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageSnapshot {
+    /// `namespace/name`.
+    pub workload: String,
+    /// Bytes.
+    pub bytes: usize,
+    /// Connections of its clients.
+    pub connections: usize,
+    /// Its new connections go direct.
+    pub full: bool,
+}
+
+impl AgentUsage {
+    /// None yet.
+    #[must_use]
+    pub fn new(limits: MemoryLimits) -> Self {
+        let (held, peak) = Default::default();
+        let total = Arc::new(AgentTotal { limits, held, peak });
+        Self {
+            total,
+            workloads: Mutex::default(),
+            given_back: Mutex::new(Instant::now()),
+            again: AtomicBool::new(false),
+        }
+    }
+
+    /// The memory of a workload that is captured from now on.
+    #[must_use]
+    pub fn open(&self, name: &str) -> Arc<WorkloadUsage> {
+        let (held, connections, full) = Default::default();
+        let total = Arc::clone(&self.total);
+        let workload =
+            Arc::new(WorkloadUsage { name: name.into(), total, held, connections, full });
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        workloads.retain(|other| other.strong_count() > 0);
+        workloads.push(Arc::downgrade(&workload));
+        workload
+    }
+
+    /// What the workloads hold, one entry each.
+    #[must_use]
+    pub fn usage(&self) -> Vec<UsageSnapshot> {
+        let workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        workloads.iter().filter_map(Weak::upgrade).map(|workload| workload.usage()).collect()
+    }
+
+    /// Bytes that all of them hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.total.held.load(Relaxed)
+    }
+
+    /// Whether memory that was let go of is to be given back to the kernel; asked with each sweep of
+    /// a worker, and true for one of them.
+    pub(super) fn gives_back(&self, now: Instant) -> bool {
+        let (held, peak) = (self.held(), self.total.peak.load(Relaxed));
+        let much = peak >= held.saturating_add(MUCH);
+        if !much && !self.again.load(Relaxed) {
+            return false;
+        }
+        let Ok(mut last) = self.given_back.try_lock() else { return false };
+        if now.saturating_duration_since(*last) < if much { PAUSE } else { AGAIN } {
+            return false;
+        }
+        *last = now;
+        self.again.store(much, Relaxed);
+        if much {
+            self.total.peak.store(held, Relaxed);
+        }
+        true
+    }
+}
+
+impl WorkloadUsage {
+    /// What the workload holds.
+    #[must_use]
+    pub fn usage(&self) -> UsageSnapshot {
+        UsageSnapshot {
+            workload: self.name.clone(),
+            bytes: self.held.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            full: self.full.load(Relaxed),
+        }
+    }
+
+    /// Whether the workload's new connections should go direct, because it is about to reach one of its
+    /// bounds, or holds much of what the agent may hold. Called every 100 ms, by one thread: it
+    /// turns false again only well below the level at which it turned true.
+    pub fn is_full(&self) -> bool {
+        let (limits, held) = (&self.total.limits, self.held.load(Relaxed));
+        let others = self.total.held.load(Relaxed).saturating_sub(held);
+        let fill = limits.fill(held, others, self.connections.load(Relaxed));
+        let full = match fill {
+            FillLevel::Much => true,
+            FillLevel::Some => self.full.load(Relaxed),
+            FillLevel::Little => false,
+        };
+        self.full.store(full, Relaxed);
+        full
+    }
+
+    /// Takes `bytes` for a connection that holds `own` bytes already.
+    fn take(&self, bytes: usize, own: usize) -> Result<(), MemoryExceeded> {
+        // Added first: of two workers that ask at once both may be refused, and never too much is
+        // admitted.
+        let held = self.add(bytes);
+        let admitted =
+            self.total.limits.admit(Usage { connection: own.saturating_add(bytes), ..held });
+        if admitted.is_err() {
+            self.give(bytes);
+        }
+        admitted
+    }
+
+    /// What the workload and the agent hold with these.
+    fn add(&self, bytes: usize) -> Usage {
+        let workload = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let agent = self.total.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.total.peak.fetch_max(agent, Relaxed);
+        Usage { connection: bytes, workload, agent }
+    }
+
+    fn give(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+        self.total.held.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Takes what one more connection holds in any case.
+    fn enter(&self, bytes: usize) -> Result<(), MemoryExceeded> {
+        let before = self.connections.fetch_add(1, Relaxed);
+        let held = self.add(bytes);
+        let admitted = self.total.limits.admit_connection(held, before);
+        if admitted.is_err() {
+            self.leave(bytes);
+        }
+        admitted
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.give(bytes);
+        self.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: MemoryLimits = MemoryLimits {
+        connection: usize::MAX,
+        workload: usize::MAX,
+        agent: 24 << 20,
+        connections: 8,
+    };
+
+    #[test]
+    fn what_is_refused_is_not_charged() {
+        let memory = AgentUsage::new(LIMITS);
+        let workload = memory.open("a/b");
+        workload.enter(1000).unwrap();
+        assert_eq!(workload.take(25 << 20, 1000), Err(MemoryExceeded::Connection));
+        assert_eq!(memory.held(), 1000);
+        workload.leave(1000);
+        assert_eq!(
+            workload.usage(),
+            UsageSnapshot { workload: "a/b".into(), bytes: 0, connections: 0, full: false }
+        );
+    }
+
+    #[test]
+    fn a_workload_is_full_before_it_is_refused_and_stays_so_until_it_holds_much_less() {
+        let memory = AgentUsage::new(LIMITS);
+        let workload = memory.open("a/b");
+        let mut connections = 0;
+        while !workload.is_full() {
+            workload.enter(10).unwrap();
+            connections += 1;
+        }
+        assert_eq!(connections, 6);
+        workload.enter(10).unwrap();
+        workload.leave(10);
+        workload.leave(10);
+        assert!(workload.is_full(), "a little less changes nothing");
+        workload.leave(10);
+        assert!(!workload.is_full());
+        assert!(!memory.open("a/c").is_full());
+    }
+
+    #[test]
+    fn memory_is_given_back_once_much_was_let_go_of() {
+        let memory = AgentUsage::new(LIMITS);
+        let (workload, begun) = (memory.open("a/b"), Instant::now());
+        let at = |pauses: u32| memory.gives_back(begun + (PAUSE + PAUSE / 10) * pauses);
+        workload.add(MUCH + 1);
+        assert!(!at(1), "it is held still");
+        workload.give(MUCH);
+        assert!(!memory.gives_back(begun), "too soon");
+        assert!(at(2));
+        assert!(!at(3), "there is nothing more to give");
+        assert!(at(2 + 5), "once more, for what was freed since");
+        assert!(!at(2 + 5 + 10));
+    }
+
+    #[test]
+    fn a_workload_that_has_gone_is_forgotten() {
+        let memory = AgentUsage::new(LIMITS);
+        let kept = memory.open("a/b");
+        drop(memory.open("a/c"));
+        assert_eq!(memory.usage(), [kept.usage()]);
+        drop(kept);
+        assert!(memory.usage().is_empty());
+    }
+}

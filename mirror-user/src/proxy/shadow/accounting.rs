@@ -1,0 +1,65 @@
+//! A selected copy's outcome: settled exactly once, so that
+//! selected = delivered + dropped(reason) + unknown + in flight always holds.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use crate::{
+    outcome::{CopyOutcome, DropReason, Recorder},
+    proxy::tee::CopyStatus,
+    route::ServicePort,
+};
+
+/// Open from the selection of a copy to its outcome.
+pub(super) struct OutcomeGuard {
+    /// None once settled.
+    open: Option<(Rc<Recorder>, Arc<ServicePort>)>,
+    started: Instant,
+}
+
+impl OutcomeGuard {
+    /// `started`: when the request was there, which is when its copies are selected.
+    pub(super) fn new(
+        recorder: &Rc<Recorder>,
+        shadow: &Arc<ServicePort>,
+        started: Instant,
+    ) -> Self {
+        recorder.copy_selected(shadow);
+        Self { open: Some((Rc::clone(recorder), Arc::clone(shadow))), started }
+    }
+
+    /// When the copy was selected.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Tells the outcome. `bytes`: what of the copy's body was taken by its connection.
+    pub(super) fn settle(mut self, outcome: CopyOutcome, bytes: u64) {
+        self.report(outcome, bytes);
+    }
+
+    /// The shadow has answered: a copy that it has whole is delivered. One whose body still goes on
+    /// (a stream of both sides) may yet be cut, and is handed back.
+    pub(super) fn settle_if_whole(self, status: &CopyStatus) -> Option<Self> {
+        if !status.is_taken_whole() {
+            return Some(self);
+        }
+        self.settle(CopyOutcome::Delivered, status.taken());
+        None
+    }
+
+    fn report(&mut self, outcome: CopyOutcome, bytes: u64) {
+        if let Some((recorder, shadow)) = self.open.take() {
+            recorder.copy(&shadow, outcome, bytes, self.started.elapsed());
+        }
+    }
+}
+
+impl Drop for OutcomeGuard {
+    /// Whoever held the copy went away with the worker.
+    fn drop(&mut self) {
+        self.report(CopyOutcome::Dropped(DropReason::Shutdown), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests;
