@@ -81,6 +81,7 @@ struct Summary {
 impl CheckReport {
     pub(super) fn new(input: &Input, resolved: &Resolved) -> Self {
         let mut findings = errors(input);
+        findings.extend(refused_rules(input));
         findings.extend(misgrouped(input));
         findings.extend(conditions(input, resolved));
         findings.extend(warnings(input, resolved));
@@ -160,6 +161,21 @@ fn undecodable(error: &DecodeError) -> Finding {
         return Finding { condition: Some("Accepted"), reason, ..finding };
     }
     finding
+}
+
+/// Rules that cannot be served, of routes that are in force otherwise.
+fn refused_rules(input: &Input) -> impl Iterator<Item = Finding> {
+    input.objects.routes.values().flat_map(move |route| {
+        let object = format!("HTTPRoute {}", route.name);
+        let refused = route.refused_rules();
+        refused.map(move |(_, refusal)| {
+            let finding = Finding::bare(Severity::Error, refusal.fault.to_string());
+            let finding = finding.of(object.as_str()).at(input.places.get(&object));
+            let reason = Some(Condition::reason_of(&refusal.fault));
+            let field = Some(refusal.path.clone());
+            Finding { field, condition: Some(PARTIAL), reason, ..finding }
+        })
+    })
 }
 
 /// Conditions that a user would have to act on.
@@ -281,7 +297,8 @@ impl fmt::Display for Finding {
         }
         f.write_str(&self.message)?;
         if let (Some(condition), Some(reason)) = (self.condition, self.reason) {
-            write!(f, " [{condition}=False, {reason}]")?;
+            let status = if condition == PARTIAL { "True" } else { "False" };
+            write!(f, " [{condition}={status}, {reason}]")?;
         }
         Ok(())
     }

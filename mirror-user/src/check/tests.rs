@@ -104,6 +104,17 @@ fn a_mirror_that_leaves_nobody_to_respond_is_refused() {
 }
 
 #[test]
+fn a_refused_rule_is_an_error_of_its_own() {
+    let two = ROUTE.to_owned() + "  - matches: [{path: {value: /x}}]\n    future: 1\n";
+    assert_eq!(
+        found(&[SERVICE, &two]),
+        ["2.yaml:1: error: HTTPRoute default/r: spec.rules[1].future: unknown field \
+          [PartiallyInvalid=True, UnsupportedValue]"]
+    );
+    assert!(!report(&[SERVICE, &two], false).passes(false));
+}
+
+#[test]
 fn services_of_elsewhere_can_be_assumed_but_not_permissions() {
     assert!(!report(&[ROUTE], false).passes(false));
     assert!(report(&[ROUTE], true).passes(true));

@@ -18,6 +18,7 @@ mod matching;
 mod metadata;
 mod pod;
 mod route;
+mod rule;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -131,7 +132,7 @@ pub fn expand(document: Value) -> Vec<Value> {
 type Decoded<T> = Result<T, (Path, DecodeFault)>;
 
 /// Deserializes the whole of `value`: unknown fields are errors.
-fn strict<T: DeserializeOwned>(value: Value) -> Decoded<T> {
+fn strict<T: DeserializeOwned>(value: &Value) -> Decoded<T> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let decoded = serde_ignored::deserialize(

@@ -154,8 +154,9 @@ impl Expressions {
         Allowance { namespace, total, ..Allowance::default() }
     }
 
-    /// The route is in force, and costs what was spent.
+    /// The route is in force, but for rules that found no room, and costs what was spent.
     pub fn keep(&mut self, route: &ObjectName, spent: &Allowance) {
+        self.refuse(route, spent);
         if spent.bytes > 0 {
             self.routes.insert(route.clone(), spent.bytes);
             *self.namespaces.entry(route.namespace.clone()).or_default() += spent.bytes;

@@ -1,8 +1,9 @@
 //! The model: Kubernetes objects as compact rows, with only what [`super::resolve`]
 //! reads. Everything in it has been checked; sources fill it, nothing changes it later.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use super::decode::DecodeFault;
 use crate::{
     model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow},
     route::{Fraction, HeaderModifier, Matcher, RouteName, Timeouts},
@@ -273,8 +274,46 @@ pub struct HttpRoute {
     /// A text for each of its `parentRefs` that has kind Service but another group than the core group,
     /// and so names no Service.
     pub misgrouped: Vec<String>,
-    /// `rules`; at least one.
+    /// `rules`; at least one, of which at least one is not refused.
     pub rules: Vec<RouteRule>,
+}
+
+impl HttpRoute {
+    /// Has each refused rule do what a rule with the same matches last did in `old`, an earlier state of
+    /// the route.
+    pub fn keep_rules_of(&mut self, old: &Self) {
+        for rule in &mut self.rules {
+            let Some(refusal) = rule.refusal.as_mut().filter(|refusal| !refusal.kept) else {
+                continue;
+            };
+            let same = |other: &&RouteRule| {
+                other.refusal.as_ref().is_none_or(|refusal| refusal.kept)
+                    && other.matches == rule.matches
+            };
+            let Some(last) = old.rules.iter().filter(|_| refusal.all_matches).find(same) else {
+                continue;
+            };
+            refusal.kept = true;
+            rule.filters.clone_from(&last.filters);
+            rule.backends.clone_from(&last.backends);
+            rule.timeouts = last.timeouts;
+        }
+    }
+
+    /// What is wrong with some of its rules, and what holds there instead; None if nothing is.
+    #[must_use]
+    pub fn partial_faults(&self) -> Option<String> {
+        let texts: Vec<_> = self.refused_rules().map(|(_, refusal)| refusal.aftermath()).collect();
+        let name = &self.name;
+        (!texts.is_empty())
+            .then(|| format!("HTTPRoute {name}: {}; its other rules apply", texts.join("; ")))
+    }
+
+    /// Its refused rules, by their place in `rules`.
+    pub fn refused_rules(&self) -> impl Iterator<Item = (usize, &RuleRefusal)> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter_map(|(at, rule)| Some((at, rule.refusal.as_ref()?)))
+    }
 }
 
 /// A Service that a route attaches to.
@@ -293,7 +332,8 @@ pub struct ParentRef {
 pub struct RouteRule {
     /// `name`.
     pub name: Option<String>,
-    /// `matches`; none means every request.
+    /// `matches`; without any in the document, one that every request meets. Empty only in a refused
+    /// rule of which none can be read.
     pub matches: Vec<Matcher>,
     /// `filters`, in order.
     pub filters: Vec<RouteFilter>,
@@ -301,6 +341,43 @@ pub struct RouteRule {
     pub backends: Vec<WeightedRef>,
     /// `timeouts`.
     pub timeouts: Timeouts,
+    /// Why it cannot be served as it stands. Its matches hold all the same; what else there is of it is
+    /// that of its last valid state, or nothing.
+    pub refusal: Option<RuleRefusal>,
+}
+
+/// Why a rule cannot be served, though others of its route can (condition PartiallyInvalid).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRefusal {
+    /// Path of the field, as `spec.rules[0].filters[1].type`.
+    pub path: String,
+    /// What is wrong with it.
+    pub fault: DecodeFault,
+    /// Whether each of its matches could be read.
+    pub all_matches: bool,
+    /// Whether it does what it did in its last valid state. Otherwise its requests get 500.
+    pub kept: bool,
+}
+
+impl RuleRefusal {
+    /// The refusal, and what the requests get that match the rule.
+    fn aftermath(&self) -> String {
+        let instead = match (self.kept, self.all_matches) {
+            (true, _) => "the rule's last valid state stays in force",
+            (false, true) => "requests that match the rule get 500",
+            (false, false) => {
+                "requests that match the rule get 500, as far as its matches can be read; others may \
+                 get what a broader rule says"
+            }
+        };
+        format!("{self} ({instead})")
+    }
+}
+
+impl fmt::Display for RuleRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.fault)
+    }
 }
 
 /// One of a rule's `filters`.

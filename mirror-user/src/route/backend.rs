@@ -101,6 +101,9 @@ pub enum InvalidBackend {
         /// Of the first endpoint, and what to do about it.
         why: String,
     },
+    /// The rule itself is refused, and has no valid state to fall back to.
+    #[error("the rule is not in force: {0}")]
+    RefusedRule(String),
     /// The port's `appProtocol` needs TLS towards the backend (reason UnsupportedProtocol).
     #[error("Service {service} speaks {protocol} on port {port}, which is not supported")]
     Protocol {

@@ -95,6 +95,17 @@ fn also(others: &[String]) -> String {
 #[derive(Debug)]
 pub(super) struct Path(pub(super) String);
 
+impl Path {
+    /// The same path, of a value that stands at `place`.
+    pub(super) fn within(self, place: &str) -> Self {
+        match self.0.as_str() {
+            // Of the whole value.
+            "" | "." => Self(place.into()),
+            path => Self(format!("{place}.{path}")),
+        }
+    }
+}
+
 /// Shorthand for the errors of the decoders.
 pub(super) fn fail<T>(
     path: impl Into<String>,

@@ -1,34 +1,29 @@
 //! HTTPRoutes.
 
-use gateway_api::httproutes::{
-    HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts,
-    HttpRouteSpec,
-};
+use gateway_api::httproutes::{HttpRouteParentRefs, HttpRouteRules, HttpRouteSpec};
 use serde_json::Value;
 
 use super::{
     DecodeFault, Decoded, GATEWAY, WithSpec, created,
-    duration::duration,
-    fault::fail,
-    filter::{backend_filter, compatible, filter},
-    matching::matcher,
-    misgrouped_parents, object_name, port, strict,
+    fault::{Path, fail},
+    misgrouped_parents, object_name, port,
+    rule::{RuleDocument, rule},
+    strict,
 };
 use crate::{
     control::{
         expressions::Allowance,
-        objects::{HttpRoute, Object, ParentRef, RouteFilter, RouteRule, TargetRef, WeightedRef},
+        objects::{HttpRoute, Object, ParentRef, RouteRule, RuleRefusal, TargetRef},
     },
     model::ObjectName,
-    route::Timeouts,
 };
 
-/// Bound of the API (HTTPBackendRef, `weight`).
-const MAX_WEIGHT: i32 = 1_000_000;
-
-pub(super) fn decode(document: Value, expressions: &mut Allowance) -> Decoded<Object> {
+pub(super) fn decode(mut document: Value, expressions: &mut Allowance) -> Decoded<Object> {
     let misgrouped = misgrouped_parents(&document);
-    let WithSpec::<HttpRouteSpec> { metadata, spec } = strict(document)?;
+    let WholeRoute { route: WithSpec { metadata, spec }, rules } = match strict(&document) {
+        Ok(route) => WholeRoute::of(route),
+        Err(fault) => WholeRoute::in_parts(&mut document, fault)?,
+    };
     let name = object_name(&metadata)?;
     let parents = spec.parent_refs.into_iter().flatten().enumerate();
     let parents = parents
@@ -38,12 +33,12 @@ pub(super) fn decode(document: Value, expressions: &mut Allowance) -> Decoded<Ob
         })
         .map(|(at, typed)| parent(&format!("spec.parentRefs[{at}]"), typed, &name.namespace));
     let parents = parents.collect::<Decoded<_>>()?;
-    // The API's default for `rules` is one rule that matches everything.
-    let rules = spec.rules.unwrap_or_else(|| vec![HttpRouteRules::default()]);
     let rules = rules.into_iter().enumerate();
-    let rules = rules
-        .map(|(at, typed)| rule(&format!("spec.rules[{at}]"), typed, &name.namespace, expressions));
-    let rules = rules.collect::<Decoded<_>>()?;
+    let rules: Vec<_> =
+        rules.map(|(at, document)| rule(at, document, &name.namespace, expressions)).collect();
+    if let Some(refusal) = refusal_of_all(&rules) {
+        return fail(&refusal.path, refusal.fault.clone());
+    }
     Ok(Object::Route(HttpRoute {
         name,
         created: created(&metadata),
@@ -52,6 +47,41 @@ pub(super) fn decode(document: Value, expressions: &mut Allowance) -> Decoded<Ob
         misgrouped,
         rules,
     }))
+}
+
+/// A route of which no rule can be served is not in force (condition Accepted): its first refusal. None
+/// if any rule can be.
+fn refusal_of_all(rules: &[RouteRule]) -> Option<&RuleRefusal> {
+    let refusals: Option<Vec<_>> = rules.iter().map(|rule| rule.refusal.as_ref()).collect();
+    refusals?.first().copied()
+}
+
+/// A route and its rules, each as it deserialized or did not.
+struct WholeRoute {
+    route: WithSpec<HttpRouteSpec>,
+    rules: Vec<RuleDocument>,
+}
+
+impl WholeRoute {
+    fn of(mut route: WithSpec<HttpRouteSpec>) -> Self {
+        // The API's default for `rules` is one rule that matches everything.
+        let rules = route.spec.rules.take().unwrap_or_else(|| vec![HttpRouteRules::default()]);
+        Self {
+            route,
+            rules: rules.into_iter().map(|rule| RuleDocument::Typed(rule.into())).collect(),
+        }
+    }
+
+    /// One that does not deserialize as a whole, because of `fault`: its rules one by one.
+    fn in_parts(document: &mut Value, fault: (Path, DecodeFault)) -> Decoded<Self> {
+        let rules = document.pointer_mut("/spec/rules").map(Value::take);
+        let (Some(Value::Array(rules)), Ok(route)) = (rules, strict(document)) else {
+            return Err(fault);
+        };
+        let rules: Vec<_> = rules.into_iter().enumerate().map(RuleDocument::of).collect();
+        let typed = |rule: &RuleDocument| matches!(rule, RuleDocument::Typed(_));
+        if rules.iter().any(typed) { Ok(Self { route, rules }) } else { Err(fault) }
+    }
 }
 
 /// Whether a reference's group and kind name a Service. (`core` is how some write the empty
@@ -67,94 +97,6 @@ fn parent(path: &str, typed: HttpRouteParentRefs, namespace: &str) -> Decoded<Pa
         port: typed.port.map(|number| port(&format!("{path}.port"), number)).transpose()?,
         section: typed.section_name.filter(|section| !section.is_empty()),
     })
-}
-
-fn rule(
-    path: &str,
-    typed: HttpRouteRules,
-    namespace: &str,
-    expressions: &mut Allowance,
-) -> Decoded<RouteRule> {
-    compatible(&format!("{path}.filters"), typed.filters.as_deref().unwrap_or_default())?;
-    let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
-    let matches = typed.matches.into_iter().flatten().enumerate();
-    let filters = typed.filters.into_iter().flatten().enumerate();
-    let backends = typed.backend_refs.into_iter().flatten().enumerate();
-    let rule = RouteRule {
-        name: typed.name,
-        matches: matches
-            .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions))
-            .collect::<Decoded<_>>()?,
-        filters: filters
-            .map(|(at, typed)| filter(&format!("{path}.filters[{at}]"), typed, namespace))
-            .collect::<Decoded<_>>()?,
-        backends: backends
-            .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
-            .collect::<Decoded<_>>()?,
-        timeouts: limits.transpose()?.unwrap_or_default(),
-    };
-    check_backends(path, &rule)?;
-    Ok(rule)
-}
-
-/// Requests that match a rule without `backendRefs` get 500 (HTTPRouteRule, `backendRefs`). If the rule
-/// mirrors, each would get 500 while its copy is sent: that is hardly intended, so it is refused.
-fn check_backends(path: &str, rule: &RouteRule) -> Decoded<()> {
-    let mirrors = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Mirror(..)));
-    if mirrors && rule.backends.is_empty() {
-        let reason = "is missing or empty: a rule that mirrors requests must name the Service that \
-                      responds to them (often the parent itself); without one they would get 500";
-        return fail(format!("{path}.backendRefs"), DecodeFault::Invalid(reason.into()));
-    }
-    Ok(())
-}
-
-fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
-    let limit = |field: &str, text: &Option<String>| match text {
-        None => Ok(None),
-        Some(text) => match duration(text) {
-            // GEP-1742: zero is no limit.
-            Some(limit) => Ok((!limit.is_zero()).then_some(limit)),
-            None => fail(
-                format!("{path}.{field}"),
-                DecodeFault::Invalid(format!(
-                    "{text:?} is not a duration (GEP-2257), such as 1h30m or 500ms"
-                )),
-            ),
-        },
-    };
-    let request = limit("request", &typed.request)?;
-    let backend = limit("backendRequest", &typed.backend_request)?;
-    if let (Some(request), Some(backend)) = (request, backend)
-        && backend > request
-    {
-        let reason = "is longer than the request timeout, which includes it".to_owned();
-        return fail(format!("{path}.backendRequest"), DecodeFault::Invalid(reason));
-    }
-    Ok(Timeouts { request, backend })
-}
-
-fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Decoded<WeightedRef> {
-    let weight = typed.weight.unwrap_or(1);
-    let weight = match u32::try_from(weight) {
-        Ok(unsigned) if weight <= MAX_WEIGHT => unsigned,
-        _ => {
-            let reason = format!("{weight} is not within 0 to {MAX_WEIGHT}");
-            return fail(format!("{path}.weight"), DecodeFault::Invalid(reason));
-        }
-    };
-    let filters = typed.filters.into_iter().flatten().enumerate();
-    let filters = filters
-        .map(|(at, typed)| backend_filter(&format!("{path}.filters[{at}]"), &typed, namespace))
-        .collect::<Decoded<_>>()?;
-    let reference = Reference {
-        group: typed.group,
-        kind: typed.kind,
-        namespace: typed.namespace,
-        name: typed.name,
-        port: typed.port,
-    };
-    Ok(WeightedRef { target: target(path, reference, namespace)?, weight, filters })
 }
 
 /// What the references to backends have in common.

@@ -19,12 +19,12 @@ use crate::{
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 pub(super) fn decode(document: Value) -> Decoded<Object> {
-    let WithSpec { metadata, spec } = strict(document)?;
+    let WithSpec { metadata, spec } = strict(&document)?;
     convert(&TypedService { metadata, spec: Some(spec), status: None }).map(Object::Service)
 }
 
 pub(super) fn slice(document: Value) -> Decoded<Object> {
-    convert_slice(&strict(document)?).map(Object::Slice)
+    convert_slice(&strict(&document)?).map(Object::Slice)
 }
 
 /// A Service of a typed watch.

@@ -283,6 +283,97 @@ fn unknown_fields_are_all_named() {
     }
 }
 
+/// A rule of its own, and one that is refused for a reason of each kind.
+fn beside(refused: &Value) -> Value {
+    let mut document = route_with(&json!({
+        "matches": [{"path": {"value": "/good"}}],
+        "backendRefs": [{"name": "v1", "port": 80}],
+    }));
+    document["spec"]["rules"].as_array_mut().unwrap().push(refused.clone());
+    document
+}
+
+#[test]
+fn a_rule_that_cannot_be_served_is_refused_alone() {
+    let paths = json!([{"path": {"type": "Exact", "value": "/a"}}, {"path": {"value": "/b"}}]);
+    for (rule, path, matches, all) in [
+        (json!({"matches": paths, "futureField": {}}), "futureField", 2, true),
+        (
+            json!({"matches": paths, "filters": [{"type": "ExternalAuth", "externalAuth": {}}]}),
+            "filters[0].type",
+            2,
+            true,
+        ),
+        (
+            json!({"matches": paths, "filters": [{"type": "ExtensionRef", "extensionRef":
+                {"group": "a.example", "kind": "A", "name": "a"}}]}),
+            "filters[0].type",
+            2,
+            true,
+        ),
+        (json!({"timeouts": {"request": "5"}}), "timeouts.request", 1, true),
+        (
+            json!({"matches": [{"path": {"value": "/b"}}, {"method": "BREW"}]}),
+            "matches[1].method",
+            1,
+            false,
+        ),
+        (json!({"matches": [{"path": {"value": "b"}}]}), "matches[0].path.value", 0, false),
+        (json!({"matches": 7}), "matches", 0, false),
+        (json!(7), "", 0, false),
+    ] {
+        let decoded = decode(beside(&rule)).unwrap();
+        let Object::Route(route) = decoded else { panic!("{rule}") };
+        let [good, refused] = &route.rules[..] else { panic!("{rule}") };
+        assert!(good.refusal.is_none() && good.backends.len() == 1, "{rule}");
+        let refusal = refused.refusal.as_ref().unwrap();
+        let path = ["spec.rules[1]", path].join(if path.is_empty() { "" } else { "." });
+        assert_eq!(refusal.path, path, "{rule}");
+        assert_eq!((refused.matches.len(), refusal.all_matches), (matches, all), "{rule}");
+        assert!(refused.filters.is_empty() && refused.backends.is_empty() && !refusal.kept);
+    }
+}
+
+#[test]
+fn a_route_is_refused_when_no_rule_is_left_or_more_than_its_rules_is_wrong() {
+    let mut none_left = beside(&json!({"futureField": {}}));
+    none_left["spec"]["rules"][0]["timeouts"] = json!({"request": "5"});
+    let error = decode(none_left).unwrap_err().to_string();
+    assert!(error.contains("spec.rules[0].timeouts.request"), "{error}");
+    let mut outside = beside(&json!({"futureField": {}}));
+    outside["spec"]["futureField"] = json!({});
+    let error = decode(outside).unwrap_err().to_string();
+    assert!(error.contains("spec.futureField"), "{error}");
+}
+
+#[test]
+fn a_refused_rule_does_what_it_did_last_with_the_same_matches() {
+    let route = |rule: Value| match decode(beside(&rule)).unwrap() {
+        Object::Route(route) => route,
+        other => panic!("{other:?}"),
+    };
+    let backend = json!([{"name": "v2", "port": 80}]);
+    let matches = json!([{"path": {"value": "/x"}}, {"headers": [{"name": "a", "value": "b"}]}]);
+    let valid = route(json!({"matches": matches, "backendRefs": backend}));
+    let mut edited = route(json!({"name": "x", "matches": matches, "futureField": {}}));
+    edited.keep_rules_of(&valid);
+    assert_eq!(edited.rules[1].backends, valid.rules[1].backends);
+    assert!(edited.partial_faults().unwrap().contains("last valid state stays in force"));
+    // What is kept is kept on, whatever else is wrong later.
+    let mut again = route(json!({"matches": matches, "anotherField": {}}));
+    again.keep_rules_of(&edited);
+    assert_eq!(again.rules[1].backends, valid.rules[1].backends);
+    let mut elsewhere = route(json!({"matches": [{"path": {"value": "/y"}}], "futureField": {}}));
+    elsewhere.keep_rules_of(&again);
+    assert!(elsewhere.rules[1].backends.is_empty(), "it never was valid");
+    assert!(elsewhere.partial_faults().unwrap().contains("get 500"));
+    // With a match that cannot be read it is not known whether they are the same.
+    let mut unread = route(json!({"matches": [{"path": {"value": "/x"}}, {"method": "BREW"}]}));
+    let first = route(json!({"matches": [{"path": {"value": "/x"}}], "backendRefs": backend}));
+    unread.keep_rules_of(&first);
+    assert!(unread.rules[1].backends.is_empty());
+}
+
 #[test]
 fn documents_that_are_no_objects_or_of_another_version() {
     for (document, message) in [

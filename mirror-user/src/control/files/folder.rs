@@ -76,10 +76,11 @@ impl Folder {
                 objects.insert(parsed.object.clone());
             }
         }
-        let problems = self.files.values().filter_map(|file| file.problem.clone());
+        let whole = self.files.values().filter_map(|file| file.problem.clone());
+        let partial = self.files.iter().flat_map(|(path, file)| file.partial_problems(path));
         State {
             objects,
-            problems: self.gone.iter().cloned().chain(problems).collect(),
+            problems: self.gone.iter().cloned().chain(whole).chain(partial).collect(),
             passed_over,
         }
     }
@@ -144,12 +145,37 @@ impl File {
         };
         self.text = Some(text);
         match parsed {
-            Ok(parsed) => (self.waiting, self.problem) = (Some(parsed), None),
+            Ok(mut parsed) => {
+                parsed.iter_mut().for_each(|parsed| self.keep_rules(&mut parsed.object));
+                (self.waiting, self.problem) = (Some(parsed), None);
+            }
             Err(mut problem) => {
                 problem.kept = self.good.is_some();
                 (self.waiting, self.problem) = (None, Some(problem));
             }
         }
+    }
+
+    /// Has the refused rules of a route do what they did in the state in force.
+    fn keep_rules(&self, object: &mut Object) {
+        let Object::Route(route) = object else { return };
+        let old = self.good.iter().flatten().find_map(|parsed| match &parsed.object {
+            Object::Route(old) if old.name == route.name => Some(old),
+            _ => None,
+        });
+        if let Some(old) = old {
+            route.keep_rules_of(old);
+        }
+    }
+
+    /// Routes that are in force, but for some of their rules.
+    fn partial_problems(&self, path: &Path) -> impl Iterator<Item = Problem> {
+        self.good.iter().flatten().filter_map(move |parsed| match &parsed.object {
+            Object::Route(route) => {
+                Some(problem(path, Some(parsed.document), route.partial_faults()?))
+            }
+            _ => None,
+        })
     }
 
     /// What the file would say.

@@ -52,6 +52,44 @@ fn a_problem_names_file_document_and_field_and_the_last_good_state_stays() {
 }
 
 #[test]
+fn a_refused_rule_leaves_the_rest_of_its_file_to_the_newest_state() {
+    let route = |rules: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: r}}, spec: \
+             {{parentRefs: [{{group: '', kind: Service, name: a}}], rules: [{rules}]}}}}\n---\n"
+        )
+    };
+    let backend = |name: &str| format!("backendRefs: [{{name: {name}, port: 80}}]");
+    let canary = "matches: [{headers: [{name: canary, value: '1'}]}]";
+    let first = route(&format!("{{{}}}, {{{canary}, {}}}", backend("a"), backend("b")));
+    let mut folder = Folder::default();
+    folder.update(contents(&[("a.yaml", &(first + &service("a", 1)))]));
+    assert!(problems(&folder).is_empty());
+    let second = route(&format!("{{{}}}, {{{canary}, future: 1}}", backend("c")));
+    let second = second + &service("a", 2);
+    folder.update(contents(&[("a.yaml", &second)]));
+    assert_eq!(in_force(&folder), [("a".into(), 2)]);
+    let [problem] = &problems(&folder)[..] else { panic!("{:?}", problems(&folder)) };
+    for part in
+        ["a.yaml: document 1 (line 1): HTTPRoute default/r: spec.rules[1].future", "last valid"]
+    {
+        assert!(problem.contains(part), "{problem}");
+    }
+    let backends = |folder: &Folder| {
+        let state = folder.state();
+        let rules = state.objects.routes.values().flat_map(|route| &route.rules);
+        let targets = rules.flat_map(|rule| &rule.backends).map(|backend| &backend.target);
+        targets.map(|target| format!("{target:?}")).collect::<Vec<_>>().join(" ")
+    };
+    let both = backends(&folder);
+    assert!(both.contains("\"c\"") && both.contains("\"b\""), "{both}");
+    let mut fresh = Folder::default();
+    fresh.update(contents(&[("a.yaml", &second)]));
+    assert!(!backends(&fresh).contains("\"b\""));
+    assert!(problems(&fresh)[0].contains("get 500"));
+}
+
+#[test]
 fn syntax_errors_have_a_line() {
     let mut folder = Folder::default();
     let text = format!("{}---\na: [1\nb: 2\n", service("a", 1));

@@ -8,7 +8,7 @@ use super::kinds::{RouteHead, Watched};
 use crate::{
     control::{
         expressions::{Allowance, Expressions},
-        objects::{Changes, Kind, Objects},
+        objects::{Changes, HttpRoute, Kind, Objects},
         quota::Quota,
     },
     kube::RelistTracker,
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) objects: Objects,
-    /// Why objects are left out.
+    /// Why objects, or parts of them, are left out.
     refused: BTreeMap<(Watched, ObjectName), String>,
     lists: BTreeMap<Watched, RelistTracker>,
     expressions: Expressions,
@@ -68,7 +68,7 @@ impl Rows {
                     self.expressions.keep(&name, &allowance);
                 }
                 self.objects.apply(object, changes);
-                self.refused.remove(&(kind, name)).is_some() | diagnostics_changed
+                self.note_partial_faults((kind, name)) | diagnostics_changed
             }
             Err(error) => {
                 if is_route {
@@ -79,6 +79,15 @@ impl Rows {
                 (self.refused.insert((kind, name), error.clone()) != Some(error))
                     | diagnostics_changed
             }
+        }
+    }
+
+    /// Notes what is wrong with an object that is in force, or that nothing is. True if that is new.
+    fn note_partial_faults(&mut self, key: (Watched, ObjectName)) -> bool {
+        let route = self.objects.routes.get(&key.1).filter(|_| key.0 == Watched::Route);
+        match route.and_then(HttpRoute::partial_faults) {
+            None => self.refused.remove(&key).is_some(),
+            Some(text) => self.refused.insert(key, text.clone()) != Some(text),
         }
     }
 

@@ -111,6 +111,43 @@ async fn one_strange_route_blinds_nobody_and_is_known_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_edit_with_a_refused_rule_takes_nothing_else_out_of_force() {
+    let backend = |port: u16| json!([{"name": "a", "port": port}]);
+    let pinned = |matches: Value| json!({"matches": matches, "backendRefs": backend(80)});
+    let canary = json!([{"headers": [{"name": "canary", "value": "1"}]}]);
+    let every = json!([{"path": {"type": "PathPrefix", "value": "/"}}]);
+    let refused = json!({"matches": canary, "backendRefs": backend(80), "futureField": 1});
+    let server = Server::new();
+    server.set("services", Some(vec![service("a", 1)]));
+    let rules = json!([pinned(every.clone()), pinned(canary.clone())]);
+    server.set("httproutes", Some(vec![route("a", &rules)]));
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    let refs = |rig: &Rig| {
+        let rules = rig.dump()["frontends"]["10.96.0.1:80"]["producer"].clone();
+        let rules = rules.as_array().unwrap().clone();
+        rules.into_iter().map(|rule| rule["backends"][0].clone()).collect::<Vec<_>>()
+    };
+    let before = refs(&rig);
+    assert_eq!((before.len(), rig.problems().len()), (2, 0), "{:#}", rig.dump());
+    let edited = route("a", &json!([pinned(every), refused]));
+    server.apply("httproutes", edited.clone());
+    rig.settle(SECOND).await;
+    assert_eq!(refs(&rig), before);
+    let [problem] = &rig.problems()[..] else { panic!("{:?}", rig.problems()) };
+    for part in ["default/a: spec.rules[1].futureField: unknown field", "stays in force"] {
+        assert!(problem.contains(part), "{problem}");
+    }
+    // An agent that starts knows no valid state of it.
+    let mut fresh = Rig::follow(&server);
+    fresh.settle(SECOND).await;
+    let [canary, pinned] = &refs(&fresh)[..] else { panic!("{:#}", fresh.dump()) };
+    assert_eq!(*pinned, before[1]);
+    assert!(canary.to_string().contains("the rule is not in force"), "{canary}");
+    assert!(fresh.problems()[0].contains("get 500"), "{:?}", fresh.problems());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_in_force_before_everything_is_known() {
     let server = with_routes();
     server.set("endpointslices", None);

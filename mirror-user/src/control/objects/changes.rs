@@ -142,8 +142,11 @@ impl Objects {
                     }
                 }
             }
-            Object::Route(route) => {
+            Object::Route(mut route) => {
                 let name = route.name.clone();
+                if let Some(old) = self.routes.get(&name) {
+                    route.keep_rules_of(old);
+                }
                 if self.routes.get(&name) != Some(&route) {
                     self.misgrouped.remove(&name);
                     self.routes.insert(name.clone(), route);

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     control::objects::{
-        Changes, EndpointDetails, HttpRoute, Objects, Port, RouteFilter, RouteRule, ServiceAddress,
-        TargetRef,
+        Changes, EndpointDetails, HttpRoute, Objects, Port, RouteFilter, RouteRule, RuleRefusal,
+        ServiceAddress, TargetRef,
     },
     model::ObjectName,
     route::{
@@ -178,18 +178,25 @@ pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &Http
     let mut compiler = Compiler { guard, known, route, uses, found, notes };
     let mut faults = Vec::new();
     let rules = route.rules.iter().enumerate();
-    let rules = rules.map(|(index, rule)| {
+    let rules = rules.filter_map(|(index, rule)| {
         let mut here = Vec::new();
         let compiled = Arc::new(compiler.rule(index, rule, &mut here));
         faults.push(here);
-        RuleEntry { rule: compiled, matches: rule.matches.clone(), created: route.created }
+        // Of a refused rule none may be readable; no matches at all would mean every request.
+        (!rule.matches.is_empty()).then(|| RuleEntry {
+            rule: compiled,
+            matches: rule.matches.clone(),
+            created: route.created,
+        })
     });
     let rules = rules.collect();
     let refs = Condition::resolved_refs(faults.iter().flatten(), &compiler.notes);
+    let refused: Vec<_> = route.refused_rules().collect();
     Compiled {
         rules,
         refs,
-        partial: Condition::partially_invalid(&faults),
+        partial: Condition::dropped_rules(&refused)
+            .or_else(|| Condition::partially_invalid(&faults)),
         parents: route.parents.iter().map(|parent| parent.service.clone()).collect(),
         backends: compiler.uses.iter().map(|(service, ..)| service.clone()).collect(),
         uses: compiler.uses,
@@ -217,7 +224,9 @@ impl Compiler<'_> {
             filters: self.filters(&backend.filters, faults),
             target: self.target(&backend.target, Role::Primary, faults),
         });
-        let backends = Backends::new(refs.collect());
+        let mut refs: Vec<_> = refs.collect();
+        refs.extend(rule.refusal.as_ref().filter(|refusal| !refusal.kept).map(out_of_force));
+        let backends = Backends::new(refs);
         Rule {
             route: RouteName::from(&self.route.name),
             index,
@@ -276,6 +285,12 @@ impl Compiler<'_> {
         service.namespace == *namespace
             || self.guard.objects().grants.values().any(|grant| grant.permits(namespace, service))
     }
+}
+
+/// What requests get that match a refused rule: 500, not what a broader rule would do with them.
+fn out_of_force(refusal: &RuleRefusal) -> BackendRef {
+    let target = Err(InvalidBackend::RefusedRule(refusal.to_string()));
+    BackendRef { weight: 1, filters: Vec::new(), target }
 }
 
 fn look_up<'o>(

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::{
     control::{
         decode::{DecodeError, DecodeFault},
-        objects::HttpRoute,
+        objects::{HttpRoute, RuleRefusal},
     },
     model::ObjectName,
     route::{InvalidBackend, ServicePort},
@@ -29,12 +29,18 @@ impl Condition {
     /// `Accepted` of a route that the decoder refused: it is not in force, not even in part.
     #[must_use]
     pub fn refused(error: &DecodeError) -> Self {
-        let reason = match error.fault {
-            DecodeFault::Incompatible(_) => "IncompatibleFilters",
-            _ => "UnsupportedValue",
-        };
+        let reason = Self::reason_of(&error.fault);
         let message = format!("{}: {}", error.path, error.fault);
         Self { holds: false, reason, message }
+    }
+
+    /// The reason for a route, or a rule, that the decoder refused.
+    #[must_use]
+    pub fn reason_of(fault: &DecodeFault) -> &'static str {
+        match fault {
+            DecodeFault::Incompatible(_) => "IncompatibleFilters",
+            _ => "UnsupportedValue",
+        }
     }
 
     /// `note`: what to know of the parent, though the route is attached.
@@ -96,6 +102,20 @@ impl Condition {
         Self { holds: false, reason: reason(first), message: messages.join("; ") }
     }
 
+    /// `PartiallyInvalid` of a route with rules that cannot be served, while others can. The API wants the
+    /// message to begin with "Dropped Rule".
+    pub(super) fn dropped_rules(refused: &[(usize, &RuleRefusal)]) -> Option<Self> {
+        let (_, first) = refused.first()?;
+        let texts: Vec<_> = refused.iter().map(|(_, refusal)| refusal.to_string()).collect();
+        let message = format!(
+            "Dropped Rule: {}; an agent that knows an earlier valid state of such a rule, with the same \
+             matches, goes on with that, any other responds 500 to the requests that match it; the other \
+             rules apply",
+            texts.join("; ")
+        );
+        Some(Self { holds: true, reason: Self::reason_of(&first.fault), message })
+    }
+
     /// `PartiallyInvalid`, from the faults of each rule: when some rules have any, and not all.
     /// The API wants the message to begin with "Dropped Rule".
     pub(super) fn partially_invalid(rules: &[Vec<InvalidBackend>]) -> Option<Self> {
@@ -122,5 +142,6 @@ fn reason(fault: &InvalidBackend) -> &'static str {
         InvalidBackend::Kind(_) => "InvalidKind",
         InvalidBackend::NotPermitted(_) | InvalidBackend::Refused { .. } => "RefNotPermitted",
         InvalidBackend::Protocol { .. } => "UnsupportedProtocol",
+        InvalidBackend::RefusedRule(_) => "UnsupportedValue",
     }
 }

@@ -176,7 +176,8 @@ fn of_route(route: &HttpRoute) -> Vec<Warning> {
     let hostnames = (!route.hostnames.is_empty()).then(|| {
         "hostnames have no effect if the parent is a Service (GEP-1426); remove them".to_owned()
     });
-    let empty = route.rules.iter().enumerate().filter(|(_, rule)| rule.backends.is_empty());
+    let valid = route.rules.iter().enumerate().filter(|(_, rule)| rule.refusal.is_none());
+    let empty = valid.filter(|(_, rule)| rule.backends.is_empty());
     let empty = empty
         .map(|(at, _)| format!("spec.rules[{at}] has no backendRefs: matching requests get 500"));
     hostnames.into_iter().chain(empty).map(warning).collect()

@@ -234,6 +234,28 @@ fn rules_with_and_without_references_that_lead_nowhere_are_partially_invalid() {
     assert!(condition.message.contains("spec.rules[1]:"), "{}", condition.message);
 }
 
+#[test]
+fn a_refused_rule_is_dropped_and_its_requests_get_no_broader_rule() {
+    let rules = "{backendRefs: [{name: a, port: 80}]}, {matches: [{path: {value: /x}}], future: 1}, \
+                 {matches: [{path: {value: why}}], future: 1}";
+    let text = service("default", "a", "10.0.0.1") + &route("default", "r", "name: a", rules);
+    let resolved = resolved(&[&text]);
+    let status = &resolved.conditions[0];
+    assert!(status.accepted.holds && status.resolved_refs.holds);
+    let partial = status.partially_invalid.as_ref().unwrap();
+    assert_eq!((partial.holds, partial.reason), (true, "UnsupportedValue"));
+    let unread = "spec.rules[2].matches[0].path.value: \"why\" does not start with a slash";
+    for part in ["spec.rules[1].future: unknown field", unread] {
+        assert!(partial.message.contains(part), "{}", partial.message);
+    }
+    assert!(partial.message.starts_with("Dropped Rule"), "{}", partial.message);
+    let table = resolved.frontends[0].producer.as_ref().unwrap();
+    assert!(backend(table, "/").is_ok());
+    let refused = backend(table, "/x/1").unwrap_err();
+    assert!(matches!(refused, InvalidBackend::RefusedRule(_)), "{refused}");
+    assert!(backend(table, "/why").is_ok(), "its matches cannot be read");
+}
+
 /// A slice of IPv6 endpoints for a Service of the namespace `default`.
 fn slice_v6(service: &str) -> String {
     format!(

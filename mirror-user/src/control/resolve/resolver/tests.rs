@@ -15,7 +15,7 @@ use crate::{
         resolve::{Authors, Resolved, resolve},
     },
     model::{Consent, NamespaceRow, PodRow},
-    route::{Fraction, Timeouts},
+    route::{Fraction, Matcher, Timeouts},
 };
 
 fn name(namespace: &str, name: &str) -> ObjectName {
@@ -140,10 +140,11 @@ fn route() -> impl Strategy<Value = Object> {
         let weighted = |target| WeightedRef { target, weight: 1, filters: Vec::new() };
         let rule = RouteRule {
             name: None,
-            matches: Vec::new(),
+            matches: vec![Matcher::default()],
             filters: vec![RouteFilter::Mirror(mirror, Fraction::ALL)],
             backends: backends.into_iter().map(weighted).collect(),
             timeouts: Timeouts::default(),
+            refusal: None,
         };
         let (hostnames, rules) = (Vec::new(), vec![rule]);
         Object::Route(HttpRoute {
@@ -272,10 +273,11 @@ fn example(own: &str, host: u8) -> [Object; 3] {
             misgrouped: Vec::new(),
             rules: vec![RouteRule {
                 name: None,
-                matches: Vec::new(),
+                matches: vec![Matcher::default()],
                 filters: Vec::new(),
                 backends: vec![backend],
                 timeouts: Timeouts::default(),
+                refusal: None,
             }],
         }),
     ]
