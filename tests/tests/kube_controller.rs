@@ -104,6 +104,20 @@ fn lead_to(api: &Api<'_>, service: &str) {
     done.unwrap();
 }
 
+/// Adds a second rule that mirror cannot serve, and the API server accepts.
+fn add_a_rule_with_an_extension(api: &Api<'_>) {
+    let extension = json!({"group": "example.net", "kind": "Filter", "name": "f"});
+    let rules = json!([
+        {"backendRefs": [{"name": "shop", "port": 80}]},
+        {"matches": [{"path": {"type": "PathPrefix", "value": "/x"}}],
+         "filters": [{"type": "ExtensionRef", "extensionRef": extension}],
+         "backendRefs": [{"name": "shop", "port": 80}]},
+    ]);
+    let (status, response) =
+        api.patch(&format!("{ROUTES}/shop"), &json!({"spec": {"rules": rules}})).unwrap();
+    assert_eq!(status, 200, "{response}");
+}
+
 /// How often each of our Events about a backend that is not there happened.
 fn backends_not_found(api: &Api<'_>) -> Vec<Option<u64>> {
     events(api)
@@ -166,6 +180,13 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     assert_eq!((written, second.written()), (5.0, 1.0), "no write that says what is there");
     let notes: Vec<_> = events().iter().map(|event| event["reason"].clone()).collect();
     assert_eq!(notes.len(), 3, "{notes:?}");
+    add_a_rule_with_an_extension(&api);
+    let partial = wait_for(&api, "shop", "PartiallyInvalid", "UnsupportedValue");
+    let message = condition(&partial, "PartiallyInvalid").unwrap()["message"].clone();
+    let message = message.as_str().unwrap();
+    assert!(message.starts_with("Dropped Rule: spec.rules[1].filters[0].type: "), "{message}");
+    assert_eq!(condition(&partial, "Accepted").unwrap()["status"], "True");
+    eventually("an Event about the rule", SOON, || events().len() == 4).unwrap();
 
     assert!(!uninstall(&node, &plane).0, "while a controller runs");
     assert_eq!(second.stop().unwrap(), Some(0));
@@ -249,7 +270,9 @@ fn no_entry_of_a_foreign_writer_is_lost() {
         // Each change makes ours write as well. Two writers may pass each other by for long.
         for round in 0.. {
             let met = met.load(Ordering::Relaxed) || outcome("conflict") >= 1.0;
-            if round >= 10 && (met && outcome("written") >= 10.0 || round == 60) {
+            // A series is written at most every 10 s, when what it counts happens again.
+            let counts = matches!(backends_not_found(&api)[..], [Some(2..)]);
+            if round >= 10 && (met && counts && outcome("written") >= 10.0 || round == 60) {
                 break;
             }
             for service in ["gone", "shop"] {

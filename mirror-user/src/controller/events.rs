@@ -133,7 +133,7 @@ impl Reporter {
             "eventTime": time,
             "reportingController": CONTROLLER,
             "reportingInstance": self.instance,
-            "action": if issue.condition == "Accepted" { "Attach" } else { "ResolveRefs" },
+            "action": if issue.condition == "ResolvedRefs" { "ResolveRefs" } else { "Attach" },
             "reason": issue.reason,
             "type": "Warning",
             "note": note(issue),

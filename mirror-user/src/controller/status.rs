@@ -130,7 +130,10 @@ fn issues(parents: &[Value]) -> BTreeSet<Issue> {
         let field = |name| condition.get(name).and_then(Value::as_str).unwrap_or_default();
         let is_bad = match field("type") {
             "Accepted" | "ResolvedRefs" => field("status") == "False",
-            // PartiallyInvalid says again what ResolvedRefs says.
+            // With any other reason it says again what ResolvedRefs says.
+            "PartiallyInvalid" => {
+                matches!(field("reason"), "UnsupportedValue" | "IncompatibleFilters")
+            }
             _ => false,
         };
         let [condition, reason, message] =

@@ -179,6 +179,13 @@ fn issues_are_what_is_newly_wrong_and_reported_once() {
     let after = written(&again, &[worse], at(2, NOW));
     assert_eq!(new_issues(&again, &after).len(), 1);
     assert!(new_issues(&after, &again).is_empty(), "getting well is no issue");
+    let partial = |reason| {
+        let mut status = wanted("a");
+        status.conditions.push(("PartiallyInvalid", verdict(true, reason)));
+        written(&again, &[status], at(2, NOW))
+    };
+    assert!(new_issues(&again, &partial("BackendNotFound")).is_empty(), "ResolvedRefs says it");
+    assert_eq!(new_issues(&again, &partial("UnsupportedValue")).len(), 1);
 }
 
 proptest! {
