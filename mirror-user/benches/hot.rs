@@ -1,21 +1,17 @@
-//! Micro-benches of what every connection or request passes: the id codec, the parser of heads and
-//! the checks behind it, the matcher, the copy's Host, the tee.
+//! Micro-benches of what every connection or request passes: the id codec, the parser of heads, the
+//! route table.
 //!
-//! `cargo bench -p mirror-user --features bench`; a name after `--` picks some.
+//! `cargo bench -p mirror-user`; a name after `--` picks some.
 #![allow(missing_docs, reason = "criterion_main! makes a public function")]
 
 use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
+use http::{HeaderName, Method, Request, request::Parts};
 use mirror_common::FrontendId;
-use mirror_user::{
-    bench::{Tee, prepare_request, shadow_host},
-    route::{
-        Backends, HeaderMatch, Matcher, PathMatch, RouteName, RouteTable, Rule, RuleEntry,
-        ServicePort, Timeouts, ValueMatch,
-    },
+use mirror_user::route::{
+    Backends, HeaderMatch, Matcher, PathMatch, RouteName, RouteTable, Rule, RuleEntry, Timeouts,
+    ValueMatch,
 };
 
 /// As a browser or a service's client sends it, with a field that is not to be sent on.
@@ -24,9 +20,6 @@ const HEAD: &[u8] = b"GET /api/v1/orders/42?expand=items HTTP/1.1\r\nHost: shop.
     X-Request-Id: 6f1c2a90-3c4d-4f6a-9d0e-8f1f5a1c2b3d\r\n\
     Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
     Cookie: session=0123456789abcdef0123456789abcdef\r\nConnection: keep-alive\r\n\r\n";
-
-/// What a copy of [`HEAD`] names as its Host.
-const SHADOW: &str = "shop.example-shadow:8000";
 
 fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
@@ -46,49 +39,17 @@ fn heads(criterion: &mut Criterion) {
     group.bench_function("parse", |bencher| bencher.iter(|| parse(black_box(HEAD))));
     let head = head();
     group.bench_function("clone", |bencher| bencher.iter(|| black_box(&head).clone()));
-    let service = ServicePort { namespace: "default".into(), name: "shop".into(), port: 8000 };
-    group.bench_function("clone and prepare", |bencher| {
-        bencher.iter(|| {
-            let mut head = black_box(&head).clone();
-            assert!(prepare_request(&mut head, &service));
-            head
-        });
-    });
 }
 
 fn matcher(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("match");
     let head = head();
-    for rules in [1, 10, 100] {
+    for rules in [1, 10, 100, 1_000, 10_000] {
         let table = table(rules);
         assert!(table.find(&head).is_some(), "the last rule holds for everything");
         group.bench_function(format!("{rules} rules, the last holds"), |bencher| {
             bencher.iter(|| black_box(&table).find(black_box(&head)).map(Arc::as_ptr));
         });
-    }
-}
-
-fn host(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("host");
-    let host = HeaderValue::from_static("shop.example:8000");
-    assert_eq!(shadow_host(&host, "-shadow"), Some(HeaderValue::from_static(SHADOW)));
-    group.bench_function("with the suffix", |bencher| {
-        bencher.iter(|| shadow_host(black_box(&host), "-shadow"));
-    });
-}
-
-fn tee(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("tee");
-    let tee = Tee::default();
-    for (name, size, count) in [
-        ("one frame of 1 KiB", 1 << 10, 1),
-        ("one frame of 16 KiB", 16 << 10, 1),
-        ("64 frames of 16 KiB", 16 << 10, 64),
-    ] {
-        let frames = vec![Bytes::from(vec![b'x'; size]); count];
-        assert_eq!(tee.run(&frames), size * count, "every byte arrives");
-        group.throughput(Throughput::Bytes((size * count) as u64));
-        group.bench_function(name, |bencher| bencher.iter(|| tee.run(black_box(&frames))));
     }
 }
 
@@ -139,5 +100,5 @@ fn table(rules: usize) -> RouteTable {
     RouteTable::new((0..rules).map(rule))
 }
 
-criterion_group!(hot, codec, heads, matcher, host, tee);
+criterion_group!(hot, codec, heads, matcher);
 criterion_main!(hot);

@@ -11,9 +11,6 @@
 pub mod admin;
 pub mod agent;
 mod backoff;
-#[cfg(feature = "bench")]
-#[doc(hidden)]
-pub mod bench;
 pub mod capture;
 pub mod check;
 pub mod cli;

@@ -48,7 +48,5 @@ pub(crate) use authority::Connected;
 pub use context::{Context, Options, SharedContext};
 pub(crate) use shadow::shadow_host;
 pub use shadow::{ShadowNetns, ShadowOptions};
-#[cfg(feature = "bench")]
-pub use tee::Tee;
 pub use tee::{Budget, Budgets};
 pub(crate) use validate::{RequestKind, prepare_request, without_upgrade};

@@ -1,14 +1,10 @@
 //! What both legs share of a copy: the writer that the primary leg shows frames to, the body that a shadow
 //! connection reads, and the budgets that bound what lies between them. Neither leg is named here.
 
-#[cfg(feature = "bench")]
-mod bench;
 mod body;
 mod bounds;
 mod budget;
 
-#[cfg(feature = "bench")]
-pub use self::bench::Tee;
 pub use self::budget::{Budget, Budgets};
 pub(super) use self::{
     body::{CopyBody, CopyStatus, CopyWriter},

@@ -78,8 +78,7 @@ fn committed() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
-    // The feature shows the micro-benches what they measure: without it they are left out.
-    let all = ["clippy", "--workspace", "--all-targets", "--features", "mirror-user/bench"];
+    let all = ["clippy", "--workspace", "--all-targets"];
     tools::run(tools::cargo(&all).args(["--", "-D", "warnings"]))
 }
 
