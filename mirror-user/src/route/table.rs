@@ -4,19 +4,22 @@
 use std::{
     cmp::Reverse,
     fmt,
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
-use super::{
-    Backends, Filter, Matcher, PathMatch, Timeouts,
-    matcher::{View, elements},
-};
+use super::{Backends, Filter, Matcher, PathMatch, Timeouts, matcher::View};
 
 mod criterion;
+mod index;
 #[cfg(test)]
 mod tests;
 
 pub use self::criterion::Criterion;
+use self::index::{Candidates, PathIndex};
+
+/// A table of so many matches has an index; a walk through fewer is faster than its lookups.
+const INDEXED: usize = 12;
 
 /// `namespace/name` of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +83,8 @@ pub struct Precedence {
 
 /// Exact paths win over expressions, expressions over prefixes. (The Gateway API leaves the place
 /// of expressions to the implementation: they are written to be more specific than the prefixes
-/// that they stand beside.) Longer wins within a kind, counted in characters; a prefix without
-/// its trailing slash, which does not matter to what it matches.
+/// that they stand beside.) Longer wins within a kind, counted in characters; the trailing slash of a
+/// prefix counts, though it does not matter to what the prefix matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PathRank {
     Prefix(usize),
@@ -102,7 +105,7 @@ impl Precedence {
             path: match &matcher.path {
                 PathMatch::Exact(_) => PathRank::Exact,
                 PathMatch::Regex(pattern) => PathRank::Regex(pattern.as_str().chars().count()),
-                PathMatch::Prefix(prefix) => PathRank::Prefix(elements(prefix).chars().count()),
+                PathMatch::Prefix(prefix) => PathRank::Prefix(prefix.chars().count()),
             },
             method: matcher.method.is_some(),
             headers: matcher.headers.len(),
@@ -118,6 +121,8 @@ impl Precedence {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     entries: Arc<[Entry]>,
+    /// Of a table that is long enough.
+    index: Option<Arc<PathIndex>>,
     /// What [`Frontend::only_mirrors`](super::Frontend::only_mirrors) found.
     pub(super) only_mirrors: Arc<OnceLock<bool>>,
 }
@@ -135,7 +140,15 @@ impl RouteTable {
     pub fn new(rules: impl IntoIterator<Item = RuleEntry>) -> Self {
         let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
         entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
-        Self { entries: entries.into(), only_mirrors: Arc::default() }
+        let matches = || entries.iter().map(|entry| &entry.matcher);
+        let index = (entries.len() >= INDEXED).then(|| Arc::new(PathIndex::new(matches())));
+        Self { entries: entries.into(), index, only_mirrors: Arc::default() }
+    }
+
+    /// Has it find out for itself whether it only mirrors: that depends on whether clients ask for a
+    /// ClusterIP or for an endpoint.
+    pub fn for_another_address(&mut self) {
+        self.only_mirrors = Arc::default();
     }
 
     /// Returns the rule that matches the request with this head; None means a response of 404.
@@ -147,7 +160,12 @@ impl RouteTable {
     /// The same step by step.
     #[must_use]
     pub fn search<'t, 'h>(&'t self, head: &'h http::request::Parts) -> Search<'t, 'h> {
-        Search { entries: self.entries.iter(), view: View::new(head) }
+        let view = View::new(head);
+        let order = match &self.index {
+            Some(index) => Order::Indexed(index.candidates(view.path())),
+            None => Order::All(0..self.entries.len()),
+        };
+        Search { entries: &self.entries, order, view }
     }
 
     /// All matches with what decided their place, best first, for `mirror explain`.
@@ -163,8 +181,26 @@ impl RouteTable {
 
 /// Goes through a table, best matches first.
 pub struct Search<'t, 'h> {
-    entries: std::slice::Iter<'t, Entry>,
+    entries: &'t [Entry],
+    order: Order<'t, 'h>,
     view: View<'h>,
+}
+
+/// The places of the matches to be tried.
+enum Order<'t, 'h> {
+    All(Range<usize>),
+    Indexed(Candidates<'t, 'h>),
+}
+
+impl Iterator for Order<'_, '_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        match self {
+            Self::All(places) => places.next(),
+            Self::Indexed(candidates) => candidates.next(),
+        }
+    }
 }
 
 impl<'t> Search<'t, '_> {
@@ -172,7 +208,7 @@ impl<'t> Search<'t, '_> {
     /// last match: a step is a byte that an expression reads, some nanosecond. None: it is to go on.
     pub fn run(&mut self, steps: usize) -> Option<Option<&'t Arc<Rule>>> {
         let until = self.view.work().saturating_add(steps);
-        for entry in &mut self.entries {
+        for entry in (&mut self.order).filter_map(|at| self.entries.get(at)) {
             if entry.matcher.holds(&self.view) {
                 return Some(Some(&entry.rule));
             }

@@ -47,7 +47,7 @@ impl<'h> View<'h> {
         &self.head.method
     }
 
-    pub(super) fn path(&self) -> &'h [u8] {
+    pub(in crate::route) fn path(&self) -> &'h [u8] {
         self.target.path()
     }
 

@@ -64,7 +64,7 @@ fn ladder(a: &Draw, b: &Draw) -> Ordering {
     let length = |d: &Draw| match &d.matcher.path {
         PathMatch::Exact(_) => 0,
         PathMatch::Regex(p) => p.as_str().chars().count(),
-        PathMatch::Prefix(p) => p.trim_end_matches('/').chars().count(),
+        PathMatch::Prefix(p) => p.chars().count(),
     };
     if kind(a) != kind(b) {
         return kind(a).cmp(&kind(b));
@@ -133,6 +133,82 @@ proptest! {
         let order = |t: &RouteTable| t.entries().map(|(_, r)| r.index).collect::<Vec<_>>();
         prop_assert_eq!(order(&RouteTable::new(entries)), order(&RouteTable::new(turned)));
     }
+}
+
+prop_compose! {
+    /// Matches over so few paths, methods and headers that many hold for one request.
+    fn any_match()(
+        kind in 0_u8..4, path in "(/[ab]?){0,3}", method in 0_u8..4, header in 0_u8..4,
+    ) -> Matcher {
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        Matcher {
+            path: match kind {
+                0 => PathMatch::Exact(path),
+                1 => PathMatch::Regex(Pattern::new(&format!("{path}.*")).unwrap()),
+                _ => PathMatch::Prefix(path),
+            },
+            ..matcher(PathMatch::default(), method == 0, usize::from(header == 0), 0)
+        }
+    }
+}
+
+/// HTTPPathMatch, word by word: of a prefix, the elements between its slashes, the last of which may be
+/// empty, are the first of the path's.
+fn holds(wanted: &Matcher, path: &str, get: bool, header: bool) -> bool {
+    let path_holds = match &wanted.path {
+        PathMatch::Exact(exact) => exact == path,
+        PathMatch::Regex(pattern) => path.starts_with(pattern.as_str().trim_end_matches(".*")),
+        PathMatch::Prefix(prefix) => {
+            let mut elements: Vec<_> = prefix.split('/').collect();
+            if elements.last() == Some(&"") {
+                elements.pop();
+            }
+            let path: Vec<_> = path.split('/').collect();
+            path.starts_with(&elements)
+        }
+    };
+    path_holds && (wanted.method.is_none() || get) && (wanted.headers.is_empty() || header)
+}
+
+proptest! {
+    /// With an index or without one, a table finds what the specification's text says.
+    #[test]
+    fn a_table_finds_what_a_naive_reading_does(
+        matches in prop::collection::vec(any_match(), 0..3 * INDEXED),
+        path in "(/[ab]?){1,4}", get: bool, header: bool,
+    ) {
+        let route = RouteName { namespace: "default".into(), name: "r".into() };
+        let draws = matches.iter().enumerate().map(|(at, matcher)| Draw {
+            matcher: matcher.clone(), created: None, route: route.clone(), place: (at, 0),
+        });
+        let draws: Vec<_> = draws.collect();
+        let wanted = draws.iter().filter(|draw| holds(&draw.matcher, &path, get, header));
+        let wanted = wanted.max_by(|a, b| ladder(a, b)).map(|draw| draw.place.0);
+        let mut request = Request::builder().method(if get { "GET" } else { "PUT" }).uri(&path);
+        if header {
+            request = request.header("x-0", "1");
+        }
+        let head = request.body(()).unwrap().into_parts().0;
+        let table = RouteTable::new(draws.iter().map(entry));
+        prop_assert_eq!(table.find(&head).map(|rule| rule.index), wanted, "{}", path);
+    }
+}
+
+#[test]
+fn an_index_tries_only_the_matches_that_concern_a_path() {
+    let only_path = |path: String| matcher(PathMatch::Prefix(path), false, 0, 0);
+    let all = (0..10_000).map(|n| only_path(format!("/service-{n}/v1")));
+    let table = table(all.collect());
+    let steps = |uri: &str| {
+        let head = Request::builder().uri(uri).body(()).unwrap().into_parts().0;
+        let mut search = table.search(&head);
+        let found = search.run(usize::MAX).unwrap().map(|rule| rule.index);
+        (found, search.view.work())
+    };
+    assert_eq!(steps("/service-7777/v1/orders"), (Some(7777), 32));
+    assert_eq!(steps("/service-7777/v2"), (None, 0));
+    let slashes = "/".repeat(60_000);
+    assert_eq!(steps(&slashes), (None, 0));
 }
 
 fn entry(draw: &Draw) -> RuleEntry {
