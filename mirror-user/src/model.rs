@@ -10,7 +10,7 @@ mod pod;
 
 pub use self::{
     consent::{Consent, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS},
-    label::{CaptureLabel, LABEL},
+    label::{CAPTURE_ENDPOINTS, CaptureLabel, LABEL},
     name::ObjectName,
     pod::{CgroupClaim, Mesh, NamespaceRow, PodRow},
 };

@@ -82,6 +82,7 @@ fn assume(objects: &mut Objects) {
             ports: Vec::new(),
             affinity: false,
             capture: CaptureLabel::default(),
+            capture_endpoints: Consent::default(),
             created: None,
         });
         service.ports.push(port);

@@ -90,17 +90,46 @@ fn each_condition_that_the_controller_would_write_is_an_error() {
 
 #[test]
 fn a_mirror_that_leaves_nobody_to_respond_is_refused() {
-    let mirror = "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shop, \
+    let mirror = "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shade, \
                   port: 80}}}]\n";
+    let shade = SERVICE.replace("shop", "shade");
     for refs in ["", "    backendRefs: []\n"] {
         let alone = ROUTE.replace("  - backendRefs: [{name: shop, port: 80}]\n", mirror) + refs;
-        let [found] = &found(&[SERVICE, &alone])[..] else { panic!("one finding") };
+        let [found] = &found(&[SERVICE, &alone, &shade])[..] else { panic!("one finding") };
         assert!(found.starts_with("2.yaml:1: error: HTTPRoute default/r: spec.rules[0].backendRefs: is missing or empty"), "{found}");
         assert!(found.ends_with("[Accepted=False, UnsupportedValue]"), "{found}");
     }
     let whole =
         ROUTE.replace("  - backendRefs", &mirror.replace("}}}]\n", "}}}]\n    backendRefs"));
-    assert!(report(&[SERVICE, &whole], false).passes(true));
+    assert!(report(&[SERVICE, &whole, &shade], false).passes(true));
+}
+
+#[test]
+fn what_a_rule_hardly_means_is_a_warning() {
+    let with = |percent: &str, to: &str, weight: &str| {
+        ROUTE.replace(
+            "  - backendRefs: [{name: shop, port: 80}]\n",
+            &format!(
+                "  - filters: [{{type: RequestMirror, requestMirror: {{{percent}backendRef: {{name: {to}, \
+                 port: 80}}}}}}]\n    backendRefs: [{{name: shop, port: 80{weight}}}]\n"
+            ),
+        )
+    };
+    let shade = SERVICE.replace("shop", "shade");
+    assert_eq!(found(&[SERVICE, &shade, &with("", "shade", "")]), Vec::<String>::new());
+    for (route, told) in [
+        (with("percent: 0, ", "shade", ""), "mirrors 0 of 100 requests: no copies"),
+        (with("", "shop", ""), "leads to Service default/shop, which is a parent of the route"),
+        (with("", "shade", ", weight: 0"), "each backendRef has weight 0"),
+    ] {
+        let found = found(&[SERVICE, &shade, &route]);
+        let [warning] = &found[..] else { panic!("{found:?}") };
+        assert!(
+            warning.starts_with("3.yaml:1: warning: HTTPRoute default/r: spec.rules[0]"),
+            "{warning}"
+        );
+        assert!(warning.contains(told), "{warning}");
+    }
 }
 
 #[test]
@@ -179,19 +208,19 @@ fn a_headless_parent_needs_its_namespaces_label() {
 fn by_the_rules_of_a_cluster_copies_go_to_pods() {
     let slice = "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: shop, labels: {kubernetes.io/service-name: shop}}
+metadata: {name: shade, labels: {kubernetes.io/service-name: shade}}
 addressType: IPv4
 ports: [{port: 80}]
 endpoints: [{addresses: [203.0.113.9]}]
 ";
     let mirrors = ROUTE.replace(
         "  - backendRefs",
-        "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shop, port: 80}}}]\n    \
+        "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shade, port: 80}}}]\n    \
          backendRefs",
     );
     let told = |source| {
         let mut input = Input::default();
-        for text in [&mirrors, SERVICE, slice] {
+        for text in [&mirrors, SERVICE, &SERVICE.replace("shop", "shade"), slice] {
             input.add("a.yaml".into(), false, Ok(text.to_owned()));
         }
         let report = examine(input, source, false);

@@ -174,8 +174,22 @@ pub struct Service {
     pub affinity: bool,
     /// Its label: whether it is captured ahead of its routes.
     pub capture: CaptureLabel,
+    /// Its label [`CAPTURE_ENDPOINTS`](crate::model::CAPTURE_ENDPOINTS).
+    pub capture_endpoints: Consent,
     /// `creationTimestamp`, seconds since 1970; None (a file) counts as the newest.
     pub created: Option<i64>,
+}
+
+impl Service {
+    /// Whether clients connect to its endpoints themselves: always, or as well.
+    #[must_use]
+    pub fn has_endpoint_frontends(&self) -> bool {
+        match self.address {
+            ServiceAddress::Headless => true,
+            ServiceAddress::ClusterIps(_) => self.capture_endpoints == Consent::Given,
+            ServiceAddress::Missing | ServiceAddress::Unsupported(_) => false,
+        }
+    }
 }
 
 /// Where clients of a Service connect to.

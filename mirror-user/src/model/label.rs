@@ -6,6 +6,10 @@ use std::{collections::BTreeMap, fmt};
 /// The label's key.
 pub const LABEL: &str = "mirror.dev/capture";
 
+/// Label of a Service: routes at it apply to clients that connect to its endpoints as well, as ingress
+/// controllers, balancers of gRPC and registries do. Values as those of a [`Consent`](super::Consent).
+pub const CAPTURE_ENDPOINTS: &str = "mirror.dev/capture-endpoints";
+
 /// What the label of one object says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CaptureLabel {

@@ -87,6 +87,14 @@ pub enum InvalidBackend {
         /// The port that the reference asks for.
         port: u16,
     },
+    /// A Service without addresses of its own, ExternalName (reason UnsupportedValue).
+    #[error("Service {service} cannot be a backend: {why}")]
+    NoAddresses {
+        /// `namespace/name` of the Service.
+        service: String,
+        /// What it is.
+        why: &'static str,
+    },
     /// Not a Service (reason InvalidKind).
     #[error("a backend of kind {0} is not supported, only Service")]
     Kind(String),

@@ -38,9 +38,8 @@ impl Backend {
         choice: EndpointChoice,
     ) -> Option<SocketAddr> {
         let own = *self.service == *frontend;
-        if own && self.addresses.is_empty() {
-            // A headless Service: the client has chosen the endpoint, and may mean this one
-            // (StatefulSet).
+        if own && !self.addresses.contains(&requested) {
+            // The client has chosen the endpoint, and may mean this one (StatefulSet).
             return Some(requested);
         }
         match choice {
@@ -124,7 +123,7 @@ mod tests {
         use EndpointChoice::{Mirror, Service};
         let dual = &["10.96.0.2:80", "[fd00:96::2]:80"];
         let (v4, v6, pod) = ("10.96.0.1:80", "[fd00:96::1]:80", "10.244.0.7:80");
-        let parent = backend("a", &["10.96.0.1:80"], &["10.244.0.7:8080"]);
+        let parent = backend("a", &["10.96.0.1:80", "[fd00:96::1]:80"], &["10.244.0.7:8080"]);
         let other = backend("b", dual, &["10.244.0.9:8080"]);
         let other_v4 = backend("b", &dual[..1], &["10.244.0.9:8080"]);
         let headless_parent = backend("a", &[], &["10.244.0.7:80", "10.244.0.8:80"]);
@@ -133,6 +132,8 @@ mod tests {
             (&parent, v4, Service, "10.96.0.1:80"),
             (&parent, v6, Service, "[fd00:96::1]:80"),
             (&parent, v4, Mirror, "endpoints"),
+            (&parent, "10.244.0.7:8080", Service, "10.244.0.7:8080"),
+            (&parent, "10.244.0.7:8080", Mirror, "10.244.0.7:8080"),
             (&other, v4, Service, "10.96.0.2:80"),
             (&other, v6, Service, "[fd00:96::2]:80"),
             (&other_v4, v6, Service, "10.96.0.2:80"),

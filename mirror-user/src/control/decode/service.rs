@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     control::objects::{Endpoint, EndpointSlice, Object, Port, Service, ServiceAddress},
-    model::CaptureLabel,
+    model::{CAPTURE_ENDPOINTS, CaptureLabel, Consent},
 };
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -68,6 +68,7 @@ fn convert(typed: &TypedService) -> Decoded<Service> {
         ports: ports.collect::<Decoded<_>>()?,
         affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         capture: CaptureLabel::of(typed.metadata.labels.as_ref()),
+        capture_endpoints: Consent::of(typed.metadata.labels.as_ref(), CAPTURE_ENDPOINTS),
         created: created(&typed.metadata),
     })
 }

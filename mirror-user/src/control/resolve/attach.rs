@@ -81,11 +81,11 @@ fn matching<'o>(objects: &'o Objects, parent: &ParentRef) -> Result<Vec<&'o Port
     Ok(ports)
 }
 
-/// What clients of this port connect to, as the Service claims it: each ClusterIP, or each endpoint
-/// of a headless Service. `routed`: when the oldest of the routes there was created; None, when
+/// What clients of this port connect to, as the Service claims it: each ClusterIP, each endpoint of a
+/// headless Service, or both where a label asks for it and the Namespace permits it. `routed`: when the oldest of the routes there was created; None, when
 /// there is no route.
 pub(super) fn claims(
-    objects: &Objects,
+    guard: &Guard<'_>,
     service: &Service,
     (port, shown): (&Port, &Arc<ServicePort>),
     routed: Option<Option<i64>>,
@@ -97,20 +97,20 @@ pub(super) fn claims(
         let (service, pod) = (Arc::clone(shown), pod.map(Box::from));
         Arc::new(AddressClaim { right, ahead: routed.is_none(), since, service, pod })
     };
-    match &service.address {
-        ServiceAddress::ClusterIps(ips) => {
-            let claim = claim(Right::ClusterIp, since, None);
-            ips.iter().map(|ip| (SocketAddr::new(*ip, port.port), Arc::clone(&claim))).collect()
-        }
-        ServiceAddress::Headless => {
-            let endpoints = objects.slices.endpoints(&service.name, port).into_iter();
-            let claim = |details: EndpointDetails<'_>| {
-                claim(Right::Endpoint, since.max(time(details.created)), details.pod)
-            };
-            endpoints.map(|(address, details)| (address, claim(details))).collect()
-        }
-        ServiceAddress::Missing | ServiceAddress::Unsupported(_) => BTreeMap::new(),
+    let mut claims = BTreeMap::new();
+    if guard.permits_endpoints(service) {
+        let endpoints = guard.objects().slices.endpoints(&service.name, port).into_iter();
+        let claim = |details: EndpointDetails<'_>| {
+            claim(Right::Endpoint, since.max(time(details.created)), details.pod)
+        };
+        claims.extend(endpoints.map(|(address, details)| (address, claim(details))));
     }
+    if let ServiceAddress::ClusterIps(ips) = &service.address {
+        let claim = claim(Right::ClusterIp, since, None);
+        let addresses = ips.iter().map(|ip| SocketAddr::new(*ip, port.port));
+        claims.extend(addresses.map(|address| (address, Arc::clone(&claim))));
+    }
+    claims
 }
 
 /// The rules attached to one port of one Service.

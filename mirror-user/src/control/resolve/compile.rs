@@ -56,7 +56,7 @@ pub(super) struct Compiled {
     pub(super) parents: BTreeSet<ObjectName>,
     /// Services that its rules lead to, whether they exist or not.
     pub(super) backends: BTreeSet<ObjectName>,
-    /// Their ports, and what for.
+    /// The ports that the route may use, and what for.
     pub(super) uses: BTreeSet<(ObjectName, u16, Role)>,
     /// Those of them that are backends indeed.
     pub(super) found: BTreeSet<ObjectName>,
@@ -174,8 +174,8 @@ fn refused_in_words(name: &ObjectName, refused: &[(SocketAddr, AddressRefusal)])
 
 /// All rules of a route, and the conditions of their references.
 pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &HttpRoute) -> Compiled {
-    let (uses, found, notes) = Default::default();
-    let mut compiler = Compiler { guard, known, route, uses, found, notes };
+    let (named, uses, found, notes) = Default::default();
+    let mut compiler = Compiler { guard, known, route, named, uses, found, notes };
     let mut faults = Vec::new();
     let rules = route.rules.iter().enumerate();
     let rules = rules.filter_map(|(index, rule)| {
@@ -198,7 +198,7 @@ pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &Http
         partial: Condition::dropped_rules(&refused)
             .or_else(|| Condition::partially_invalid(&faults)),
         parents: route.parents.iter().map(|parent| parent.service.clone()).collect(),
-        backends: compiler.uses.iter().map(|(service, ..)| service.clone()).collect(),
+        backends: compiler.named,
         uses: compiler.uses,
         found: compiler.found,
     }
@@ -208,7 +208,9 @@ struct Compiler<'c> {
     guard: &'c Guard<'c>,
     known: &'c mut KnownBackends,
     route: &'c HttpRoute,
-    /// Ports that were asked for.
+    /// Services that references name.
+    named: BTreeSet<ObjectName>,
+    /// Ports that were looked up.
     uses: BTreeSet<(ObjectName, u16, Role)>,
     /// Those that were found.
     found: BTreeSet<ObjectName>,
@@ -262,10 +264,11 @@ impl Compiler<'_> {
         let found = match target {
             TargetRef::Other(kind) => Err(InvalidBackend::Kind(kind.clone())),
             TargetRef::Service(name, port) => {
-                self.uses.insert((name.clone(), *port, role));
+                self.named.insert(name.clone());
                 // Permission first: a route learns nothing of a namespace that grants it nothing.
                 let found = match self.is_permitted(name) {
                     true => {
+                        self.uses.insert((name.clone(), *port, role));
                         let found = self.known.find(self.guard, (name, *port), role);
                         self.notes.extend(found.note(name));
                         found.backend
@@ -300,6 +303,9 @@ fn look_up<'o>(
 ) -> Result<(&'o Port, Backend), InvalidBackend> {
     let service = objects.services.get(name);
     let service = service.ok_or_else(|| InvalidBackend::NoService(name.to_string()))?;
+    if let ServiceAddress::Unsupported(why) = service.address {
+        return Err(InvalidBackend::NoAddresses { service: name.to_string(), why });
+    }
     let port = service.ports.iter().find(|port| port.tcp && port.port == number);
     let port =
         port.ok_or_else(|| InvalidBackend::NoPort { service: name.to_string(), port: number })?;

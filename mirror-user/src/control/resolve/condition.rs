@@ -142,6 +142,6 @@ fn reason(fault: &InvalidBackend) -> &'static str {
         InvalidBackend::Kind(_) => "InvalidKind",
         InvalidBackend::NotPermitted(_) | InvalidBackend::Refused { .. } => "RefNotPermitted",
         InvalidBackend::Protocol { .. } => "UnsupportedProtocol",
-        InvalidBackend::RefusedRule(_) => "UnsupportedValue",
+        InvalidBackend::RefusedRule(_) | InvalidBackend::NoAddresses { .. } => "UnsupportedValue",
     }
 }

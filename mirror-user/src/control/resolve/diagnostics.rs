@@ -10,7 +10,7 @@ use super::{
     guard::Guard,
 };
 use crate::{
-    control::objects::{HttpRoute, Objects, ParentRef},
+    control::objects::{HttpRoute, Objects, ParentRef, RouteFilter, RouteRule, TargetRef},
     model::{CaptureLabel, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, NamespaceRow, ObjectName},
     route::RouteName,
 };
@@ -57,6 +57,10 @@ impl Resolver {
             objects.services.values().filter(|service| service.capture == CaptureLabel::Enabled);
         warnings.extend(ahead.filter_map(|service| {
             let message = guard.service(service)?;
+            Some(Warning { object: format!("Service {}", service.name), message })
+        }));
+        warnings.extend(objects.services.values().filter_map(|service| {
+            let message = guard.capture_endpoints(service)?;
             Some(Warning { object: format!("Service {}", service.name), message })
         }));
         warnings.extend(objects.namespaces.values().flat_map(of_namespace));
@@ -177,8 +181,32 @@ fn of_route(route: &HttpRoute) -> Vec<Warning> {
         "hostnames have no effect if the parent is a Service (GEP-1426); remove them".to_owned()
     });
     let valid = route.rules.iter().enumerate().filter(|(_, rule)| rule.refusal.is_none());
-    let empty = valid.filter(|(_, rule)| rule.backends.is_empty());
-    let empty = empty
-        .map(|(at, _)| format!("spec.rules[{at}] has no backendRefs: matching requests get 500"));
-    hostnames.into_iter().chain(empty).map(warning).collect()
+    let rules = valid.flat_map(|(at, rule)| of_rule(route, &format!("spec.rules[{at}]"), rule));
+    hostnames.into_iter().chain(rules).map(warning).collect()
+}
+
+/// What a rule says that its author may not have meant.
+fn of_rule(route: &HttpRoute, path: &str, rule: &RouteRule) -> Vec<String> {
+    let mut texts = Vec::new();
+    if rule.backends.is_empty() {
+        texts.push(format!("{path} has no backendRefs: matching requests get 500"));
+    } else if rule.backends.iter().all(|backend| backend.weight == 0) {
+        texts.push(format!("{path}: each backendRef has weight 0: matching requests get 500"));
+    }
+    for (at, filter) in rule.filters.iter().enumerate() {
+        let RouteFilter::Mirror(target, share) = filter else { continue };
+        let path = format!("{path}.filters[{at}].requestMirror");
+        if share.numerator == 0 {
+            texts.push(format!("{path} mirrors 0 of {} requests: no copies", share.denominator));
+        }
+        if let TargetRef::Service(shadow, _) = target
+            && route.parents.iter().any(|parent| parent.service == *shadow)
+        {
+            texts.push(format!(
+                "{path} leads to Service {shadow}, which is a parent of the route: the Pods that \
+                 respond to the requests get the copies as well"
+            ));
+        }
+    }
+    texts
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     control::objects::{Objects, Service, ServiceAddress},
-    model::{ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, ObjectName},
+    model::{CAPTURE_ENDPOINTS, Consent, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, ObjectName},
 };
 
 /// Why an endpoint's address is not used. Its text continues a sentence that begins with the address.
@@ -91,6 +91,32 @@ impl<'g> Guard<'g> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the Service's endpoints may be frontends: it is headless or asks for it, and its Namespace
+    /// lets it.
+    #[must_use]
+    pub(super) fn permits_endpoints(&self, service: &Service) -> bool {
+        service.has_endpoint_frontends()
+            && self.objects.allows_endpoint_frontends(&service.name.namespace)
+    }
+
+    /// What is wrong with a Service's label for its endpoints, as text.
+    #[must_use]
+    pub(super) fn capture_endpoints(&self, service: &Service) -> Option<String> {
+        let Service { name, capture_endpoints, .. } = service;
+        if let Some(fault) = capture_endpoints.fault(CAPTURE_ENDPOINTS) {
+            return Some(fault);
+        }
+        let withheld = *capture_endpoints == Consent::Given
+            && !self.objects.allows_endpoint_frontends(&name.namespace);
+        withheld.then(|| {
+            format!(
+                "its label {CAPTURE_ENDPOINTS} has no effect, because the Namespace {} does not permit \
+                 it. Label that {ENDPOINT_FRONTENDS}=enabled",
+                name.namespace
+            )
+        })
     }
 
     /// Why a ClusterIP may be no frontend, though it is its Service's own.

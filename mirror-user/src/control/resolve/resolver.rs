@@ -11,13 +11,13 @@ use std::{
 use super::{
     ResolvedFrontend,
     attach::{self, Attachment},
-    claims::{AddressClaim, AddressClaims, ClaimStatus},
+    claims::{AddressClaim, AddressClaims, ClaimStatus, Right},
     compile::{Compiled, KnownBackends, compile},
     guard::Guard,
     policy::AddressPolicy,
 };
 use crate::{
-    control::objects::{Changes, Objects, Service, ServiceAddress},
+    control::objects::{Changes, Objects, Service},
     model::{CaptureLabel, ObjectName},
     route::{RouteTable, ServicePort},
 };
@@ -77,8 +77,9 @@ impl Resolver {
             };
         }
         let mut services = changes.services.clone();
-        services
-            .extend(changes.endpoints.iter().filter(|name| is_headless(objects, name)).cloned());
+        services.extend(
+            changes.endpoints.iter().filter(|name| has_endpoint_frontends(objects, name)).cloned(),
+        );
         services.extend(self.of_namespaces(objects, changes));
         for route in self.stale_routes(changes) {
             services.append(&mut self.recompile(&guard, objects, &route));
@@ -119,8 +120,8 @@ impl Resolver {
             && self.of_namespaces(objects, changes).is_empty()
     }
 
-    /// Headless Services with routes, or a label, in Namespaces where something changed that decides
-    /// whose endpoints are whose.
+    /// Services whose endpoints are frontends, with routes or a label, in Namespaces where something
+    /// changed that decides whose endpoints are whose.
     fn of_namespaces(&self, objects: &Objects, changes: &Changes) -> Vec<ObjectName> {
         let namespaces = changes.namespaces.iter();
         let services = namespaces.flat_map(|namespace| {
@@ -128,12 +129,12 @@ impl Resolver {
             let services = objects.services.range(first..);
             services.take_while(move |(name, _)| name.namespace == *namespace)
         });
-        let headless = services.filter(|(name, service)| {
+        let concerned = services.filter(|(name, service)| {
             let wanted =
                 self.attached.contains_key(*name) || service.capture == CaptureLabel::Enabled;
-            wanted && service.address == ServiceAddress::Headless
+            wanted && service.has_endpoint_frontends()
         });
-        headless.map(|(name, _)| name.clone()).collect()
+        concerned.map(|(name, _)| name.clone()).collect()
     }
 
     /// The routes that changed, that lead to a Service that did, or whose endpoints may be used
@@ -288,7 +289,7 @@ impl Resolver {
                 port: number,
             });
             let at = (attachment.port, &shown);
-            let claims = attach::claims(objects, service, at, attachment.routed());
+            let claims = attach::claims(guard, service, at, attachment.routed());
             let (producer, consumers) = attachment.tables();
             let (claim_status, without_room) = (ClaimStatus::default(), 0);
             PortRoutes {
@@ -305,16 +306,22 @@ impl Resolver {
     }
 
     fn frontend(&self, guard: &Guard<'_>, address: SocketAddr) -> Option<ResolvedFrontend> {
-        let owner = &self.claims.owner(guard, address)?.service;
+        let claim = self.claims.owner(guard, address)?;
+        let owner = &claim.service;
         let service = ObjectName { namespace: owner.namespace.clone(), name: owner.name.clone() };
         let port = self.port(&service, owner.port)?;
-        Some(ResolvedFrontend {
+        let mut frontend = ResolvedFrontend {
             address,
             service: Arc::clone(&port.service),
             producer: port.producer.clone(),
             consumers: port.consumers.clone(),
             ahead: port.ahead,
-        })
+        };
+        if claim.right == Right::Endpoint {
+            let tables = frontend.producer.iter_mut().chain(frontend.consumers.values_mut());
+            tables.for_each(RouteTable::for_another_address);
+        }
+        Some(frontend)
     }
 
     /// The port of a Service, if routes are attached to it, or it is captured ahead of them.
@@ -364,9 +371,8 @@ fn age(service: &Service) -> i64 {
     service.created.unwrap_or(i64::MAX)
 }
 
-fn is_headless(objects: &Objects, service: &ObjectName) -> bool {
-    let service = objects.services.get(service);
-    service.is_some_and(|service| service.address == ServiceAddress::Headless)
+fn has_endpoint_frontends(objects: &Objects, service: &ObjectName) -> bool {
+    objects.services.get(service).is_some_and(Service::has_endpoint_frontends)
 }
 
 fn link(links: &mut Links, services: &BTreeSet<ObjectName>, route: &ObjectName) {

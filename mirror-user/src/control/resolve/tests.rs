@@ -305,7 +305,9 @@ fn references_that_lead_nowhere_say_why() {
         + &service("other", "granted", "10.0.0.2")
         + &service("other", "secret", "10.0.0.3")
         + grant
-        + tls;
+        + tls
+        + "{apiVersion: v1, kind: Service, metadata: {name: out}, spec: {type: ExternalName, \
+           externalName: a.example, ports: [{port: 80}]}}\n---\n";
     for (reference, reason) in [
         ("name: a, port: 80", "ResolvedRefs"),
         ("name: a, port: 81", "BackendNotFound"),
@@ -315,6 +317,7 @@ fn references_that_lead_nowhere_say_why() {
         ("name: nobody, namespace: other, port: 80", "RefNotPermitted"),
         ("name: a, kind: Bucket, group: x, port: 80", "InvalidKind"),
         ("name: tls, port: 443", "UnsupportedProtocol"),
+        ("name: out, port: 80", "UnsupportedValue"),
     ] {
         for rule in [
             format!("{{backendRefs: [{{{reference}}}]}}"),
@@ -330,6 +333,18 @@ fn references_that_lead_nowhere_say_why() {
             assert_eq!(resolved.frontends.len(), 1, "the route holds all the same");
         }
     }
+}
+
+#[test]
+fn an_external_name_is_no_parent() {
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: out}, spec: {type: ExternalName, \
+                externalName: a.example, ports: [{port: 80}]}}\n---\n";
+    let route = route("default", "r", "name: out", "{backendRefs: [{name: out, port: 80}]}");
+    let resolved = resolved(&[text, &route]);
+    let accepted = &resolved.conditions[0].accepted;
+    assert_eq!((accepted.holds, accepted.reason), (false, "NoMatchingParent"));
+    assert!(accepted.message.contains("ExternalName"), "{}", accepted.message);
+    assert!(resolved.frontends.is_empty());
 }
 
 #[test]

@@ -10,7 +10,8 @@ use crate::{
     control::{
         objects::{
             Endpoint, EndpointSlice, HttpRoute, Kind, NodeRow, Object, ParentRef, Port,
-            ReferenceGrant, RouteFilter, RouteRule, Service, TargetRef, WeightedRef,
+            ReferenceGrant, RouteFilter, RouteRule, Service, ServiceAddress, TargetRef,
+            WeightedRef,
         },
         resolve::{Authors, Resolved, resolve},
     },
@@ -41,11 +42,21 @@ fn service() -> impl Strategy<Value = Object> {
         CaptureLabel::Enabled,
         CaptureLabel::Unknown("x".into()),
     ];
-    let all = (any_name(), address, ports, select(labels), created());
-    all.prop_map(|(name, address, ports, capture, created)| {
+    let labels = (select(labels), select(vec![Consent::Withheld, Consent::Given]));
+    let all = (any_name(), address, ports, labels, created());
+    all.prop_map(|(name, address, ports, (capture, capture_endpoints), created)| {
         let port = |port| Port { name: format!("p{port}"), port, tcp: true, app_protocol: None };
         let ports = ports.into_iter().map(port).collect();
-        Object::Service(Service { name, address, ports, affinity: false, capture, created })
+        let affinity = false;
+        Object::Service(Service {
+            name,
+            address,
+            ports,
+            affinity,
+            capture,
+            capture_endpoints,
+            created,
+        })
     })
 }
 
@@ -254,6 +265,7 @@ fn example(own: &str, host: u8) -> [Object; 3] {
             ports: vec![port],
             affinity: false,
             capture: CaptureLabel::None,
+            capture_endpoints: Consent::Withheld,
             created: None,
         }),
         Object::Slice(EndpointSlice {

@@ -272,6 +272,43 @@ fn the_label_that_captures_ahead_displaces_no_route() {
 }
 
 #[test]
+fn endpoints_of_a_service_with_a_cluster_ip_are_frontends_if_it_and_its_namespace_say_so() {
+    let labelled = |value: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{namespace: shop, name: web, labels: \
+             {{mirror.dev/capture-endpoints: {value}}}}}, spec: {{clusterIP: 10.96.0.10, ports: \
+             [{{name: http, port: 80}}]}}}}"
+        )
+    };
+    let told = |cluster: &Cluster| {
+        let warnings = cluster.resolved().warnings;
+        warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>().join("; ")
+    };
+    let mut cluster = Cluster::new();
+    cluster.service("shop/web", "10.96.0.10", 1).route("shop/web", 2);
+    cluster.slice("shop/web", "IPv4", &["10.244.0.7=web-0", "10.244.0.8=web-1", "10.244.0.9"]);
+    let own = "10.96.0.10:80 shop/web:80";
+    assert_eq!(cluster.frontends(), [own]);
+    cluster.add(&labelled("enabled"));
+    // What names no Pod is not believed here either.
+    let all =
+        ["10.96.0.10:80 shop/web:80", "10.244.0.7:80 shop/web:80", "10.244.0.8:80 shop/web:80"];
+    let mut frontends = cluster.frontends();
+    frontends.sort_by_key(|text| !text.starts_with("10.96"));
+    assert_eq!(frontends, all);
+    assert!(told(&cluster).is_empty(), "{}", told(&cluster));
+    cluster.add(&labelled("disabled"));
+    assert_eq!(cluster.frontends(), [own]);
+    cluster.add(&labelled("'yes'"));
+    assert_eq!(cluster.frontends(), [own]);
+    assert!(told(&cluster).contains("mirror.dev/capture-endpoints=yes"), "{}", told(&cluster));
+    cluster.add(&labelled("enabled")).label("shop", "team: shop");
+    assert_eq!(cluster.frontends(), [own], "tenants do not own their Namespace");
+    assert!(told(&cluster).contains("mirror.dev/endpoint-frontends=enabled"), "{}", told(&cluster));
+    assert!(cluster.accepted("shop/web").holds, "the ClusterIP is captured all the same");
+}
+
+#[test]
 fn copies_go_to_pods_of_the_shadows_namespace_or_where_it_permits_more() {
     let mut cluster = Cluster::new();
     cluster.service("shop/s", "10.96.0.78", 1).mirroring("s");
