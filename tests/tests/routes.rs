@@ -2,6 +2,8 @@
 //! frontends.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
+use std::time::Duration;
+
 use mirror_tests::{
     Copies, Echo, Pair,
     manifest::{Route, Rule},
@@ -141,6 +143,51 @@ fn a_responses_headers_are_modified() {
     assert!(!head.contains("date:"), "{head}");
     let seen = primary.wait("id=answers-", 1).unwrap();
     assert!(!seen[0]["headers"].to_string().contains("x-set"), "{seen:?}");
+}
+
+/// What a request to the path gets, as `STATUS REASON`; `Some` header goes with it.
+fn response(pair: &Pair, path: &str, header: &str) -> String {
+    let url = format!("http://web:8000{path}");
+    let wanted = "%{http_code} %header{x-mirror-reason}";
+    let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-H", header, "-w", wanted, &url];
+    pair.run(&argv).unwrap()
+}
+
+#[test]
+fn a_rule_that_is_refused_takes_nothing_else_with_it() {
+    const CANARY: &str = "X-Canary: yes";
+    let pair = Pair::create("partial").unwrap();
+    let [primary, other] = pair.echoes().unwrap();
+    let canary = Rule::to("shadow", 80).matching("headers:\n- name: X-Canary\n  value: 'yes'");
+    let extension =
+        "type: ExtensionRef\nextensionRef:\n  group: example.net\n  kind: Filter\n  name: f";
+    let new = to_primary().matching("path:\n  type: Exact\n  value: /new").filter(extension);
+    pair.write(&[to_primary(), canary.clone()]).unwrap();
+    let mut agent = pair.agent(&[]).unwrap();
+    assert_eq!(response(&pair, "/get?id=before-0", CANARY), "200 ");
+    other.wait("id=before-", 1).unwrap();
+    // One edit makes a rule invalid that was valid, adds one that never was, and changes the third.
+    let changed = to_primary().filter(&set_request("X-Edit", "second"));
+    pair.apply(&agent, &[changed, canary.filter(extension), new]).unwrap();
+    assert_eq!(response(&pair, "/get?id=pinned-0", CANARY), "200 ", "{}", agent.log());
+    other.wait("id=pinned-", 1).unwrap();
+    assert_eq!(response(&pair, "/get?id=plain-0", "X-Canary: no"), "200 ");
+    primary.wait("id=plain-", 1).unwrap();
+    let why = "500 mirror: the rule is not in force: spec.rules[2].filters[0].type";
+    let new = response(&pair, "/new", "X-Canary: no");
+    assert!(new.starts_with(why), "{new}");
+    let problems = config(&agent).unwrap()["problems"].to_string();
+    for part in ["spec.rules[1].filters[0].type", "last valid state stays in force", "get 500"] {
+        assert!(problems.contains(part), "{problems}");
+    }
+    // An agent that starts has seen no valid state of it.
+    agent.stop(Duration::from_secs(10)).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    let pinned = response(&pair, "/get?id=after-0", CANARY);
+    assert!(pinned.starts_with("500 mirror: the rule is not in force: spec.rules[1]"), "{pinned}");
+    assert_eq!(response(&pair, "/get?id=plain-1", "X-Canary: no"), "200 ", "{}", agent.log());
+    primary.wait("id=plain-", 2).unwrap();
+    assert_eq!(other.seen().len(), 2, "{:?}", other.seen());
 }
 
 #[test]

@@ -181,6 +181,9 @@ pub struct RouteDump {
     parent: String,
     accepted: ConditionDump,
     resolved_refs: ConditionDump,
+    /// Absent unless it is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partially_invalid: Option<ConditionDump>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -251,6 +254,7 @@ impl RouteDump {
             parent: format!("{}{port}{section}", parent.service),
             accepted: ConditionDump::new(&status.accepted),
             resolved_refs: ConditionDump::new(&status.resolved_refs),
+            partially_invalid: status.partially_invalid.as_ref().map(ConditionDump::new),
         }
     }
 }
@@ -261,14 +265,19 @@ impl RouteDump {
         &self.service
     }
 
-    /// Conditions that do not hold, one line each.
+    /// Conditions that say that something is not in force, one line each.
     pub(crate) fn unmet(&self) -> impl Iterator<Item = String> {
         let conditions = [("Accepted", &self.accepted), ("ResolvedRefs", &self.resolved_refs)];
         let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
-        unmet.map(|(kind, condition)| {
-            let ConditionDump { reason, message, .. } = condition;
+        // With the same reason it says again what ResolvedRefs says.
+        let partial = self.partially_invalid.iter();
+        let partial = partial.filter(|condition| condition.reason != self.resolved_refs.reason);
+        let partial = partial.map(|condition| ("PartiallyInvalid", condition));
+        unmet.chain(partial).map(|(kind, condition)| {
+            let ConditionDump { status, reason, message } = condition;
+            let status = if *status { "True" } else { "False" };
             format!(
-                "HTTPRoute {} at {}: {kind} is False, {reason}: {message}",
+                "HTTPRoute {} at {}: {kind} is {status}, {reason}: {message}",
                 self.route, self.parent
             )
         })

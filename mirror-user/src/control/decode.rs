@@ -1,7 +1,7 @@
 //! Decoding: one document in, one checked [`Object`] out, or an error that names the object, the
 //! field and what is wrong with it. A field that mirror does not know, or knows and cannot honour,
-//! is refused by name: a route that is half in force is worse than one that is not. (Of a Pod only
-//! what the selection of pods needs is read.)
+//! is refused by name: a rule that is half in force is worse than one that is not. Within a route, what
+//! is wrong with a rule is that rule's alone. (Of a Pod only what the selection of pods needs is read.)
 //!
 //! Any source of JSON values can use it: files, and a watch of dynamic objects.
 
@@ -11,9 +11,11 @@ use serde_json::Value;
 use self::fault::{Path, fail};
 use super::{expressions::Allowance, objects::Object};
 
+mod defaults;
 mod duration;
 mod fault;
 mod filter;
+mod limits;
 mod matching;
 mod metadata;
 mod pod;
@@ -23,6 +25,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub use self::defaults::Defaults;
 pub use self::fault::{DecodeError, DecodeFault};
 pub use self::service::{endpoint_slice, service};
 use crate::model::ObjectName;
@@ -36,21 +39,29 @@ const GATEWAY: &str = "gateway.networking.k8s.io";
 const GATEWAY_VERSIONS: [&str; 2] =
     ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 
-/// Decodes one object (not a list: see [`expand`]). `status` is not read.
+/// Decodes one object of a file (not a list: see [`expand`]). `status` is not read.
 ///
 /// # Errors
 /// With the object's kind and name, the field's path and the reason.
 pub fn decode(document: Value) -> Result<Object, DecodeError> {
-    decode_within(document, &mut Allowance::default())
+    let limits = limits::check(&document);
+    let object = decode_within(document, &Defaults::default(), &mut Allowance::default())?;
+    match (&object, limits) {
+        (Object::Route(_), Err((path, fault))) => {
+            Err(DecodeError::new(&object.identity(), &path.0, fault))
+        }
+        _ => Ok(object),
+    }
 }
 
-/// The same beside other routes, whose expressions take some of what there is: `expressions` are what
-/// is left for this one, and what it has spent of that.
+/// The same of a cluster. `defaults`: of the CRD of HTTPRoutes, if it is known. `expressions`: what other
+/// routes have left for the expressions of this one, and what it has spent of that.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_within(
     mut document: Value,
+    defaults: &Defaults,
     expressions: &mut Allowance,
 ) -> Result<Object, DecodeError> {
     let (version, kind) = type_of(&document)?;
@@ -92,7 +103,7 @@ pub fn decode_within(
             return Ok(Object::GatewayRoute { name, misgrouped: misgrouped_parents(&document) });
         }
         (GATEWAY, "HTTPRoute") => in_version(&version, &GATEWAY_VERSIONS)
-            .and_then(|()| route::decode(document, expressions)),
+            .and_then(|()| route::decode(document, defaults, expressions)),
         _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(document)),
     };
     decoded.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault))
@@ -133,14 +144,27 @@ type Decoded<T> = Result<T, (Path, DecodeFault)>;
 
 /// Deserializes the whole of `value`: unknown fields are errors.
 fn strict<T: DeserializeOwned>(value: &Value) -> Decoded<T> {
+    strict_at("", value, &Defaults::default())
+}
+
+/// The same of what stands at `place` in an object; unknown fields that have their default are passed over.
+fn strict_at<T: DeserializeOwned>(place: &str, value: &Value, defaults: &Defaults) -> Decoded<T> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let decoded = serde_ignored::deserialize(
         serde_path_to_error::Deserializer::new(value, &mut track),
-        |path| unknown.push(fault::render(&path)),
+        |path| {
+            let path = fault::render(&path);
+            let whole = defaults::join(place, &path);
+            let found = defaults::at(value, &path);
+            if !found.is_some_and(|found| defaults.has(&whole, found)) {
+                unknown.push(whole);
+            }
+        },
     );
     let decoded = decoded.map_err(|error: serde_json::Error| {
-        (Path(track.path().to_string()), DecodeFault::Malformed(error.to_string()))
+        let path = Path(track.path().to_string()).within(place);
+        (path, DecodeFault::Malformed(error.to_string()))
     })?;
     match unknown.split_first() {
         None => Ok(decoded),

@@ -6,6 +6,8 @@
 //!   ConfigMap works.
 //! - A file counts as a whole: if any of its documents is refused, all that it said before stays
 //!   in force, and the problem names the file, the document and the field. Other files go on.
+//! - An HTTPRoute of which some rules are refused, and others are not, is not refused: its file takes
+//!   effect, and each refused rule does what it did in its last valid state, or responds 500.
 //! - A file that is removed takes its objects with it.
 //! - Kinds that mirror does not read (a Deployment beside its Service) are passed over, and
 //!   reported as such.

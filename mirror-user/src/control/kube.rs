@@ -275,9 +275,12 @@ impl Cluster {
         match from {
             EventSource::Feed(at) => {
                 self.take_object(at, event);
-                self.relist();
+                self.relist_after(RELIST);
             }
-            EventSource::Crd(at) => self.take_crd(at, event),
+            EventSource::Crd(at) => {
+                self.take_crd(at, event);
+                self.relist_after(Duration::ZERO);
+            }
         }
     }
 
@@ -300,9 +303,9 @@ impl Cluster {
         }
     }
 
-    /// Has routes listed again, in a while, if some are within the bounds again that were not: their
-    /// text was not kept.
-    fn relist(&mut self) {
+    /// Has routes listed again, in a while, if some may be in force now that were not: their text was not
+    /// kept.
+    fn relist_after(&mut self, delay: Duration) {
         if self.relisting || !self.rows.take_vacancy() {
             return;
         }
@@ -310,7 +313,7 @@ impl Cluster {
         if let Some(feed) = self.feeds.iter().find(|feed| feed.kind == Watched::Route) {
             let relist = std::sync::Arc::clone(&feed.relist);
             tokio::spawn(async move {
-                tokio::time::sleep(RELIST).await;
+                tokio::time::sleep(delay).await;
                 relist.notify_one();
             });
         }
@@ -344,6 +347,9 @@ impl Cluster {
         match event {
             Event::Applied(_, object) => {
                 let crd = Crd::read(&object);
+                if feed.kind == Watched::Route {
+                    self.rows.set_defaults(crd.defaults());
+                }
                 self.diagnostics_changed |= feed.crd.as_ref() != Some(&crd);
                 feed.crd = Some(crd);
                 feed.named = true;

@@ -314,6 +314,12 @@ impl HttpRoute {
         }
     }
 
+    /// Whether a rule is refused because of a field that mirror does not know.
+    #[must_use]
+    pub fn has_unknown_fields(&self) -> bool {
+        self.refused_rules().any(|(_, refusal)| refusal.fault.is_unknown_field())
+    }
+
     /// What is wrong with some of its rules, and what holds there instead; None if nothing is.
     #[must_use]
     pub fn partial_faults(&self) -> Option<String> {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::route::{DecodeVerdict, RouteRow};
 use crate::{
     control::{
+        decode::Defaults,
         expressions::{Allowance, Expressions},
         kube::{
             crd::Crd,
@@ -50,13 +51,15 @@ pub struct ObjectStore {
     resolver: Resolver,
     /// Which routes are judged.
     quota: Quota,
-    /// Routes are within the quota again whose text was not kept.
+    /// Routes are within the quota again, or valid, whose text was not kept.
     vacant: bool,
     routes: BTreeMap<ObjectName, RouteRow>,
     lists: BTreeMap<Watched, RelistTracker>,
     complete: BTreeSet<Watched>,
     /// HTTPRoute's CRD.
     crd: Option<Crd>,
+    /// Of that CRD; those of the last one, while there is none.
+    defaults: Defaults,
     expressions: Expressions,
 }
 
@@ -105,12 +108,25 @@ impl ObjectStore {
     pub(crate) fn apply_crd(&mut self, event: &Event) -> bool {
         let before = self.crd.clone();
         match event {
-            Event::Applied(_, object) => self.crd = Some(Crd::read(object)),
+            Event::Applied(_, object) => {
+                let crd = Crd::read(object);
+                self.set_defaults(crd.defaults());
+                self.crd = Some(crd);
+            }
             Event::Deleted(_) => self.crd = None,
             // What matters is in the complete list as well.
             Event::Started | Event::Complete | Event::Missing(_) => {}
         }
         self.crd != before
+    }
+
+    /// Routes that were refused because of fields that mirror does not know may be valid by the defaults of
+    /// another CRD: routes are to be listed again.
+    fn set_defaults(&mut self, defaults: &Defaults) {
+        if self.defaults != *defaults {
+            self.defaults = defaults.clone();
+            self.vacant |= self.routes.values().any(|row| row.unknown_fields);
+        }
     }
 
     /// What the author of a route should know of the cluster, though it is no fault of the route:
@@ -156,20 +172,20 @@ impl ObjectStore {
         if kind == Watched::Route {
             return self.insert_route(name, raw);
         }
-        match kind.decode(raw, &mut Allowance::default()) {
+        match kind.decode(raw, &Defaults::default(), &mut Allowance::default()) {
             Ok(object) => {
                 self.objects.apply(object, &mut self.changes);
                 !self.changes.is_empty()
             }
             Err(error) => {
                 // Its former content no longer applies.
-                tracing::warn!(?kind, %name, error, "cannot read an object; ignoring it");
+                tracing::warn!(?kind, %name, error = error.message, "cannot read an object; ignoring it");
                 self.remove(kind, &name)
             }
         }
     }
 
-    /// Whether routes are to be listed again, since some are within the quota again; once.
+    /// Whether routes are to be listed again, since some may be in force now; once.
     pub(crate) fn take_vacancy(&mut self) -> bool {
         std::mem::take(&mut self.vacant)
     }
@@ -200,7 +216,7 @@ impl ObjectStore {
                 let refusal = Condition::no_room(self.quota.why());
                 RouteRow::unread(&value, refusal).map(|row| (row, None))
             }
-            false => RouteRow::read(&value, &mut allowance),
+            false => RouteRow::read(&value, &self.defaults, &mut allowance),
         });
         match read {
             Ok((row, object)) => {

@@ -3,7 +3,12 @@
 
 use serde_json::Value;
 
-use crate::control::{decode, expressions::Allowance, objects::Object, resolve::Condition};
+use crate::control::{
+    decode::{self, Defaults},
+    expressions::Allowance,
+    objects::Object,
+    resolve::Condition,
+};
 
 /// `apiVersion` of HTTPRoutes as they are watched and written.
 pub const VERSION: &str = "gateway.networking.k8s.io/v1";
@@ -25,6 +30,8 @@ pub struct RouteRow {
     pub leaving: bool,
     /// What the decoder said.
     pub verdict: DecodeVerdict,
+    /// Whether it, or a rule of it, is refused because of a field that mirror does not know.
+    pub unknown_fields: bool,
 }
 
 /// What became of a route in the decoder.
@@ -39,20 +46,29 @@ pub enum DecodeVerdict {
 }
 
 impl RouteRow {
-    /// Reads an object with apiVersion and kind. `expressions`: what those of the route may cost.
+    /// Reads an object with apiVersion and kind. `defaults` and `expressions`: as
+    /// [`decode::decode_within`].
     ///
     /// # Errors
     /// When it lacks what every stored object has.
     pub fn read(
         value: &Value,
+        defaults: &Defaults,
         expressions: &mut Allowance,
     ) -> Result<(Self, Option<Object>), String> {
-        let (verdict, object) = match decode::decode_within(value.clone(), expressions) {
-            Ok(route @ Object::Route(_)) => (DecodeVerdict::Decoded, Some(route)),
+        let mut unknown_fields = false;
+        let (verdict, object) = match decode::decode_within(value.clone(), defaults, expressions) {
+            Ok(Object::Route(route)) => {
+                unknown_fields = route.has_unknown_fields();
+                (DecodeVerdict::Decoded, Some(Object::Route(route)))
+            }
             Ok(other) => (DecodeVerdict::Foreign, Some(other)),
-            Err(error) => (DecodeVerdict::Refused(Condition::refused(&error)), None),
+            Err(error) => {
+                unknown_fields = error.fault.is_unknown_field();
+                (DecodeVerdict::Refused(Condition::refused(&error)), None)
+            }
         };
-        Self::new(value, verdict).map(|row| (row, object))
+        Self::new(value, verdict).map(|row| (Self { unknown_fields, ..row }, object))
     }
 
     /// The same for a route that is refused whatever its content.
@@ -78,6 +94,7 @@ impl RouteRow {
             parents: parents.cloned().unwrap_or_default(),
             leaving: value.pointer("/metadata/deletionTimestamp").is_some(),
             verdict,
+            unknown_fields: false,
         })
     }
 }

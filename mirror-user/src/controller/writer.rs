@@ -26,7 +26,11 @@ use super::{
     route::{RouteRow, VERSION},
     status,
 };
-use crate::{backoff::ExponentialBackoff, control::expressions::Allowance, model::ObjectName};
+use crate::{
+    backoff::ExponentialBackoff,
+    control::{decode::Defaults, expressions::Allowance},
+    model::ObjectName,
+};
 
 use crate::error_chain::WithCauses;
 
@@ -65,7 +69,7 @@ impl RouteApi {
         };
         let value =
             serde_json::to_value(object).map_err(|e| WriteError::Unreadable(e.to_string()))?;
-        let read = RouteRow::read(&value, &mut Allowance::default());
+        let read = RouteRow::read(&value, &Defaults::default(), &mut Allowance::default());
         read.map(|(row, _)| Some(row)).map_err(WriteError::Unreadable)
     }
 

@@ -128,11 +128,18 @@ impl Display for FrontendRow<'_> {
 
 impl Display for Route {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { route, parent, accepted, resolved_refs } = self;
+        let Self { route, parent, accepted, resolved_refs, partially_invalid } = self;
         write!(f, "{} at {}:", Plain(route), Plain(parent))?;
         condition(f, "Accepted", accepted)?;
         write!(f, ",")?;
-        condition(f, "ResolvedRefs", resolved_refs)
+        condition(f, "ResolvedRefs", resolved_refs)?;
+        match partially_invalid {
+            // With the same reason it says again what ResolvedRefs says.
+            Some(Condition { reason, message, .. }) if *reason != resolved_refs.reason => {
+                write!(f, ", PartiallyInvalid ({reason}: {})", Plain(message))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -201,7 +208,8 @@ mod tests {
             "frontends": {"10.0.0.1:80": {"service": "d/s:80", "connections": 2, "ahead": true,
                 "producer": [{}], "consumers": {"x": [{}, {}]}}},
             "routes": [{"route": "d/r", "parent": "d/s", "accepted": condition(true),
-                "resolved_refs": condition(false)}],
+                "resolved_refs": condition(false), "partially_invalid": {"status": true,
+                    "reason": "P", "message": "why"}}],
             "copies": [{"shadow": "d/v2:80", "selected": 9, "in_flight": 1, "delivered": 5,
                 "dropped": {"connect": 2}, "unknown": {"timeout": 1}}],
             "uncopied": {"connect": 1},
@@ -239,7 +247,7 @@ mod tests {
             ),
             String::new(),
             "routes".into(),
-            "  d/r at d/s: Accepted, not ResolvedRefs (R: why)".into(),
+            "  d/r at d/s: Accepted, not ResolvedRefs (R: why), PartiallyInvalid (P: why)".into(),
             String::new(),
             "copies".into(),
             "  to d/v2:80: 9 selected, 5 delivered, 2 dropped (connect 2), 1 unknown (timeout 1), \

@@ -66,6 +66,9 @@ pub(super) struct Route {
     pub(super) parent: String,
     pub(super) accepted: Condition,
     pub(super) resolved_refs: Condition,
+    /// There only if some rules are not in force as written.
+    #[serde(default)]
+    pub(super) partially_invalid: Option<Condition>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -71,6 +71,12 @@ pub enum DecodeFault {
 }
 
 impl DecodeFault {
+    /// Whether it is a field that mirror does not know.
+    #[must_use]
+    pub fn is_unknown_field(&self) -> bool {
+        matches!(self, Self::UnknownField { .. })
+    }
+
     /// Stable name, for metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -99,6 +105,7 @@ impl Path {
     /// The same path, of a value that stands at `place`.
     pub(super) fn within(self, place: &str) -> Self {
         match self.0.as_str() {
+            _ if place.is_empty() => self,
             // Of the whole value.
             "" | "." => Self(place.into()),
             path => Self(format!("{place}.{path}")),

@@ -4,11 +4,11 @@ use gateway_api::httproutes::{HttpRouteParentRefs, HttpRouteRules, HttpRouteSpec
 use serde_json::Value;
 
 use super::{
-    DecodeFault, Decoded, GATEWAY, WithSpec, created,
+    DecodeFault, Decoded, Defaults, GATEWAY, WithSpec, created,
     fault::{Path, fail},
     misgrouped_parents, object_name, port,
     rule::{RuleDocument, rule},
-    strict,
+    strict_at,
 };
 use crate::{
     control::{
@@ -18,12 +18,17 @@ use crate::{
     model::ObjectName,
 };
 
-pub(super) fn decode(mut document: Value, expressions: &mut Allowance) -> Decoded<Object> {
+pub(super) fn decode(
+    mut document: Value,
+    defaults: &Defaults,
+    expressions: &mut Allowance,
+) -> Decoded<Object> {
     let misgrouped = misgrouped_parents(&document);
-    let WholeRoute { route: WithSpec { metadata, spec }, rules } = match strict(&document) {
-        Ok(route) => WholeRoute::of(route),
-        Err(fault) => WholeRoute::in_parts(&mut document, fault)?,
-    };
+    let WholeRoute { route: WithSpec { metadata, spec }, rules } =
+        match strict_at("", &document, defaults) {
+            Ok(route) => WholeRoute::of(route),
+            Err(fault) => WholeRoute::in_parts(&mut document, defaults, fault)?,
+        };
     let name = object_name(&metadata)?;
     let parents = spec.parent_refs.into_iter().flatten().enumerate();
     let parents = parents
@@ -34,8 +39,9 @@ pub(super) fn decode(mut document: Value, expressions: &mut Allowance) -> Decode
         .map(|(at, typed)| parent(&format!("spec.parentRefs[{at}]"), typed, &name.namespace));
     let parents = parents.collect::<Decoded<_>>()?;
     let rules = rules.into_iter().enumerate();
-    let rules: Vec<_> =
-        rules.map(|(at, document)| rule(at, document, &name.namespace, expressions)).collect();
+    let rules: Vec<_> = rules
+        .map(|(at, document)| rule(at, document, &name.namespace, defaults, expressions))
+        .collect();
     if let Some(refusal) = refusal_of_all(&rules) {
         return fail(&refusal.path, refusal.fault.clone());
     }
@@ -73,12 +79,18 @@ impl WholeRoute {
     }
 
     /// One that does not deserialize as a whole, because of `fault`: its rules one by one.
-    fn in_parts(document: &mut Value, fault: (Path, DecodeFault)) -> Decoded<Self> {
+    fn in_parts(
+        document: &mut Value,
+        defaults: &Defaults,
+        fault: (Path, DecodeFault),
+    ) -> Decoded<Self> {
         let rules = document.pointer_mut("/spec/rules").map(Value::take);
-        let (Some(Value::Array(rules)), Ok(route)) = (rules, strict(document)) else {
+        let (Some(Value::Array(rules)), Ok(route)) = (rules, strict_at("", document, defaults))
+        else {
             return Err(fault);
         };
-        let rules: Vec<_> = rules.into_iter().enumerate().map(RuleDocument::of).collect();
+        let rules = rules.into_iter().enumerate();
+        let rules: Vec<_> = rules.map(|(at, rule)| RuleDocument::of(at, rule, defaults)).collect();
         let typed = |rule: &RuleDocument| matches!(rule, RuleDocument::Typed(_));
         if rules.iter().any(typed) { Ok(Self { route, rules }) } else { Err(fault) }
     }

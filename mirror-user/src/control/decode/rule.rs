@@ -7,13 +7,13 @@ use gateway_api::httproutes::{
 use serde_json::Value;
 
 use super::{
-    DecodeFault, Decoded,
+    DecodeFault, Decoded, Defaults,
     duration::duration,
     fault::{Path, fail},
     filter::{backend_filter, compatible, filter},
     matching::matcher,
     route::{Reference, target},
-    strict,
+    strict_at,
 };
 use crate::{
     control::{
@@ -34,10 +34,10 @@ pub(super) enum RuleDocument {
 
 impl RuleDocument {
     /// The rule at a place of the route.
-    pub(super) fn of((at, document): (usize, Value)) -> Self {
-        match strict(&document) {
+    pub(super) fn of(at: usize, document: Value, defaults: &Defaults) -> Self {
+        match strict_at(&place(at), &document, defaults) {
             Ok(typed) => Self::Typed(typed),
-            Err((path, fault)) => Self::Refused(document, (path.within(&place(at)), fault)),
+            Err(fault) => Self::Refused(document, fault),
         }
     }
 }
@@ -51,6 +51,7 @@ pub(super) fn rule(
     at: usize,
     document: RuleDocument,
     namespace: &str,
+    defaults: &Defaults,
     expressions: &mut Allowance,
 ) -> RouteRule {
     let path = place(at);
@@ -75,9 +76,7 @@ pub(super) fn rule(
                     let matches = matches.iter().enumerate();
                     let read = matches.map(|(at, document)| {
                         let path = format!("{path}.matches[{at}]");
-                        let typed = strict(document);
-                        let typed = typed.map_err(|(place, fault)| (place.within(&path), fault))?;
-                        matcher(&path, typed, expressions)
+                        matcher(&path, strict_at(&path, document, defaults)?, expressions)
                     });
                     read.collect()
                 }),

@@ -294,6 +294,79 @@ fn beside(refused: &Value) -> Value {
 }
 
 #[test]
+fn what_the_api_server_refuses_is_refused_of_a_file() {
+    let rule = |matching: Value| json!({"matches": [matching], "backendRefs": []});
+    let path = |value: &str| rule(json!({"path": {"value": value}}));
+    let header = |name: &str, value: &str| json!({"name": name, "value": value});
+    let prefix = json!({"path": {"value": "/"}});
+    let long = "a".repeat(4097);
+    for (rule, field) in [
+        (path("/a//b"), "matches[0].path.value"),
+        (path("/a/../b"), "matches[0].path.value"),
+        (path("/a/.."), "matches[0].path.value"),
+        (path("/a%2fb"), "matches[0].path.value"),
+        (path("/a b"), "matches[0].path.value"),
+        (path("/a%zz"), "matches[0].path.value"),
+        (path(&format!("/{}", &long[..1024])), "matches[0].path.value"),
+        (rule(json!({"headers": [header("a", &long)]})), "matches[0].headers[0].value"),
+        (rule(json!({"headers": [header("a", "")]})), "matches[0].headers[0].value"),
+        (
+            rule(json!({"headers": [header("a", "1"), header("a", "2")]})),
+            "matches[0].headers[1].name",
+        ),
+        (rule(json!({"queryParams": [header("a b", "1")]})), "matches[0].queryParams[0].name"),
+        (json!({"matches": vec![prefix.clone(); 65]}), "matches"),
+        (json!({"backendRefs": vec![json!({"name": "a", "port": 80}); 17]}), "backendRefs"),
+    ] {
+        let error = route(&rule).unwrap_err();
+        assert_eq!(error.path, format!("spec.rules[0].{field}"), "{error}");
+        assert!(error.to_string().contains("API server refuses"), "{error}");
+        // There it is the server's matter: it may have another CRD.
+        let served =
+            decode_within(route_with(&rule), &Defaults::default(), &mut Allowance::default());
+        assert!(served.is_ok(), "{served:?}");
+    }
+    let many = |rules: Vec<Value>| {
+        let mut document = route_with(&json!({}));
+        document["spec"]["rules"] = json!(rules);
+        decode(document).map_err(|error| error.to_string())
+    };
+    assert!(many(vec![json!({}); 16]).is_ok());
+    for (rules, part) in [
+        (vec![json!({}); 17], "spec.rules: has 17 entries, and may have 16"),
+        (Vec::new(), "spec.rules: is empty"),
+        (vec![json!({"matches": vec![prefix; 43]}); 3], "129 matches in all"),
+        (vec![json!({"name": "x"}); 2], "spec.rules[1].name: \"x\" is the name of another rule"),
+    ] {
+        let error = many(rules).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_field_that_a_newer_crd_adds_takes_no_route_out_of_force() {
+    let schema = json!({"properties": {"spec": {"properties": {
+        "scope": {"default": "Cluster"},
+        "rules": {"items": {"properties": {"mode": {"default": "Fast"}}}},
+    }}}});
+    let defaults = Defaults::of_schema(&schema);
+    let decoded =
+        |document: &Value| decode_within(document.clone(), &defaults, &mut Allowance::default());
+    let mut document = route_with(&json!({"mode": "Fast"}));
+    document["spec"]["scope"] = json!("Cluster");
+    assert!(matches!(decoded(&document), Ok(Object::Route(_))));
+    let error = decode(document.clone()).unwrap_err().to_string();
+    assert!(error.contains("unknown field"), "{error}");
+    // An author who asked for something else means it.
+    document["spec"]["rules"][0]["mode"] = json!("Slow");
+    assert_eq!(decoded(&document).unwrap_err().path, "spec.rules[0].mode");
+    document["spec"]["rules"].as_array_mut().unwrap().push(json!({"mode": "Fast"}));
+    let Ok(Object::Route(route)) = decoded(&document) else { panic!("{document}") };
+    let refused: Vec<_> = route.refused_rules().map(|(at, _)| at).collect();
+    assert_eq!(refused, [0]);
+}
+
+#[test]
 fn a_rule_that_cannot_be_served_is_refused_alone() {
     let paths = json!([{"path": {"type": "Exact", "value": "/a"}}, {"path": {"value": "/b"}}]);
     for (rule, path, matches, all) in [
@@ -417,7 +490,7 @@ fn other_kinds_and_gateway_routes_are_distinguished() {
              \"\" for kind: Service",
         ]
     );
-    route["spec"]["rules"] = json!([]);
+    route["spec"]["rules"] = json!([{}]);
     route["spec"]["parentRefs"][0] = json!({"group": "", "kind": "Service", "name": "a"});
     let Object::Route(mixed) = decode(route).unwrap() else { panic!("it names a Service") };
     assert_eq!((mixed.parents.len(), mixed.misgrouped.len()), (1, 2));

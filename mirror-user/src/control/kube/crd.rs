@@ -1,8 +1,9 @@
-//! What matters of a CustomResourceDefinition: whether its schema keeps what routes say.
+//! What matters of a CustomResourceDefinition: whether its schema keeps what routes say, and what it adds.
 
 use serde_json::{Value, value::RawValue};
 
 use super::kinds::Watched;
+use crate::control::decode::Defaults;
 
 /// From a served version to the properties of a RequestMirror filter.
 const MIRROR: &str = "/schema/openAPIV3Schema/properties/spec/properties/rules/items/properties/\
@@ -15,6 +16,8 @@ pub(crate) struct Crd {
     served: bool,
     /// Fields of a RequestMirror filter that its schema does not have.
     lacks: Vec<&'static str>,
+    /// Of an HTTPRoute's schema.
+    defaults: Defaults,
 }
 
 impl Crd {
@@ -27,12 +30,20 @@ impl Crd {
         let version = versions.into_iter().flatten().find(|version| {
             version["name"] == wanted && version["served"].as_bool().unwrap_or_default()
         });
+        let schema = version.filter(|_| is_route);
+        let schema = schema.and_then(|version| version.pointer("/schema/openAPIV3Schema"));
         let mirror = version.filter(|_| is_route).and_then(|version| version.pointer(MIRROR));
         let lacks = |field: &&str| mirror.is_some_and(|mirror| mirror.get(field).is_none());
         Self {
             served: version.is_some(),
             lacks: ["percent", "fraction"].into_iter().filter(lacks).collect(),
+            defaults: schema.map(Defaults::of_schema).unwrap_or_default(),
         }
+    }
+
+    /// What the API server writes into HTTPRoutes whose authors wrote nothing there.
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.defaults
     }
 
     /// A warning that there is none, as text.

@@ -8,7 +8,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     control::{
-        decode::{self, DecodeError},
+        decode::{self, DecodeError, Defaults},
         expressions::Allowance,
         objects::{Kind, Object},
     },
@@ -112,13 +112,14 @@ impl Watched {
     }
 
     /// Decodes one object. Services and EndpointSlices, of which there are many, are typed; the
-    /// others go the way of the files, which refuses unknown fields of routes by name. `expressions`:
-    /// what those of a route may cost.
+    /// others go the way of the files, which refuses unknown fields of routes by name. `defaults` and
+    /// `expressions`: as [`decode::decode_within`].
     pub(crate) fn decode(
         self,
         object: &RawValue,
+        defaults: &Defaults,
         expressions: &mut Allowance,
-    ) -> Result<Object, String> {
+    ) -> Result<Object, DecodeFailure> {
         match self {
             Self::Service => {
                 typed(object, |service: Service| decode::service(&service).map(Object::Service))
@@ -127,8 +128,8 @@ impl Watched {
                 decode::endpoint_slice(&slice).map(Object::Slice)
             }),
             Self::Route | Self::Grant | Self::Namespace | Self::Pod | Self::Node => {
-                let document = self.document(object)?;
-                decode::decode_within(document, expressions).map_err(|error| error.to_string())
+                let document = self.document(object).map_err(DecodeFailure::malformed)?;
+                Ok(decode::decode_within(document, defaults, expressions)?)
             }
         }
     }
@@ -143,6 +144,26 @@ impl Watched {
             fields.entry("kind").or_insert_with(|| resource.kind.into());
         }
         Ok(document)
+    }
+}
+
+/// Why an object is ignored.
+#[derive(Clone, Debug)]
+pub(crate) struct DecodeFailure {
+    pub(crate) message: String,
+    /// Because of a field that mirror does not know, which the defaults of another CRD might excuse.
+    pub(crate) unknown_field: bool,
+}
+
+impl DecodeFailure {
+    fn malformed(message: String) -> Self {
+        Self { message, unknown_field: false }
+    }
+}
+
+impl From<DecodeError> for DecodeFailure {
+    fn from(error: DecodeError) -> Self {
+        Self { message: error.to_string(), unknown_field: error.fault.is_unknown_field() }
     }
 }
 
@@ -200,7 +221,8 @@ impl RouteHead {
 fn typed<T: DeserializeOwned>(
     object: &RawValue,
     convert: impl Fn(T) -> Result<Object, DecodeError>,
-) -> Result<Object, String> {
-    let typed = serde_json::from_str(object.get()).map_err(|error| error.to_string())?;
-    convert(typed).map_err(|error| error.to_string())
+) -> Result<Object, DecodeFailure> {
+    let typed = serde_json::from_str(object.get());
+    let typed = typed.map_err(|error| DecodeFailure::malformed(error.to_string()))?;
+    Ok(convert(typed)?)
 }

@@ -1,12 +1,13 @@
 //! What is known of a cluster: rows by kind, and what did not decode, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
 
 use super::kinds::{RouteHead, Watched};
 use crate::{
     control::{
+        decode::Defaults,
         expressions::{Allowance, Expressions},
         objects::{Changes, HttpRoute, Kind, Objects},
         quota::Quota,
@@ -21,11 +22,15 @@ pub(super) struct Rows {
     pub(super) objects: Objects,
     /// Why objects, or parts of them, are left out.
     refused: BTreeMap<(Watched, ObjectName), String>,
+    /// Routes that say more than mirror knows, which the defaults of another CRD might excuse.
+    unknown_fields: BTreeSet<ObjectName>,
     lists: BTreeMap<Watched, RelistTracker>,
     expressions: Expressions,
+    /// Of the CRD of HTTPRoutes.
+    defaults: Defaults,
     /// Which routes are decoded at all.
     pub(super) quota: Quota,
-    /// Routes are within the quota again whose text was not kept.
+    /// Routes are within the quota again, or valid, whose text was not kept.
     vacant: bool,
 }
 
@@ -50,6 +55,9 @@ impl Rows {
         let name = kind.row(name);
         self.lists.entry(kind).or_default().present(&name);
         let is_route = kind == Watched::Route;
+        if is_route {
+            self.unknown_fields.remove(&name);
+        }
         let mut diagnostics_changed = false;
         if is_route {
             let head = RouteHead::read(object);
@@ -62,7 +70,7 @@ impl Rows {
         }
         let mut allowance =
             if is_route { self.expressions.allow(&name) } else { Allowance::default() };
-        match kind.decode(object, &mut allowance) {
+        match kind.decode(object, &self.defaults, &mut allowance) {
             Ok(object) => {
                 if is_route {
                     self.expressions.keep(&name, &allowance);
@@ -74,8 +82,12 @@ impl Rows {
                 if is_route {
                     self.expressions.refuse(&name, &allowance);
                 }
+                if is_route && error.unknown_field {
+                    self.unknown_fields.insert(name.clone());
+                }
                 // What it said before is not what its owner wants now.
                 self.objects.remove(kind.kind(), &name, changes);
+                let error = error.message;
                 (self.refused.insert((kind, name), error.clone()) != Some(error))
                     | diagnostics_changed
             }
@@ -85,6 +97,9 @@ impl Rows {
     /// Notes what is wrong with an object that is in force, or that nothing is. True if that is new.
     fn note_partial_faults(&mut self, key: (Watched, ObjectName)) -> bool {
         let route = self.objects.routes.get(&key.1).filter(|_| key.0 == Watched::Route);
+        if route.is_some_and(HttpRoute::has_unknown_fields) {
+            self.unknown_fields.insert(key.1.clone());
+        }
         match route.and_then(HttpRoute::partial_faults) {
             None => self.refused.remove(&key).is_some(),
             Some(text) => self.refused.insert(key, text.clone()) != Some(text),
@@ -115,7 +130,16 @@ impl Rows {
             || !moves.back.is_empty()
     }
 
-    /// Whether routes are to be listed again, since some are within the quota again; once.
+    /// What the CRD of HTTPRoutes has as defaults from now on. If routes were refused because of fields that
+    /// mirror does not know, routes are to be listed again: they may be valid by it.
+    pub(super) fn set_defaults(&mut self, defaults: &Defaults) {
+        if self.defaults != *defaults {
+            self.defaults = defaults.clone();
+            self.vacant |= !self.unknown_fields.is_empty();
+        }
+    }
+
+    /// Whether routes are to be listed again, since some may be in force now; once.
     pub(super) fn take_vacancy(&mut self) -> bool {
         std::mem::take(&mut self.vacant)
     }
@@ -131,6 +155,7 @@ impl Rows {
         self.lists.entry(kind).or_default().present(name);
         if kind == Watched::Route {
             self.expressions.forget(name);
+            self.unknown_fields.remove(name);
         }
         self.objects.remove(kind.kind(), name, changes);
         let diagnostics_changed = kind == Watched::Route && self.check_quota(name, None, changes);

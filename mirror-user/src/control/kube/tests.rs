@@ -148,6 +148,31 @@ async fn an_edit_with_a_refused_rule_takes_nothing_else_out_of_force() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_default_of_a_newer_crd_takes_no_route_out_of_force() {
+    let crd = |default: &str| {
+        let rule = json!({"properties": {"mode": {"default": default}}});
+        let schema = json!({"properties": {"spec": {"properties": {"rules": {"items": rule}}}}});
+        json!({"metadata": {"name": "httproutes.gateway.networking.k8s.io"}, "spec": {
+            "names": {"kind": "HTTPRoute"}, "versions": [{"name": "v1", "served": true,
+                "schema": {"openAPIV3Schema": schema}}]}})
+    };
+    let server = Server::new();
+    server.set("services", Some(vec![service("a", 1)]));
+    let rules = json!([{"backendRefs": [{"name": "a", "port": 80}], "mode": "Fast"}]);
+    server.set("httproutes", Some(vec![route("a", &rules)]));
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    assert_eq!((rig.frontends().len(), rig.problems().len()), (0, 1));
+    // Routes that came before the CRD are read again.
+    server.apply("httproutes.gateway.networking.k8s.io", crd("Fast"));
+    rig.settle(SECOND).await;
+    assert_eq!((rig.frontends().len(), rig.problems()), (1, Vec::new()));
+    server.apply("httproutes", route("a", &rules));
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_in_force_before_everything_is_known() {
     let server = with_routes();
     server.set("endpointslices", None);

@@ -87,7 +87,9 @@ fn name(name: &str) -> ObjectName {
 
 /// A writer whose plan accepts the routes, and which leads for so long.
 fn writer(client: &Client, routes: &[&str], leads: Duration) -> Writer {
-    let (row, _) = RouteRow::read(&route(1, "5", &[]), &mut Allowance::default()).unwrap();
+    let (row, _) =
+        RouteRow::read(&route(1, "5", &[]), &Defaults::default(), &mut Allowance::default())
+            .unwrap();
     let accepted = Condition { holds: true, reason: "Accepted", message: "yes".into() };
     let wanted = vec![ParentStatus {
         parent_ref: row.parent_refs[0].clone(),
