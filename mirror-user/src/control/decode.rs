@@ -92,19 +92,19 @@ pub fn decode_within(
         }
     }
     let decoded = match (group.as_str(), kind.as_str()) {
-        ("", "Service") => in_version(&version, &["v1"]).and_then(|()| service::decode(document)),
+        ("", "Service") => in_version(&version, &["v1"]).and_then(|()| service::decode(&document)),
         ("", "Namespace") => {
-            in_version(&version, &["v1"]).and_then(|()| metadata::namespace(document))
+            in_version(&version, &["v1"]).and_then(|()| metadata::namespace(&document))
         }
         ("discovery.k8s.io", "EndpointSlice") => {
-            in_version(&version, &["discovery.k8s.io/v1"]).and_then(|()| service::slice(document))
+            in_version(&version, &["discovery.k8s.io/v1"]).and_then(|()| service::slice(&document))
         }
         (GATEWAY, "HTTPRoute") if !names_a_service(&document) => {
             return Ok(Object::GatewayRoute { name, misgrouped: misgrouped_parents(&document) });
         }
         (GATEWAY, "HTTPRoute") => in_version(&version, &GATEWAY_VERSIONS)
             .and_then(|()| route::decode(document, defaults, expressions)),
-        _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(document)),
+        _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(&document)),
     };
     decoded.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault))
 }

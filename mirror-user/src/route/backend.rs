@@ -87,7 +87,7 @@ pub enum InvalidBackend {
         /// The port that the reference asks for.
         port: u16,
     },
-    /// A Service without addresses of its own, ExternalName (reason UnsupportedValue).
+    /// A Service that has no addresses, ExternalName (reason UnsupportedValue).
     #[error("Service {service} cannot be a backend: {why}")]
     NoAddresses {
         /// `namespace/name` of the Service.

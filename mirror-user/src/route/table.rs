@@ -120,11 +120,16 @@ impl Precedence {
 /// All matches of all rules attached to one frontend, best first. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    entries: Arc<[Entry]>,
-    /// Of a table that is long enough.
-    index: Option<Arc<PathIndex>>,
+    content: Arc<Content>,
     /// What [`Frontend::only_mirrors`](super::Frontend::only_mirrors) found.
     pub(super) only_mirrors: Arc<OnceLock<bool>>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    entries: Box<[Entry]>,
+    /// Of a table that is long enough.
+    index: Option<PathIndex>,
 }
 
 #[derive(Debug)]
@@ -141,8 +146,9 @@ impl RouteTable {
         let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
         entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
         let matches = || entries.iter().map(|entry| &entry.matcher);
-        let index = (entries.len() >= INDEXED).then(|| Arc::new(PathIndex::new(matches())));
-        Self { entries: entries.into(), index, only_mirrors: Arc::default() }
+        let index = (entries.len() >= INDEXED).then(|| PathIndex::new(matches()));
+        let content = Content { entries: entries.into(), index };
+        Self { content: Arc::new(content), only_mirrors: Arc::default() }
     }
 
     /// Has it find out for itself whether it only mirrors: that depends on whether clients ask for a
@@ -161,21 +167,22 @@ impl RouteTable {
     #[must_use]
     pub fn search<'t, 'h>(&'t self, head: &'h http::request::Parts) -> Search<'t, 'h> {
         let view = View::new(head);
-        let order = match &self.index {
+        let Content { entries, index } = &*self.content;
+        let order = match index {
             Some(index) => Order::Indexed(index.candidates(view.path())),
-            None => Order::All(0..self.entries.len()),
+            None => Order::All(0..entries.len()),
         };
-        Search { entries: &self.entries, order, view }
+        Search { entries, order, view }
     }
 
     /// All matches with what decided their place, best first, for `mirror explain`.
     pub fn candidates(&self) -> impl ExactSizeIterator<Item = (&Precedence, &Matcher, &Arc<Rule>)> {
-        self.entries.iter().map(|entry| (&entry.precedence, &entry.matcher, &entry.rule))
+        self.content.entries.iter().map(|entry| (&entry.precedence, &entry.matcher, &entry.rule))
     }
 
     /// All matches and their rules, best first, for `/config`.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&Matcher, &Arc<Rule>)> {
-        self.entries.iter().map(|entry| (&entry.matcher, &entry.rule))
+        self.content.entries.iter().map(|entry| (&entry.matcher, &entry.rule))
     }
 }
 

@@ -39,7 +39,7 @@ impl Defaults {
     }
 
     /// Whether the field at `path` (as `spec.rules[0].retry`) of an object has its default, within which
-    /// the defaults of its own fields may have been added.
+    /// the defaults of what it contains may have been added.
     pub(super) fn has(&self, path: &str, value: &Value) -> bool {
         self.is_default(&without_places(path), value, DEPTH)
     }

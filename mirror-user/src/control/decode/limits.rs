@@ -36,7 +36,7 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
     list(document, "spec.parentRefs", "/spec/parentRefs", PARENTS)?;
     let rules = list(document, "spec.rules", "/spec/rules", RULES)?;
     if rules.is_some_and(<[Value]>::is_empty) {
-        return refuse("spec.rules", "is empty: a route has at least one rule".into());
+        return refuse("spec.rules", "is empty: a route has at least one rule");
     }
     let (mut names, mut matches) = (BTreeSet::new(), 0);
     for (at, rule) in rules.into_iter().flatten().enumerate() {
@@ -45,7 +45,7 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
             length(&format!("{path}.name"), name, NAME)?;
             if !names.insert(name) {
                 let reason = format!("{name:?} is the name of another rule of this route");
-                return refuse(&format!("{path}.name"), reason);
+                return refuse(&format!("{path}.name"), &reason);
             }
         }
         list(rule, &format!("{path}.backendRefs"), "/backendRefs", BACKENDS)?;
@@ -58,7 +58,7 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
     }
     if matches > ALL_MATCHES {
         let reason = format!("has {matches} matches in all, and may have {ALL_MATCHES}");
-        return refuse("spec.rules", reason);
+        return refuse("spec.rules", &reason);
     }
     Ok(())
 }
@@ -77,10 +77,10 @@ fn check_match(path: &str, matching: &Value) -> Decoded<()> {
                 if !name.bytes().all(is_token) {
                     let reason =
                         format!("{name:?} has characters other than those of a header name");
-                    return refuse(&path, reason);
+                    return refuse(&path, &reason);
                 }
                 if !names.insert(name) {
-                    return refuse(&path, format!("{name:?} has a condition before this one"));
+                    return refuse(&path, &format!("{name:?} has a condition before this one"));
                 }
             }
             if let Some(text) = text("value") {
@@ -101,13 +101,13 @@ fn check_path(path: &str, value: &str, kind: &str) -> Decoded<()> {
         return Ok(());
     }
     if let Some(part) = NOT_WITHIN.into_iter().find(|part| value.contains(part)) {
-        return refuse(path, format!("{value:?} contains {part:?}"));
+        return refuse(path, &format!("{value:?} contains {part:?}"));
     }
     if let Some(end) = NOT_AT_THE_END.into_iter().find(|end| value.ends_with(end)) {
-        return refuse(path, format!("{value:?} ends with {end:?}"));
+        return refuse(path, &format!("{value:?} ends with {end:?}"));
     }
     if !is_path(value.as_bytes()) {
-        return refuse(path, format!("{value:?} has characters that no path of a URI has"));
+        return refuse(path, &format!("{value:?} has characters that no path of a URI has"));
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ fn list<'v>(
     let list = value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice);
     match list.map(<[Value]>::len) {
         Some(count) if count > most => {
-            refuse(path, format!("has {count} entries, and may have {most}"))
+            refuse(path, &format!("has {count} entries, and may have {most}"))
         }
         _ => Ok(list),
     }
@@ -155,14 +155,14 @@ fn list<'v>(
 
 fn length(path: &str, text: &str, most: usize) -> Decoded<()> {
     match text.chars().count() {
-        0 => refuse(path, "is empty".into()),
+        0 => refuse(path, "is empty"),
         count if count > most => {
-            refuse(path, format!("has {count} characters, and may have {most}"))
+            refuse(path, &format!("has {count} characters, and may have {most}"))
         }
         _ => Ok(()),
     }
 }
 
-fn refuse<T>(path: &str, reason: String) -> Decoded<T> {
+fn refuse<T>(path: &str, reason: &str) -> Decoded<T> {
     fail(path, DecodeFault::Invalid(format!("{reason} (the API server refuses the route)")))
 }

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-pub(super) fn namespace(document: Value) -> Decoded<Object> {
+pub(super) fn namespace(document: &Value) -> Decoded<Object> {
     /// Its `spec` holds finalizers alone.
     #[derive(Deserialize)]
     struct Namespace {
@@ -20,7 +20,7 @@ pub(super) fn namespace(document: Value) -> Decoded<Object> {
         #[serde(default, rename = "spec")]
         _spec: Option<k8s_openapi::api::core::v1::NamespaceSpec>,
     }
-    let namespace: Namespace = strict(&document)?;
+    let namespace: Namespace = strict(document)?;
     Ok(Object::Namespace(NamespaceRow {
         name: ObjectName { namespace: String::new(), ..object_name(&namespace.metadata)? },
         label: CaptureLabel::of(namespace.metadata.labels.as_ref()),
@@ -59,8 +59,8 @@ pub(super) fn node(document: &Value) -> Decoded<Object> {
 }
 
 /// Entries about other kinds than HTTPRoute and Service grant nothing here, and are no error.
-pub(super) fn grant(document: Value) -> Decoded<Object> {
-    let grant: WithSpec<ReferenceGrantSpec> = strict(&document)?;
+pub(super) fn grant(document: &Value) -> Decoded<Object> {
+    let grant: WithSpec<ReferenceGrantSpec> = strict(document)?;
     let from = grant.spec.from.into_iter();
     let to = grant.spec.to.into_iter();
     Ok(Object::Grant(ReferenceGrant {

@@ -80,7 +80,7 @@ pub(super) fn rule(
                     });
                     read.collect()
                 }),
-                // Nobody knows which requests it is about.
+                // It is not known which requests it is about.
                 _ => Some(vec![fail(fault.0.0.clone(), fault.1.clone())]),
             };
             assemble(name, matches, Err(fault))

@@ -18,13 +18,13 @@ use crate::{
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-pub(super) fn decode(document: Value) -> Decoded<Object> {
-    let WithSpec { metadata, spec } = strict(&document)?;
+pub(super) fn decode(document: &Value) -> Decoded<Object> {
+    let WithSpec { metadata, spec } = strict(document)?;
     convert(&TypedService { metadata, spec: Some(spec), status: None }).map(Object::Service)
 }
 
-pub(super) fn slice(document: Value) -> Decoded<Object> {
-    convert_slice(&strict(&document)?).map(Object::Slice)
+pub(super) fn slice(document: &Value) -> Decoded<Object> {
+    convert_slice(&strict(document)?).map(Object::Slice)
 }
 
 /// A Service of a typed watch.

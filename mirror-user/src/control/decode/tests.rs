@@ -283,7 +283,7 @@ fn unknown_fields_are_all_named() {
     }
 }
 
-/// A rule of its own, and one that is refused for a reason of each kind.
+/// A route with a valid rule and this one.
 fn beside(refused: &Value) -> Value {
     let mut document = route_with(&json!({
         "matches": [{"path": {"value": "/good"}}],
