@@ -10,14 +10,14 @@ use super::{
     DecodeFault, Decoded, GATEWAY, WithSpec, created,
     duration::duration,
     fault::fail,
-    filter::{backend_filter, compatible, filter},
+    filter::{RuleContext, backend_filters, check_rule, filters},
     matching::matcher,
     misgrouped_parents, object_name, port, strict,
 };
 use crate::{
     control::{
         expressions::Allowance,
-        objects::{HttpRoute, Object, ParentRef, RouteFilter, RouteRule, TargetRef, WeightedRef},
+        objects::{HttpRoute, Object, ParentRef, RouteRule, TargetRef, WeightedRef},
     },
     model::ObjectName,
     route::Timeouts,
@@ -75,38 +75,24 @@ fn rule(
     namespace: &str,
     expressions: &mut Allowance,
 ) -> Decoded<RouteRule> {
-    compatible(&format!("{path}.filters"), typed.filters.as_deref().unwrap_or_default())?;
     let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
     let matches = typed.matches.into_iter().flatten().enumerate();
-    let filters = typed.filters.into_iter().flatten().enumerate();
+    let matches = matches
+        .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions))
+        .collect::<Decoded<Vec<_>>>()?;
+    let context = RuleContext::new(namespace, &matches);
     let backends = typed.backend_refs.into_iter().flatten().enumerate();
     let rule = RouteRule {
         name: typed.name,
-        matches: matches
-            .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions))
-            .collect::<Decoded<_>>()?,
-        filters: filters
-            .map(|(at, typed)| filter(&format!("{path}.filters[{at}]"), typed, namespace))
-            .collect::<Decoded<_>>()?,
+        filters: filters(&format!("{path}.filters"), typed.filters.unwrap_or_default(), context)?,
         backends: backends
-            .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
+            .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, context))
             .collect::<Decoded<_>>()?,
         timeouts: limits.transpose()?.unwrap_or_default(),
+        matches,
     };
-    check_backends(path, &rule)?;
+    check_rule(path, &rule)?;
     Ok(rule)
-}
-
-/// Requests that match a rule without `backendRefs` get 500 (HTTPRouteRule, `backendRefs`). If the rule
-/// mirrors, each would get 500 while its copy is sent: that is hardly intended, so it is refused.
-fn check_backends(path: &str, rule: &RouteRule) -> Decoded<()> {
-    let mirrors = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Mirror(..)));
-    if mirrors && rule.backends.is_empty() {
-        let reason = "is missing or empty: a rule that mirrors requests must name the Service that \
-                      responds to them (often the parent itself); without one they would get 500";
-        return fail(format!("{path}.backendRefs"), DecodeFault::Invalid(reason.into()));
-    }
-    Ok(())
 }
 
 fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
@@ -134,7 +120,11 @@ fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
     Ok(Timeouts { request, backend })
 }
 
-fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Decoded<WeightedRef> {
+fn backend(
+    path: &str,
+    typed: HttpRouteRulesBackendRefs,
+    context: RuleContext<'_>,
+) -> Decoded<WeightedRef> {
     let weight = typed.weight.unwrap_or(1);
     let weight = match u32::try_from(weight) {
         Ok(unsigned) if weight <= MAX_WEIGHT => unsigned,
@@ -143,10 +133,8 @@ fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Dec
             return fail(format!("{path}.weight"), DecodeFault::Invalid(reason));
         }
     };
-    let filters = typed.filters.into_iter().flatten().enumerate();
-    let filters = filters
-        .map(|(at, typed)| backend_filter(&format!("{path}.filters[{at}]"), &typed, namespace))
-        .collect::<Decoded<_>>()?;
+    let filters = typed.filters.unwrap_or_default();
+    let filters = backend_filters(&format!("{path}.filters"), &filters, context)?;
     let reference = Reference {
         group: typed.group,
         kind: typed.kind,
@@ -154,7 +142,7 @@ fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Dec
         name: typed.name,
         port: typed.port,
     };
-    Ok(WeightedRef { target: target(path, reference, namespace)?, weight, filters })
+    Ok(WeightedRef { target: target(path, reference, context.namespace)?, weight, filters })
 }
 
 /// What the references to backends have in common.

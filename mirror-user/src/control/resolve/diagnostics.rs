@@ -10,7 +10,7 @@ use super::{
     guard::Guard,
 };
 use crate::{
-    control::objects::{HttpRoute, Objects, ParentRef},
+    control::objects::{HttpRoute, Objects, ParentRef, RouteFilter, RouteRule},
     model::{CaptureLabel, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, NamespaceRow, ObjectName},
     route::RouteName,
 };
@@ -176,7 +176,11 @@ fn of_route(route: &HttpRoute) -> Vec<Warning> {
     let hostnames = (!route.hostnames.is_empty()).then(|| {
         "hostnames have no effect if the parent is a Service (GEP-1426); remove them".to_owned()
     });
-    let empty = route.rules.iter().enumerate().filter(|(_, rule)| rule.backends.is_empty());
+    let responds = |rule: &RouteRule| {
+        !rule.backends.is_empty()
+            || rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Redirect(_)))
+    };
+    let empty = route.rules.iter().enumerate().filter(|(_, rule)| !responds(rule));
     let empty = empty
         .map(|(at, _)| format!("spec.rules[{at}] has no backendRefs: matching requests get 500"));
     hostnames.into_iter().chain(empty).map(warning).collect()
