@@ -76,6 +76,10 @@ pub enum ResponseSource {
     Unread,
     /// mirror itself: the primary switched to a protocol that was not asked for (502).
     UnrequestedUpgrade,
+    /// mirror itself, as the route wants it: a RequestRedirect filter (301, 302, 303, 307, 308).
+    Redirect,
+    /// mirror itself, as the route wants it: a CORS filter to a preflight request (204).
+    Preflight,
     /// No response: the connection was closed or reset, as the primary did.
     None,
 }

@@ -7,8 +7,12 @@
 
 mod backend;
 mod choice;
+mod cors;
 mod filter;
 mod matcher;
+mod redirect;
+mod rewrite;
+mod scheme;
 mod snapshot;
 mod table;
 pub(crate) mod target;
@@ -16,11 +20,15 @@ mod timeouts;
 
 pub use backend::{AppProtocol, Backend, BackendRef, Backends, InvalidBackend, ServicePort};
 pub use choice::EndpointChoice;
+pub use cors::{AllowedNames, AllowedOrigins, Cors, Origin};
 pub use filter::{Filter, Fraction, HeaderModifier, Mirror, retain};
 pub use matcher::{
     HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
     Values,
 };
+pub use redirect::Redirect;
+pub use rewrite::{PathModifier, Rewrite};
+pub use scheme::HttpScheme;
 pub use snapshot::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
 pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry, Search};
 pub use target::{Target, Verbatim};

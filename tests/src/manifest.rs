@@ -208,6 +208,14 @@ impl Rule {
         self
     }
 
+    /// Adds a filter to the last backend, which has none yet: an item's YAML as above.
+    #[must_use]
+    pub fn backend_filter(mut self, yaml: &str) -> Self {
+        let backend = self.backends.last_mut().expect("a rule with a backend");
+        let _ = write!(backend, "\nfilters:\n- {}", yaml.trim_end().replace('\n', "\n  "));
+        self
+    }
+
     /// Adds a match: an item's YAML, its first line without a dash.
     #[must_use]
     pub fn matching(mut self, yaml: &str) -> Self {

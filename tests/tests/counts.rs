@@ -198,7 +198,7 @@ fn a_copy_is_the_request_at_the_filters_place() {
     let rule = to_primary()
         .filter(&modifier("X-First", "one", "X-Gone"))
         .mirror("shadow", 80)
-        .filter(&modifier("X-Second", "two", "X-Later"));
+        .backend_filter(&modifier("X-Second", "two", "X-Later"));
     let agent = stage.agent(rule, &[]);
     let given = ["X-Gone: a", "X-Later: b", "X-First: client", "X-List: zero"];
     let mut argv = vec!["curl", "-sS", "-m", "5", "http://web:8000/get?id=place-0"];

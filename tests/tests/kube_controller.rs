@@ -38,11 +38,11 @@ spec:
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: redirect}
+metadata: {name: refused}
 spec:
   parentRefs: [{group: "", kind: Service, name: shop}, {name: a-gateway}]
   rules:
-  - filters: [{type: RequestRedirect, requestRedirect: {port: 81}}]
+  - filters: [{type: ExtensionRef, extensionRef: {group: example.org, kind: Other, name: other}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -158,8 +158,8 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     let mut controller = Controller::start(&node, &plane, "first", 15921).unwrap();
     let shop = wait_for(&api, "shop", "Accepted", "Accepted");
     assert_eq!(condition(&shop, "ResolvedRefs").unwrap()["status"], "True");
-    let redirect = wait_for(&api, "redirect", "Accepted", "UnsupportedValue");
-    assert_eq!(parents(&redirect).len(), 1, "the Gateway is another's");
+    let refused = wait_for(&api, "refused", "Accepted", "UnsupportedValue");
+    assert_eq!(parents(&refused).len(), 1, "the Gateway is another's");
     wait_for(&api, "orphan", "Accepted", "NoMatchingParent");
     // What a route is about changes, without the route.
     plane.kubectl(&["create", "service", "clusterip", "none", "--tcp=80"], "").unwrap();
@@ -196,7 +196,7 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     let (done, said) = uninstall(&node, &plane);
     assert!(done && said.contains("3 of 3 HTTPRoutes"), "{said}");
     assert_eq!(parents(&api.get(&format!("{ROUTES}/shop")).unwrap()), [entry]);
-    assert!(parents(&api.get(&format!("{ROUTES}/redirect")).unwrap()).is_empty());
+    assert!(parents(&api.get(&format!("{ROUTES}/refused")).unwrap()).is_empty());
     let lease = ["-n", NAMESPACE, "get", "lease", "mirror-controller"];
     assert!(plane.kubectl(&lease, "").unwrap_err().to_string().contains("NotFound"));
 }

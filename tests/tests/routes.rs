@@ -221,3 +221,43 @@ fn each_frontend_has_its_own_routes() {
     let expected = [pair.web.address().to_string(), second.address().to_string()];
     assert!(frontends.len() == 2 && expected.iter().all(|a| frontends.contains_key(a)), "{shown}");
 }
+
+#[test]
+fn a_redirect_and_a_rewrite_are_what_the_route_says() {
+    let pair = Pair::create("moved").unwrap();
+    let [primary, shadow] = pair.echoes().unwrap();
+    let prefix = |value: &str| format!("path:\n  type: PathPrefix\n  value: {value}");
+    let to = |kind: &str, field: &str| {
+        format!(
+            "type: {kind}\n{field}:\n  hostname: one.example\n  path:\n    \
+             type: ReplacePrefixMatch\n    replacePrefixMatch: /new"
+        )
+    };
+    let moved = Rule::default()
+        .matching(&prefix("/old"))
+        .mirror("shadow", 80)
+        .filter(&to("RequestRedirect", "requestRedirect"));
+    let rewritten = to_primary()
+        .matching(&prefix("/api"))
+        .mirror("shadow", 80)
+        .filter(&to("URLRewrite", "urlRewrite"));
+    pair.write(&[moved, rewritten]).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    let shown = "%{http_code} %{redirect_url}";
+    let requests: [&[&str]; 3] =
+        [&["--http1.1"], &["--http1.1", "-d", "x=y"], &["--http2-prior-knowledge", "-d", "x=y"]];
+    for (at, request) in requests.into_iter().enumerate() {
+        let url = format!("http://web:8000/old/a?id=old-{at}");
+        let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", shown, &url];
+        let response = pair.run(&[&argv[..], request].concat()).unwrap();
+        let location = format!("http://one.example:8000/new/a?id=old-{at}");
+        assert_eq!(response, format!("302 {location}"), "{}", agent.log());
+    }
+    let argv = ["curl", "-sS", "-m", "5", "-o", "/dev/null", "http://web:8000/api/get?id=moved-1"];
+    pair.run(&argv).unwrap();
+    let target = |echo: &Echo, id: &str| echo.wait(id, 1).unwrap()[0]["target"].clone();
+    assert_eq!(target(&primary, "id=moved-1"), "/new/get?id=moved-1", "{}", agent.log());
+    assert_eq!(target(&shadow, "id=moved-1"), "/api/get?id=moved-1");
+    assert_eq!(target(&shadow, "id=old-0"), "/old/a?id=old-0");
+    assert_eq!(primary.seen().len(), 1, "no primary gets what is redirected");
+}

@@ -108,9 +108,9 @@ fn tcp(name: String, port: u16) -> Port {
 
 /// Where a rule leads: its backends, and its mirrors.
 fn targets(rule: &RouteRule) -> impl Iterator<Item = &TargetRef> {
-    let mirrors = rule.filters.iter().filter_map(|filter| match filter {
+    let mirrors = rule.all_filters().filter_map(|filter| match filter {
         RouteFilter::Mirror(target, _) => Some(target),
-        RouteFilter::RequestHeaders(_) | RouteFilter::ResponseHeaders(_) => None,
+        _ => None,
     });
     rule.backends.iter().map(|backend| &backend.target).chain(mirrors)
 }

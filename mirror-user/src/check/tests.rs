@@ -46,16 +46,16 @@ fn every_refused_object_is_reported_with_its_place_and_not_the_first_alone() {
     let typo = ROUTE.replace("backendRefs", "backends");
     let filter = ROUTE
         .replace("name: r", "name: q")
-        .replace("  - backendRefs", "  - filters: [{type: CORS, cors: {}}]\n    backendRefs");
+        .replace("  - backendRefs", "  - filters: [{type: ExtensionRef, extensionRef: {group: g, kind: k, name: n}}]\n    backendRefs");
     let text = format!("{SERVICE}---\n{typo}---\n{filter}");
     assert_eq!(
         found(&[&text]),
         [
             "1.yaml:6: error: HTTPRoute default/r: spec.rules[0].backends: unknown field \
              [Accepted=False, UnsupportedValue]",
-            "1.yaml:14: error: HTTPRoute default/q: spec.rules[0].filters[0].type: the filter CORS \
-             is not supported; remove it (a part of a route is never ignored) [Accepted=False, \
-             UnsupportedValue]",
+            "1.yaml:14: error: HTTPRoute default/q: spec.rules[0].filters[0].type: the filter \
+             ExtensionRef is not supported; remove it (a part of a route is never ignored) \
+             [Accepted=False, UnsupportedValue]",
         ]
     );
 }
@@ -141,6 +141,22 @@ fn a_refused_rule_is_an_error_of_its_own() {
           [PartiallyInvalid=True, UnsupportedValue]"]
     );
     assert!(!report(&[SERVICE, &two], false).passes(false));
+}
+
+#[test]
+fn a_redirect_needs_no_backend() {
+    let to = "  - filters: [{type: RequestRedirect, requestRedirect: {hostname: a}}]\n";
+    let redirect = ROUTE.replace("  - backendRefs: [{name: shop, port: 80}]\n", to);
+    assert_eq!(found(&[SERVICE, &redirect]), Vec::<String>::new());
+    let filters = "port: 80, filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, \
+                   port: 80}}}]}]";
+    let shadow = ROUTE.replace(
+        "backendRefs: [{name: shop, port: 80}]",
+        &format!("backendRefs: [{{name: shop, {filters}"),
+    );
+    let [found] = &found(&[SERVICE, &shadow])[..] else { panic!("the shadow does not exist") };
+    assert!(found.contains("Service default/v2 does not exist"), "{found}");
+    assert!(report(&[SERVICE, &shadow], true).passes(true), "it is assumed as any other");
 }
 
 #[test]

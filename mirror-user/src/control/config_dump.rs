@@ -300,6 +300,9 @@ fn filter(filter: &Filter) -> String {
             let target = target(&mirror.target);
             format!("mirror {} of {} to {target}", share.numerator, share.denominator)
         }
+        Filter::Redirect(redirect) => redirect.to_string(),
+        Filter::Rewrite(rewrite) => rewrite.to_string(),
+        Filter::Cors(cors) => cors.to_string(),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The model: Kubernetes objects as compact rows, with only what [`super::resolve`]
 //! reads. Everything in it has been checked; sources fill it, nothing changes it later.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use super::decode::DecodeFault;
 use crate::{
     model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow},
-    route::{Fraction, HeaderModifier, Matcher, RouteName, Timeouts},
+    route::{Cors, Fraction, HeaderModifier, Matcher, Redirect, Rewrite, RouteName, Timeouts},
 };
 
 mod addresses;
@@ -400,7 +400,14 @@ impl fmt::Display for RuleRefusal {
     }
 }
 
-/// One of a rule's `filters`.
+impl RouteRule {
+    /// Its `filters`, then those of its `backendRefs`.
+    pub fn all_filters(&self) -> impl Iterator<Item = &RouteFilter> {
+        self.filters.iter().chain(self.backends.iter().flat_map(|backend| &backend.filters))
+    }
+}
+
+/// One of `filters`, of a rule or of one of its backends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RouteFilter {
     /// `RequestHeaderModifier`.
@@ -409,6 +416,12 @@ pub enum RouteFilter {
     ResponseHeaders(HeaderModifier),
     /// `RequestMirror`.
     Mirror(TargetRef, Fraction),
+    /// `RequestRedirect`.
+    Redirect(Arc<Redirect>),
+    /// `URLRewrite`.
+    Rewrite(Arc<Rewrite>),
+    /// `CORS`.
+    Cors(Arc<Cors>),
 }
 
 /// One of a rule's `backendRefs`.
@@ -418,7 +431,7 @@ pub struct WeightedRef {
     pub target: TargetRef,
     /// 0 to 1,000,000.
     pub weight: u32,
-    /// Header modifiers.
+    /// `filters`, in order.
     pub filters: Vec<RouteFilter>,
 }
 

@@ -18,7 +18,7 @@ use crate::{
             crd::Crd,
             kinds::{RouteHead, Watched},
         },
-        objects::{Changes, Kind, Object, Objects, RouteFilter},
+        objects::{Changes, Kind, Object, Objects, RouteFilter, RouteRule},
         quota::{Quota, RouteBounds},
         resolve::{AddressPolicy, Condition, Resolver, RouteStatus},
     },
@@ -133,10 +133,10 @@ impl ObjectStore {
     /// that a share may have been lost on the way here.
     pub(crate) fn warning_for(&self, route: &ObjectName) -> Option<String> {
         let rules = self.objects.routes.get(route).into_iter().flat_map(|route| &route.rules);
-        let mirrors_all = rules.flat_map(|rule| &rule.filters).any(|filter| match filter {
-            RouteFilter::Mirror(_, share) => *share == Fraction::ALL,
-            RouteFilter::RequestHeaders(_) | RouteFilter::ResponseHeaders(_) => false,
-        });
+        let mut filters = rules.flat_map(RouteRule::all_filters);
+        let mirrors_all = filters.any(
+            |filter| matches!(filter, RouteFilter::Mirror(_, share) if *share == Fraction::ALL),
+        );
         self.crd.as_ref().filter(|_| mirrors_all)?.warning(Watched::Route)
     }
 

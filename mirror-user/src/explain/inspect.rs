@@ -9,7 +9,7 @@ use super::{
         Candidate, Explanation, FrontendView, MatchResult, MismatchView, RequestView, TableView,
         Verdict,
     },
-    rule::{self, fields},
+    rule::{self, Circumstances, fields, target},
 };
 use crate::{
     control::{
@@ -19,17 +19,14 @@ use crate::{
     },
     model::ObjectName,
     proxy::{Connected, prepare_request},
-    route::{Backend, Mismatch, Precedence, RouteTable, Values, Verbatim},
+    route::{Backend, Mismatch, Precedence, RouteTable, Values},
 };
 
 pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
     let head = args.head();
     let request = RequestView {
         method: head.method.to_string(),
-        target: Verbatim::of(&head).map_or_else(
-            || head.uri.to_string(),
-            |verbatim| String::from_utf8_lossy(verbatim.as_bytes()).into_owned(),
-        ),
+        target: target(&head),
         headers: fields(&head.headers),
         client_namespace: args.client_namespace.clone(),
     };
@@ -125,7 +122,8 @@ fn at_frontend(
     let address = |backend: &Backend| {
         backend.cluster_address(&first.service, first.address, args.endpoints.into())
     };
-    let rule = rule::view(matched, at, head, kind, &args.host_suffix, address);
+    let given = Circumstances { kind, connected: first.address, suffix: &args.host_suffix };
+    let rule = rule::view(matched, at, head, &given, address);
     Verdict::Match { frontend, table, candidates, rule: Box::new(rule) }
 }
 

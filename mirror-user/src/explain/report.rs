@@ -113,14 +113,38 @@ pub(super) struct RuleView {
     pub(super) backends: Vec<BackendView>,
     /// Why the rule has no backend to choose; clients get 500.
     pub(super) no_backend: Option<String>,
+    /// Status with which one of the filters responds; what follows it in this view is not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) responds: Option<u16>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "filter", rename_all = "snake_case")]
 pub(super) enum FilterStep {
-    RequestHeaders { changes: Vec<String> },
-    ResponseHeaders { changes: Vec<String> },
+    RequestHeaders {
+        changes: Vec<String>,
+    },
+    ResponseHeaders {
+        changes: Vec<String>,
+    },
     Mirror(CopyView),
+    /// The request with other values of what the filter names.
+    Rewrite {
+        host: Option<String>,
+        target: Option<String>,
+    },
+    /// mirror responds itself.
+    Redirect {
+        status: u16,
+        location: String,
+    },
+    /// mirror responds itself, if it is a preflight request: with these fields. Others get such fields
+    /// with their response.
+    Cors {
+        preflight: Option<Vec<String>>,
+    },
+    /// It stands behind a filter that responds.
+    NotReached,
 }
 
 /// A copy, as its head is at the place of its mirror filter.

@@ -4,36 +4,35 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, header, request};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request};
 
 use super::report::{BackendView, CopyView, FilterStep, RuleView};
 use crate::{
     proxy::{RequestKind, shadow_host, without_upgrade},
-    route::{Backend, BackendRef, Filter, HeaderModifier, Mirror, Rule, ServicePort, Timeouts},
+    route::{
+        Backend, BackendRef, Filter, HeaderModifier, HttpScheme, Mirror, Rewrite, Rule,
+        ServicePort, Timeouts, Verbatim,
+    },
 };
+
+/// What the filters need to know beside the request's head.
+pub(super) struct Circumstances<'a> {
+    pub(super) kind: RequestKind,
+    /// Of the client's connection.
+    pub(super) connected: SocketAddr,
+    /// Of copies' hosts.
+    pub(super) suffix: &'a str,
+}
 
 /// `address`: what requests for a backend are sent to where the cluster chooses the endpoint.
 pub(super) fn view(
     rule: &Rule,
     matched: usize,
     mut head: request::Parts,
-    kind: RequestKind,
-    suffix: &str,
+    given: &Circumstances<'_>,
     address: impl Fn(&Backend) -> Option<SocketAddr>,
 ) -> RuleView {
-    let mut filters = Vec::with_capacity(rule.filters.len());
-    for filter in &rule.filters {
-        filters.push(match filter {
-            Filter::RequestHeaders(modifier) => {
-                modifier.apply(&mut head.headers);
-                FilterStep::RequestHeaders { changes: changes(modifier) }
-            }
-            Filter::ResponseHeaders(modifier) => {
-                FilterStep::ResponseHeaders { changes: changes(modifier) }
-            }
-            Filter::Mirror(mirror) => FilterStep::Mirror(copy(mirror, &head, kind, suffix)),
-        });
-    }
+    let (filters, responds) = steps(&rule.filters, &mut head, given);
     let refs = rule.backends.refs();
     let total: u64 = refs.iter().map(|entry| u64::from(entry.weight)).sum();
     RuleView {
@@ -41,12 +40,64 @@ pub(super) fn view(
         rule: rule.index,
         name: rule.name.clone(),
         r#match: matched,
-        tunnel: kind == RequestKind::Tunnel,
+        tunnel: given.kind == RequestKind::Tunnel,
         filters,
         timeouts: timeouts(&rule.timeouts),
-        backends: refs.iter().map(|entry| backend(entry, total, &head.headers, &address)).collect(),
+        backends: refs.iter().map(|entry| backend(entry, total, &head, given, &address)).collect(),
         no_backend: (total == 0)
             .then(|| "500: the rule has no backend with a weight above 0".to_owned()),
+        responds,
+    }
+}
+
+/// What each filter does, and the status of the one that responds.
+fn steps(
+    filters: &[Filter],
+    head: &mut request::Parts,
+    given: &Circumstances<'_>,
+) -> (Vec<FilterStep>, Option<u16>) {
+    let mut responds = None;
+    let mut step = |filter: &Filter| {
+        let preflight = responds == Some(StatusCode::NO_CONTENT.as_u16());
+        let changes_response = !preflight && matches!(filter, Filter::ResponseHeaders(_));
+        if responds.is_some() && !changes_response {
+            return FilterStep::NotReached;
+        }
+        match filter {
+            Filter::RequestHeaders(modifier) => {
+                modifier.apply(&mut head.headers);
+                FilterStep::RequestHeaders { changes: changes(modifier) }
+            }
+            Filter::ResponseHeaders(modifier) => {
+                FilterStep::ResponseHeaders { changes: changes(modifier) }
+            }
+            Filter::Mirror(mirror) => FilterStep::Mirror(copy(mirror, head, given)),
+            Filter::Rewrite(rewrite) => rewritten(rewrite, head),
+            Filter::Redirect(redirect) => {
+                let status = redirect.status.as_u16();
+                responds = Some(status);
+                let location = redirect.location(head, HttpScheme::Http, given.connected);
+                let location = location.as_ref().map(text).unwrap_or_default();
+                FilterStep::Redirect { status, location }
+            }
+            Filter::Cors(cors) => {
+                let preflight = cors.preflight(head).map(|headers| {
+                    responds = Some(StatusCode::NO_CONTENT.as_u16());
+                    fields(&headers).into_iter().map(|(n, v)| format!("{n}: {v}")).collect()
+                });
+                FilterStep::Cors { preflight }
+            }
+        }
+    };
+    (filters.iter().map(&mut step).collect(), responds)
+}
+
+fn rewritten(rewrite: &Rewrite, head: &mut request::Parts) -> FilterStep {
+    // It always succeeds with what a route was decoded with.
+    let _ = rewrite.apply(head);
+    FilterStep::Rewrite {
+        host: rewrite.hostname.as_ref().and_then(|_| host(&head.headers)),
+        target: rewrite.path.as_ref().map(|_| target(head)),
     }
 }
 
@@ -59,9 +110,10 @@ fn timeouts(timeouts: &Timeouts) -> Vec<String> {
 
 /// The Services that a rule leads to, shadows as well.
 pub(super) fn services(rule: &Rule) -> impl Iterator<Item = String> {
-    let mirrors = rule.filters.iter().filter_map(|filter| match filter {
+    let entries = rule.backends.refs().iter().flat_map(|entry| &entry.filters);
+    let mirrors = rule.filters.iter().chain(entries).filter_map(|filter| match filter {
         Filter::Mirror(mirror) => mirror.target.as_ref().ok(),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+        _ => None,
     });
     let backends = rule.backends.refs().iter().filter_map(|entry| entry.target.as_ref().ok());
     mirrors.chain(backends).map(|backend| {
@@ -70,8 +122,9 @@ pub(super) fn services(rule: &Rule) -> impl Iterator<Item = String> {
     })
 }
 
-fn copy(mirror: &Mirror, head: &request::Parts, kind: RequestKind, suffix: &str) -> CopyView {
+fn copy(mirror: &Mirror, head: &request::Parts, given: &Circumstances<'_>) -> CopyView {
     let Mirror { target, share } = mirror;
+    let Circumstances { kind, suffix, .. } = *given;
     let never = match target {
         Err(invalid) => Some(format!("no copy: {invalid}")),
         Ok(_) if kind == RequestKind::Tunnel => {
@@ -105,30 +158,30 @@ fn copy(mirror: &Mirror, head: &request::Parts, kind: RequestKind, suffix: &str)
 fn backend(
     entry: &BackendRef,
     total: u64,
-    headers: &HeaderMap,
+    head: &request::Parts,
+    given: &Circumstances<'_>,
     address: impl Fn(&Backend) -> Option<SocketAddr>,
 ) -> BackendView {
-    let mut headers = headers.clone();
-    let mut changed = Vec::new();
-    for filter in &entry.filters {
-        match filter {
-            Filter::RequestHeaders(modifier) => {
-                modifier.apply(&mut headers);
-                changed.extend(changes(modifier).into_iter().map(|c| format!("request: {c}")));
-            }
-            Filter::ResponseHeaders(modifier) => {
-                changed.extend(changes(modifier).into_iter().map(|c| format!("response: {c}")));
-            }
-            Filter::Mirror(_) => {}
+    let mut head = head.clone();
+    let (steps, responds) = steps(&entry.filters, &mut head, given);
+    let changed = steps.iter().flat_map(|step| match step {
+        FilterStep::RequestHeaders { changes } => prefixed("request: ", changes),
+        FilterStep::ResponseHeaders { changes } => prefixed("response: ", changes),
+        // Its lines are indented for the list of the rule's filters.
+        other => {
+            let lines = other.to_string();
+            let deeper = |line: &str| line.strip_prefix("     ").map(|rest| format!("  {rest}"));
+            lines.lines().map(|line| deeper(line).unwrap_or_else(|| line.to_owned())).collect()
         }
-    }
+    });
+    let changed = changed.collect();
     let address = entry.target.as_ref().ok().and_then(|backend| address(backend));
     let answer = match &entry.target {
         Err(invalid) => Some((500, invalid.to_string())),
         Ok(backend) if backend.endpoints.is_empty() && address.is_none() => {
             Some((503, format!("Service {} has no ready endpoint", backend.service)))
         }
-        Ok(_) => None,
+        Ok(_) => responds.map(|status| (status, "one of its filters responds".to_owned())),
     };
     BackendView {
         service: entry.target.as_ref().ok().map(|backend| backend.service.to_string()),
@@ -138,8 +191,20 @@ fn backend(
         address: address.map(|address| address.to_string()),
         endpoints: entry.target.iter().flat_map(|backend| endpoints(backend)).collect(),
         answer,
-        host: host(&headers),
+        host: host(&head.headers),
     }
+}
+
+fn prefixed(prefix: &str, changes: &[String]) -> Vec<String> {
+    changes.iter().map(|change| format!("{prefix}{change}")).collect()
+}
+
+/// As the request line has it.
+pub(super) fn target(head: &request::Parts) -> String {
+    Verbatim::of(head).map_or_else(
+        || head.uri.to_string(),
+        |verbatim| String::from_utf8_lossy(verbatim.as_bytes()).into_owned(),
+    )
 }
 
 fn endpoints(backend: &Backend) -> impl Iterator<Item = String> {
@@ -148,7 +213,6 @@ fn endpoints(backend: &Backend) -> impl Iterator<Item = String> {
 
 /// In the order in which they are applied.
 fn changes(modifier: &HeaderModifier) -> Vec<String> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let set = modifier.set.iter().map(|(name, value)| format!("set {name}: {}", text(value)));
     let add = modifier.add.iter().map(|(name, value)| format!("add {name}: {}", text(value)));
     let remove = modifier.remove.iter().map(|name| format!("remove {name}"));
@@ -156,12 +220,14 @@ fn changes(modifier: &HeaderModifier) -> Vec<String> {
 }
 
 fn host(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(header::HOST)?;
-    Some(String::from_utf8_lossy(host.as_bytes()).into_owned())
+    headers.get(header::HOST).map(text)
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 pub(super) fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     let fields = headers.iter();
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     fields.map(|(name, value)| (name.to_string(), text(value))).collect()
 }

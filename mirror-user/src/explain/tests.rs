@@ -102,6 +102,25 @@ fn a_tunnel_is_not_copied() {
 }
 
 #[test]
+fn a_redirect_ends_the_filters() {
+    insta::assert_snapshot!(text(&["GET", "moved.shop:8000/old/a?b=c"]));
+}
+
+#[test]
+fn rewrites_and_the_filters_of_backends_are_shown() {
+    insta::assert_snapshot!(text(&["GET", "moved.shop:8000/api/a?b=c"]));
+}
+
+#[test]
+fn a_preflight_request_gets_its_response_from_a_filter() {
+    let origin = ["-H", "Origin: https://shop.example"];
+    let method = ["-H", "Access-Control-Request-Method: PUT"];
+    let line: Vec<_> =
+        ["OPTIONS", "moved.shop:8000/api/a"].into_iter().chain(origin).chain(method).collect();
+    insta::assert_snapshot!(text(&line));
+}
+
+#[test]
 fn what_is_not_captured_says_why() {
     let message = |line: &[&str]| match explained(line).verdict {
         report::Verdict::NotCaptured { why } | report::Verdict::PassesThrough { why, .. } => why,

@@ -113,16 +113,10 @@ impl Display for RuleView {
             writeln!(f, "\nfilters, in order")?;
         }
         for (at, step) in filters.iter().enumerate() {
-            write!(f, "  {}. ", at + 1)?;
-            match step {
-                FilterStep::RequestHeaders { changes } => {
-                    writeln!(f, "request headers: {}", Plain(&changes.join("; ")))?;
-                }
-                FilterStep::ResponseHeaders { changes } => {
-                    writeln!(f, "response headers: {}", Plain(&changes.join("; ")))?;
-                }
-                FilterStep::Mirror(copy) => copy.fmt(f)?,
-            }
+            write!(f, "  {}. {step}", at + 1)?;
+        }
+        if let Some(status) = self.responds {
+            return writeln!(f, "\nA filter responds with {status}: no backend gets the request.");
         }
         if !self.timeouts.is_empty() {
             writeln!(f, "\ntimeouts, after which clients get 504: {}", self.timeouts.join(", "))?;
@@ -130,6 +124,40 @@ impl Display for RuleView {
         writeln!(f, "\nbackends")?;
         self.backends.iter().try_for_each(|backend| backend.fmt(f))?;
         self.no_backend.iter().try_for_each(|why| writeln!(f, "  clients get {why}"))
+    }
+}
+
+impl Display for FilterStep {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RequestHeaders { changes } => {
+                writeln!(f, "request headers: {}", Plain(&changes.join("; ")))
+            }
+            Self::ResponseHeaders { changes } => {
+                writeln!(f, "response headers: {}", Plain(&changes.join("; ")))
+            }
+            Self::Mirror(copy) => copy.fmt(f),
+            Self::Rewrite { host, target } => {
+                let host = host.iter().map(|host| format!("host {host}"));
+                let target = target.iter().map(|target| format!("target {target}"));
+                let parts: Vec<_> = host.chain(target).collect();
+                writeln!(f, "rewrite: {}", Plain(&parts.join("; ")))
+            }
+            Self::Redirect { status, location } => {
+                writeln!(f, "redirect: {status}, location {}", Plain(location))
+            }
+            Self::Cors { preflight: Some(fields) } => {
+                writeln!(
+                    f,
+                    "CORS: responds to this preflight request: {}",
+                    Plain(&fields.join("; "))
+                )
+            }
+            Self::Cors { preflight: None } => {
+                writeln!(f, "CORS: sets fields of the response as the request's Origin needs")
+            }
+            Self::NotReached => writeln!(f, "not reached: a filter before this one responds"),
+        }
     }
 }
 

@@ -24,7 +24,7 @@
 //! | `"METHOD TARGET PROTOCOL"` | `method`, `target`, `protocol` | of the request: the target is path and query, and the host and port of a CONNECT; the protocol is the client's, such as `HTTP/1.1` |
 //! | `"HOST"` | `host` | Host as the client sent it |
 //! | `STATUS` | `status` | what the client got |
-//! | `ANSWER` | `answer` | who responded: `primary`; mirror itself: `no_match` (404), `invalid_backend` (500), `no_endpoint` (503), `bad_request` (400), `timeout` (504), `unrequested_upgrade` (502); or `none` |
+//! | `ANSWER` | `answer` | who responded: `primary`; mirror itself: `no_match` (404), `invalid_backend` (500), `no_endpoint` (503), `bad_request` (400), `timeout` (504), `unasked_upgrade` (502), and as the route wants it `redirect` (3xx), `preflight` (204); or `none` |
 //! | `ENDING` | `ending` | `complete`, `client_gone`, `primary_failed`, `tunnel`; or `refused`, before there was a request that could be sent anywhere |
 //! | `FIRST_BYTE_MS` | `first_byte_ms` | from the end of the request's head to the response's head |
 //! | `DURATION_MS` | `duration_ms` | from the end of the request's head to the end of the exchange |

@@ -38,7 +38,7 @@ labels! {
         Silent => "silent",
         Refused => "refused",
     }
-    ResponseSource: 14 {
+    ResponseSource: 16 {
         Primary => "primary",
         NoMatch => "no_match",
         InvalidBackend => "invalid_backend",
@@ -52,6 +52,8 @@ labels! {
         BadResponse => "bad_response",
         Unread => "unread",
         UnrequestedUpgrade => "unasked_upgrade",
+        Redirect => "redirect",
+        Preflight => "preflight",
         None => "none",
     }
     Ending: 4 {

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::route::ServicePort;
+use crate::route::{ServicePort, target::split_port};
 
 /// The domain of clusters, unless theirs was changed.
 const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -49,14 +49,6 @@ impl Connected<'_> {
             && (same(netns, namespace) || (netns.is_empty() && self.namespace == namespace))
             && (kind.is_empty() || same(kind, "svc"))
             && (domain.is_empty() || same(domain, CLUSTER_DOMAIN))
-    }
-}
-
-/// The host, and the port or nothing. A colon inside brackets belongs to the address.
-fn split_port(authority: &str) -> (&str, &str) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (authority, ""),
     }
 }
 

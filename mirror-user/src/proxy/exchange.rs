@@ -2,6 +2,7 @@
 //! that its rule names. In: a request. Out: the primary's response, or ours where there is none.
 
 mod bridge;
+mod filters;
 mod local_reply;
 mod record;
 mod response_body;
@@ -15,12 +16,11 @@ use std::{
     task::Poll,
 };
 
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, request, response,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, request};
 use hyper::body::Body;
 use tokio::task::yield_now;
 
+use self::filters::{FilterResponse, FilteredRequest};
 pub(super) use self::{record::ExchangeRecord, response_body::ResponseBody};
 use super::{
     body::{IncomingBody, PrimaryBody, Progress},
@@ -33,13 +33,13 @@ use super::{
     primary::{
         Destination, Failure, Limits, PrimaryResponse, RequestContext, SendOutcome, Upstream,
     },
-    shadow::{Offer, PreparedCopy, RequestInfo},
+    shadow::{Offer, PreparedCopy},
     unread, upgrade,
-    validate::{RequestKind, prepare_request, prepare_response, without_upgrade},
+    validate::{RequestKind, prepare_request, prepare_response},
 };
 use crate::{
-    outcome::{ResponseSource, Uncopied},
-    route::{Backend, BackendRef, Filter, FrontendState, InvalidBackend, Mirror, RouteTable, Rule},
+    outcome::ResponseSource,
+    route::{Backend, BackendRef, FrontendState, RouteTable, Rule},
 };
 
 /// The exchange has no response: the client's connection is ended the way
@@ -100,58 +100,27 @@ pub(super) async fn exchange(
         }
     };
     record.rule = Some(Arc::clone(&rule));
-    let mut offers = Vec::new();
-    for filter in &rule.filters {
-        match filter {
-            Filter::RequestHeaders(modifier) => modifier.apply(&mut head.headers),
-            Filter::Mirror(mirror) => {
-                if mirror.share.selects(ctx.draw()) {
-                    let whole = body.is_end_stream();
-                    offers.extend(offer(&ctx, &mut record, mirror, (&head, kind), whole));
-                }
-            }
-            Filter::ResponseHeaders(_) => {}
-        }
+    let (mut offers, whole) = (Vec::new(), body.is_end_stream());
+    let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
+    if let Some(response) = filters::apply(&ctx, &mut record, &rule.filters, request) {
+        return Ok(respond(record, offers, response));
     }
     let (entry, backend) = match choose(&ctx, &rule) {
         Ok(chosen) => chosen,
         Err(why) => return Ok(refuse(record, offers, &why)),
     };
-    apply_request_headers(&entry.filters, &mut head);
     record.entry = rule.backends.refs().iter().position(|other| std::ptr::eq(other, entry));
     record.backend = Some(Arc::clone(&backend));
+    let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
+    if let Some(response) = filters::apply(&ctx, &mut record, &entry.filters, request) {
+        return Ok(respond(record, offers, response));
+    }
     let to = Destination::of(&backend, &record.client.frontend, ctx.options.endpoints);
     if matches!(&to, Destination::Endpoints(backend, _) if backend.endpoints.is_empty()) {
         return Ok(unready(record, offers));
     }
     let outgoing = OutgoingRequest { head, body, interim: handle.interim, offers };
     forward(ctx, record, kind, to, outgoing).await
-}
-
-/// A copy of a request that a mirror selected; None where none is made, or it was dropped at once.
-fn offer(
-    ctx: &Rc<Context>,
-    record: &mut ExchangeRecord,
-    mirror: &Mirror,
-    (head, kind): (&request::Parts, RequestKind),
-    whole: bool,
-) -> Option<Offer> {
-    let uncopied = match (&mirror.target, kind) {
-        (Err(InvalidBackend::Refused { .. }), _) => Some(Uncopied::RefusedShadow),
-        (Err(_), _) => Some(Uncopied::InvalidBackend),
-        (Ok(_), RequestKind::Tunnel) => Some(tunnel::uncopied(head)),
-        (Ok(_), RequestKind::Message | RequestKind::Upgrade) => None,
-    };
-    if let Some(reason) = uncopied {
-        ctx.recorder.uncopied(reason);
-        return None;
-    }
-    record.copies += 1;
-    let info = RequestInfo { started: record.started, whole };
-    let plain = (kind == RequestKind::Upgrade).then(|| Box::new(without_upgrade(head)));
-    let head = plain.as_deref().unwrap_or(head);
-    let (workload, frontend) = (&record.client.workload, record.client.frontend.address);
-    ctx.shadows.offer(workload, frontend, mirror, head, info)
 }
 
 enum RuleLookup {
@@ -220,6 +189,21 @@ fn unready(record: ExchangeRecord, offers: Vec<Offer>) -> Response<ResponseBody>
     local_reply::no_endpoint(record)
 }
 
+/// A filter responds. What its mirrors before it selected is copied as in [`refuse`].
+fn respond(
+    record: ExchangeRecord,
+    offers: Vec<Offer>,
+    response: FilterResponse,
+) -> Response<ResponseBody> {
+    dispatch_copies(offers);
+    match response {
+        FilterResponse::Whole { source, status, headers } => {
+            local_reply::filtered(record, source, status, headers)
+        }
+        FilterResponse::Malformed(why) => local_reply::bad_request(record, &why),
+    }
+}
+
 fn dispatch_copies(offers: Vec<Offer>) {
     offers.into_iter().for_each(|(copy, _writer)| copy.dispatch());
 }
@@ -256,7 +240,7 @@ async fn forward(
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
     let limits = Limits { started: record.started, timeouts };
-    let unread = request.version() == Version::HTTP_11 && !filters_response(&record);
+    let unread = request.version() == Version::HTTP_11 && !filters::change_response(&record);
     let (to, upstreams, socket) = (&to, &client.upstreams, &*client.socket);
     let request_context = RequestContext {
         client: workload,
@@ -313,7 +297,7 @@ pub(super) fn failed(
     match failure {
         Failure::Unreadable(endpoint, error, lease) => {
             record.endpoint = Some(endpoint);
-            let needs_head = record.by_http2 || filters_response(&record);
+            let needs_head = record.by_http2 || filters::change_response(&record);
             if needs_head || !unread::pass_on(ctx, &record.client, endpoint, &lease) {
                 return Ok(local_reply::bad_response(record, &error));
             }
@@ -340,9 +324,7 @@ pub(super) fn primary_response(
 ) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
     prepare_response(&mut head);
-    for filters in filters(&record) {
-        apply_response_headers(filters, &mut head);
-    }
+    filters::apply_to_response(&record, &mut head);
     record.responded(ResponseSource::Primary, head.status);
     record.endpoint = Some(upstream.endpoint);
     let client = Rc::clone(&record.client);
@@ -354,33 +336,4 @@ pub(super) fn primary_response(
         head,
         ResponseBody::primary(body, upstream, record, Rc::clone(&client.ends)),
     )
-}
-
-/// Those that apply to the response, in this order.
-fn filters(record: &ExchangeRecord) -> impl Iterator<Item = &[Filter]> {
-    let rule = record.rule.as_deref();
-    let entry = rule.and_then(|rule| rule.backends.refs().get(record.entry?));
-    let entry = entry.map(|entry| &entry.filters[..]);
-    entry.into_iter().chain(rule.map(|rule| &rule.filters[..]))
-}
-
-fn filters_response(record: &ExchangeRecord) -> bool {
-    let mut all = filters(record).flatten();
-    all.any(|filter| matches!(filter, Filter::ResponseHeaders(_)))
-}
-
-fn apply_request_headers(filters: &[Filter], head: &mut request::Parts) {
-    for filter in filters {
-        if let Filter::RequestHeaders(modifier) = filter {
-            modifier.apply(&mut head.headers);
-        }
-    }
-}
-
-fn apply_response_headers(filters: &[Filter], head: &mut response::Parts) {
-    for filter in filters {
-        if let Filter::ResponseHeaders(modifier) = filter {
-            modifier.apply(&mut head.headers);
-        }
-    }
 }

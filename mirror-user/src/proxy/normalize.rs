@@ -10,7 +10,7 @@ use http::{
 };
 
 use super::validate::Malformed;
-use crate::route::{Verbatim, retain};
+use crate::route::{HttpScheme, Verbatim, retain};
 
 /// The scheme of a request that did not come with `http`; kept for an upstream of HTTP/2.
 #[derive(Clone, Debug)]
@@ -49,6 +49,16 @@ pub(super) fn from_http2(head: &mut request::Parts) -> Result<(), Malformed> {
         head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     Ok(())
+}
+
+/// The scheme of a request in the common form: `http` unless it came with another that a route knows.
+pub(super) fn scheme(head: &request::Parts) -> HttpScheme {
+    let secure = head.extensions.get::<Secure>().is_some();
+    if secure || head.uri.scheme() == Some(&Scheme::HTTPS) {
+        HttpScheme::Https
+    } else {
+        HttpScheme::Http
+    }
 }
 
 /// For a hop of HTTP/1. `bodiless`: nothing follows the head.

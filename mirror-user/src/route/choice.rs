@@ -79,12 +79,13 @@ impl Frontend {
 impl Rule {
     fn only_mirrors(&self, is_own: impl Fn(&Backend) -> bool) -> bool {
         let mut used = self.backends.refs().iter().filter(|entry| entry.weight > 0).peekable();
-        self.filters.iter().all(|filter| matches!(filter, Filter::Mirror(_)))
+        let mirrors = |filters: &[Filter]| filters.iter().all(|f| matches!(f, Filter::Mirror(_)));
+        mirrors(&self.filters)
             && self.timeouts == Timeouts::default()
             && used.peek().is_some()
             && used.all(|entry| {
                 let target = entry.target.as_ref();
-                entry.filters.is_empty() && target.is_ok_and(|backend| is_own(backend))
+                mirrors(&entry.filters) && target.is_ok_and(|backend| is_own(backend))
             })
     }
 }
@@ -94,7 +95,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::route::AppProtocol;
+    use crate::route::{AppProtocol, Cors, PathModifier, Redirect, Rewrite};
 
     fn service(name: &str) -> Arc<ServicePort> {
         Arc::new(ServicePort { namespace: "d".into(), name: name.into(), port: 80 })
@@ -147,6 +148,21 @@ mod tests {
         }
     }
 
+    /// Filters that change a request or respond to it.
+    fn others() -> Vec<Filter> {
+        let (scheme, port, path) = (None, None, None);
+        let hostname = Some("a".to_owned());
+        let status = http::StatusCode::FOUND;
+        let redirect = Redirect { scheme, hostname, port, path, status };
+        let rewrite = Rewrite { hostname: None, path: Some(PathModifier::full("/")) };
+        let cors = Cors::default();
+        vec![
+            Filter::Redirect(Arc::new(redirect)),
+            Filter::Rewrite(Arc::new(rewrite)),
+            Filter::Cors(Arc::new(cors)),
+        ]
+    }
+
     #[test]
     fn routes_that_do_no_more_than_mirror_are_distinguished_from_others() {
         use crate::route::{
@@ -189,7 +205,14 @@ mod tests {
         assert!(only(vec![], unused, none, vec![Matcher::default()], cluster));
         assert!(!only(vec![mirror()], mine(), none, vec![], EndpointChoice::Mirror));
         assert!(!only(vec![mirror(), headers()], mine(), none, vec![], cluster));
+        assert!(only(vec![], vec![entry(&own, 1, vec![mirror()])], none, vec![], cluster));
         assert!(!only(vec![], vec![entry(&own, 1, vec![headers()])], none, vec![], cluster));
+        for other in others() {
+            assert!(!only(vec![other], mine(), none, vec![], cluster));
+        }
+        for other in others() {
+            assert!(!only(vec![], vec![entry(&own, 1, vec![other])], none, vec![], cluster));
+        }
         assert!(!only(vec![], vec![entry(&other, 1, vec![])], none, vec![], cluster));
         assert!(!only(vec![], vec![], none, vec![], cluster));
         assert!(!only(vec![], mine(), limit, vec![], cluster));

@@ -1,12 +1,12 @@
-//! Filters of a rule, in the order of the route: header modifiers and mirrors.
+//! Filters of a rule or of one of its backends, in the order of the route.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Backend, InvalidBackend};
+use super::{Backend, Cors, InvalidBackend, Redirect, Rewrite};
 
-/// One entry of a rule's `filters`.
+/// One entry of `filters`, of a rule or of one of its backends.
 #[derive(Debug)]
 pub enum Filter {
     /// `RequestHeaderModifier`.
@@ -15,6 +15,12 @@ pub enum Filter {
     ResponseHeaders(HeaderModifier),
     /// `RequestMirror`.
     Mirror(Mirror),
+    /// `RequestRedirect`: mirror responds, and no filter behind it acts on the request.
+    Redirect(Arc<Redirect>),
+    /// `URLRewrite`.
+    Rewrite(Arc<Rewrite>),
+    /// `CORS`: mirror responds to preflight requests; other responses get fields.
+    Cors(Arc<Cors>),
 }
 
 /// `set`, `add` and `remove` of an HTTPHeaderFilter, applied in that order.

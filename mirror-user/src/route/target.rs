@@ -69,8 +69,13 @@ impl<'h> Target<'h> {
     /// Between `?` and `#`.
     #[must_use]
     pub fn query(self) -> &'h [u8] {
+        self.behind_path().get(1..).unwrap_or_default()
+    }
+
+    /// The query with the `?` in front of it; empty if there is none.
+    pub(super) fn behind_path(self) -> &'h [u8] {
         let mark = if self.whole.starts_with(b"?") { 0 } else { self.path.len() };
-        self.whole.get(mark + 1..).unwrap_or_default()
+        self.whole.get(mark..).unwrap_or_default()
     }
 }
 
@@ -138,6 +143,41 @@ pub(crate) fn set(
         }
     }
     set_any(head, raw.slice(place))
+}
+
+/// Gives the target another path, and another authority if it is in absolute form; each stays where
+/// None stands, and so does all else, byte for byte. Neither has whitespace or control characters.
+///
+/// # Errors
+/// [`InvalidTarget`]: the authority is none, or the path does not begin with a slash.
+pub(super) fn replace(
+    head: &mut request::Parts,
+    authority: Option<&[u8]>,
+    path: Option<&[u8]>,
+) -> Result<(), InvalidTarget> {
+    let verbatim = Verbatim::of(head);
+    let authority = authority.filter(|_| verbatim.is_some_and(Verbatim::is_absolute));
+    if authority.is_none() && path.is_none() {
+        return Ok(());
+    }
+    let (front, rest) = match (verbatim, head.uri.path_and_query()) {
+        (Some(verbatim), _) => verbatim.bytes.split_at(verbatim.path),
+        (None, whole) => (&b""[..], whole.map_or("", PathAndQuery::as_str).as_bytes()),
+    };
+    let scheme = behind_scheme(front).map_or(&b""[..], |at| &front[..at]);
+    let end = rest.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(rest.len());
+    let (old, behind) = rest.split_at(end);
+    let authority = authority.unwrap_or(&front[scheme.len()..]);
+    let bytes: Bytes = [scheme, authority, path.unwrap_or(old), behind].concat().into();
+    set(head, &bytes, 0..bytes.len())
+}
+
+/// The host of an authority, and its port or nothing. A colon inside brackets belongs to the address.
+pub(crate) fn split_port(authority: &str) -> (&str, &str) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, ""),
+    }
 }
 
 #[cold]

@@ -4,7 +4,9 @@
 
 mod access;
 mod agreement;
+mod backend_filters;
 mod budgets;
+mod cors;
 mod endings;
 mod faults;
 mod frames;
@@ -30,7 +32,9 @@ mod opaque;
 mod ownership;
 mod pipelining;
 mod raw_connection;
+mod redirect;
 mod refusals;
+mod rewrite;
 mod routes;
 mod server;
 mod slow_uploads;

@@ -1,5 +1,7 @@
 //! `filters` of a rule and of its `backendRefs`.
 
+use std::sync::Arc;
+
 use gateway_api::httproutes::{
     HttpRouteRulesFilters as Typed, HttpRouteRulesFiltersRequestHeaderModifier as TypedModifier,
     HttpRouteRulesFiltersRequestMirror as TypedMirror, HttpRouteRulesFiltersType as Type,
@@ -14,8 +16,14 @@ use super::{
 };
 use crate::{
     control::objects::RouteFilter,
-    route::{Fraction, HeaderModifier},
+    route::{Fraction, HeaderModifier, Matcher, PathMatch},
 };
+
+mod cors;
+mod list;
+mod redirect;
+
+pub(super) use self::list::check_rule;
 
 /// Fields that say how a message is framed or how long a connection lives: they belong to each
 /// leg, and a route that changed them would break the message.
@@ -30,55 +38,96 @@ const FRAMING: [&str; 8] = [
     "upgrade",
 ];
 
-/// `namespace` is the route's own.
-pub(super) fn filter(path: &str, typed: Typed, namespace: &str) -> Decoded<RouteFilter> {
-    only_its_own_field(path, &typed)?;
-    let missing =
-        |field| fail(format!("{path}.{field}"), DecodeFault::Missing("a filter of this type"));
-    match typed.r#type {
-        Type::RequestHeaderModifier => match typed.request_header_modifier {
-            None => missing("requestHeaderModifier"),
-            Some(typed) => modifier(&format!("{path}.requestHeaderModifier"), typed)
-                .map(RouteFilter::RequestHeaders),
-        },
-        Type::ResponseHeaderModifier => match typed.response_header_modifier {
-            None => missing("responseHeaderModifier"),
-            Some(typed) => modifier(&format!("{path}.responseHeaderModifier"), same(path, &typed)?)
-                .map(RouteFilter::ResponseHeaders),
-        },
-        Type::RequestMirror => match typed.request_mirror {
-            None => missing("requestMirror"),
-            Some(typed) => mirror(&format!("{path}.requestMirror"), typed, namespace),
-        },
-        Type::RequestRedirect => unsupported(path, "RequestRedirect"),
-        Type::UrlRewrite => unsupported(path, "URLRewrite"),
-        Type::ExtensionRef => unsupported(path, "ExtensionRef"),
-        Type::Cors => unsupported(path, "CORS"),
+/// What a filter's meaning depends on beside the filter.
+#[derive(Clone, Copy)]
+pub(super) struct RuleContext<'a> {
+    /// The route's own.
+    pub(super) namespace: &'a str,
+    /// The path of the rule's only match, if it is a PathPrefix.
+    prefix: Option<&'a str>,
+}
+
+impl<'a> RuleContext<'a> {
+    pub(super) fn new(namespace: &'a str, matches: &'a [Matcher]) -> Self {
+        let prefix = match matches {
+            // The API's default.
+            [] => Some("/"),
+            [Matcher { path: PathMatch::Prefix(prefix), .. }] => Some(&**prefix),
+            _ => None,
+        };
+        Self { namespace, prefix }
     }
 }
 
-/// What the API forbids to combine, said as that: neither filter is supported alone either.
-pub(super) fn compatible(path: &str, filters: &[Typed]) -> Decoded<()> {
-    let has = |wanted: &Type| filters.iter().any(|filter| filter.r#type == *wanted);
-    if has(&Type::RequestRedirect) && has(&Type::UrlRewrite) {
-        let reason = "RequestRedirect and URLRewrite exclude each other within a rule".to_owned();
-        return fail(path, DecodeFault::Incompatible(reason));
-    }
-    Ok(())
-}
-
-/// A filter of a `backendRefs` entry: header modifiers alone.
-pub(super) fn backend_filter(
+/// `filters` of a rule.
+pub(super) fn filters(
     path: &str,
-    typed: &impl Serialize,
-    namespace: &str,
-) -> Decoded<RouteFilter> {
-    match filter(path, same(path, typed)?, namespace)? {
-        RouteFilter::Mirror(..) => {
-            let what = "RequestMirror within backendRefs";
-            fail(format!("{path}.type"), DecodeFault::Unsupported(what.into()))
+    typed: Vec<Typed>,
+    context: RuleContext<'_>,
+) -> Decoded<Vec<RouteFilter>> {
+    list::check(path, &typed)?;
+    let typed = typed.into_iter().enumerate();
+    typed.map(|(at, typed)| filter(&format!("{path}[{at}]"), typed, context)).collect()
+}
+
+/// The same of a `backendRefs` entry.
+pub(super) fn backend_filters(
+    path: &str,
+    typed: &[impl Serialize],
+    context: RuleContext<'_>,
+) -> Decoded<Vec<RouteFilter>> {
+    let typed = typed.iter().enumerate();
+    let typed = typed.map(|(at, typed)| same(&format!("{path}[{at}]"), typed));
+    filters(path, typed.collect::<Decoded<_>>()?, context)
+}
+
+fn filter(path: &str, typed: Typed, context: RuleContext<'_>) -> Decoded<RouteFilter> {
+    only_its_own_field(path, &typed)?;
+    let at = |field| format!("{path}.{field}");
+    Ok(match typed.r#type {
+        Type::RequestHeaderModifier => {
+            let path = at("requestHeaderModifier");
+            RouteFilter::RequestHeaders(modifier(
+                &path,
+                there(&path, typed.request_header_modifier)?,
+            )?)
         }
-        modifier => Ok(modifier),
+        Type::ResponseHeaderModifier => {
+            let path = at("responseHeaderModifier");
+            let typed = there(&path, typed.response_header_modifier)?;
+            RouteFilter::ResponseHeaders(modifier(&path, same(&path, &typed)?)?)
+        }
+        Type::RequestMirror => {
+            let path = at("requestMirror");
+            mirror(&path, there(&path, typed.request_mirror)?, context.namespace)?
+        }
+        Type::RequestRedirect => {
+            let path = at("requestRedirect");
+            let redirect =
+                redirect::redirect(&path, there(&path, typed.request_redirect)?, context)?;
+            RouteFilter::Redirect(Arc::new(redirect))
+        }
+        Type::UrlRewrite => {
+            let path = at("urlRewrite");
+            let rewrite = redirect::rewrite(&path, there(&path, typed.url_rewrite)?, context)?;
+            RouteFilter::Rewrite(Arc::new(rewrite))
+        }
+        Type::Cors => {
+            let path = at("cors");
+            RouteFilter::Cors(Arc::new(cors::cors(&path, there(&path, typed.cors)?)?))
+        }
+        Type::ExtensionRef => {
+            let what = "the filter ExtensionRef".to_owned();
+            return fail(at("type"), DecodeFault::Unsupported(what));
+        }
+    })
+}
+
+/// The field that a filter's type names.
+fn there<T>(path: &str, field: Option<T>) -> Decoded<T> {
+    match field {
+        Some(field) => Ok(field),
+        None => fail(path, DecodeFault::Missing("a filter of this type")),
     }
 }
 
@@ -88,10 +137,6 @@ pub(super) fn same<T: DeserializeOwned>(path: &str, typed: &impl Serialize) -> D
     serde_json::to_value(typed)
         .and_then(serde_json::from_value)
         .or_else(|error| fail(path, DecodeFault::Malformed(error.to_string())))
-}
-
-fn unsupported<T>(path: &str, what: &str) -> Decoded<T> {
-    fail(format!("{path}.type"), DecodeFault::Unsupported(format!("the filter {what}")))
 }
 
 /// The field of another type's filter would be ignored.

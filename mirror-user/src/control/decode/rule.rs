@@ -10,7 +10,7 @@ use super::{
     DecodeFault, Decoded, Defaults,
     duration::duration,
     fault::{Path, fail},
-    filter::{backend_filter, compatible, filter},
+    filter::{RuleContext, backend_filters, check_rule, filters},
     matching::matcher,
     route::{Reference, target},
     strict_at,
@@ -58,46 +58,54 @@ pub(super) fn rule(
     match document {
         RuleDocument::Typed(mut typed) => {
             let name = typed.name.take();
-            let matches = typed.matches.take().filter(|matches| !matches.is_empty());
-            let matches = matches.map(|matches| {
-                let matches = matches.into_iter().enumerate();
-                let matcher =
-                    |(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions);
-                matches.map(matcher).collect()
-            });
-            let effect = Effect::decode(&path, *typed, namespace);
+            let typed_matches = typed.matches.take().unwrap_or_default().into_iter().enumerate();
+            let matches = typed_matches
+                .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions));
+            let matches = Matches::of(matches);
+            let context = RuleContext::new(namespace, &matches.read);
+            let effect = Effect::decode(&path, *typed, context);
             assemble(name, matches, effect)
         }
         RuleDocument::Refused(document, fault) => {
             let name = document.get("name").and_then(Value::as_str).map(str::to_owned);
             let matches = match document.get("matches") {
-                None | Some(Value::Null) if document.is_object() => None,
-                Some(Value::Array(matches)) => (!matches.is_empty()).then(|| {
+                None | Some(Value::Null) if document.is_object() => Matches::of(std::iter::empty()),
+                Some(Value::Array(matches)) => {
                     let matches = matches.iter().enumerate();
-                    let read = matches.map(|(at, document)| {
+                    Matches::of(matches.map(|(at, document)| {
                         let path = format!("{path}.matches[{at}]");
                         matcher(&path, strict_at(&path, document, defaults)?, expressions)
-                    });
-                    read.collect()
-                }),
+                    }))
+                }
                 // It is not known which requests it is about.
-                _ => Some(vec![fail(fault.0.0.clone(), fault.1.clone())]),
+                _ => Matches::of(std::iter::once(fail(fault.0.0.clone(), fault.1.clone()))),
             };
             assemble(name, matches, Err(fault))
         }
     }
 }
 
-/// `matches`: those of the document; without any, the API's default is one that every request meets.
-fn assemble(
-    name: Option<String>,
-    matches: Option<Vec<Decoded<Matcher>>>,
-    effect: Decoded<Effect>,
-) -> RouteRule {
-    let mut faults = Vec::new();
-    let matches = matches.unwrap_or_else(|| vec![Ok(Matcher::default())]).into_iter();
-    let matches =
-        matches.filter_map(|read| read.map_err(|fault| faults.push(fault)).ok()).collect();
+/// The matches of a rule that could be read, and why others could not.
+struct Matches {
+    read: Vec<Matcher>,
+    faults: Vec<(Path, DecodeFault)>,
+}
+
+impl Matches {
+    /// Of those of the document; without any, the API's default is one that every request meets.
+    fn of(decoded: impl Iterator<Item = Decoded<Matcher>>) -> Self {
+        let mut faults = Vec::new();
+        let read = decoded.filter_map(|read| read.map_err(|fault| faults.push(fault)).ok());
+        let mut read: Vec<_> = read.collect();
+        if read.is_empty() && faults.is_empty() {
+            read.push(Matcher::default());
+        }
+        Self { read, faults }
+    }
+}
+
+fn assemble(name: Option<String>, matches: Matches, effect: Decoded<Effect>) -> RouteRule {
+    let Matches { read: matches, mut faults } = matches;
     let all_matches = faults.is_empty();
     let effect = effect.unwrap_or_else(|fault| {
         faults.push(fault);
@@ -125,34 +133,22 @@ struct Effect {
 }
 
 impl Effect {
-    fn decode(path: &str, typed: Typed, namespace: &str) -> Decoded<Self> {
-        compatible(&format!("{path}.filters"), typed.filters.as_deref().unwrap_or_default())?;
+    fn decode(path: &str, typed: Typed, context: RuleContext<'_>) -> Decoded<Self> {
         let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
-        let filters = typed.filters.into_iter().flatten().enumerate();
         let backends = typed.backend_refs.into_iter().flatten().enumerate();
         let effect = Self {
-            filters: filters
-                .map(|(at, typed)| filter(&format!("{path}.filters[{at}]"), typed, namespace))
-                .collect::<Decoded<_>>()?,
+            filters: filters(
+                &format!("{path}.filters"),
+                typed.filters.unwrap_or_default(),
+                context,
+            )?,
             backends: backends
-                .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, namespace))
+                .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, context))
                 .collect::<Decoded<_>>()?,
             timeouts: limits.transpose()?.unwrap_or_default(),
         };
-        effect.check_backends(path)?;
+        check_rule(path, &effect.filters, &effect.backends)?;
         Ok(effect)
-    }
-
-    /// Requests that match a rule without `backendRefs` get 500 (HTTPRouteRule, `backendRefs`). If the rule
-    /// mirrors, each would get 500 while its copy is sent: that is hardly intended, so it is refused.
-    fn check_backends(&self, path: &str) -> Decoded<()> {
-        let mirrors = self.filters.iter().any(|filter| matches!(filter, RouteFilter::Mirror(..)));
-        if mirrors && self.backends.is_empty() {
-            let reason = "is missing or empty: a rule that mirrors requests must name the Service that \
-                          responds to them (often the parent itself); without one they would get 500";
-            return fail(format!("{path}.backendRefs"), DecodeFault::Invalid(reason.into()));
-        }
-        Ok(())
     }
 }
 
@@ -181,7 +177,11 @@ fn timeouts(path: &str, typed: &HttpRouteRulesTimeouts) -> Decoded<Timeouts> {
     Ok(Timeouts { request, backend })
 }
 
-fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Decoded<WeightedRef> {
+fn backend(
+    path: &str,
+    typed: HttpRouteRulesBackendRefs,
+    context: RuleContext<'_>,
+) -> Decoded<WeightedRef> {
     let weight = typed.weight.unwrap_or(1);
     let weight = match u32::try_from(weight) {
         Ok(unsigned) if weight <= MAX_WEIGHT => unsigned,
@@ -190,10 +190,8 @@ fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Dec
             return fail(format!("{path}.weight"), DecodeFault::Invalid(reason));
         }
     };
-    let filters = typed.filters.into_iter().flatten().enumerate();
-    let filters = filters
-        .map(|(at, typed)| backend_filter(&format!("{path}.filters[{at}]"), &typed, namespace))
-        .collect::<Decoded<_>>()?;
+    let filters = typed.filters.unwrap_or_default();
+    let filters = backend_filters(&format!("{path}.filters"), &filters, context)?;
     let reference = Reference {
         group: typed.group,
         kind: typed.kind,
@@ -201,5 +199,5 @@ fn backend(path: &str, typed: HttpRouteRulesBackendRefs, namespace: &str) -> Dec
         name: typed.name,
         port: typed.port,
     };
-    Ok(WeightedRef { target: target(path, reference, namespace)?, weight, filters })
+    Ok(WeightedRef { target: target(path, reference, context.namespace)?, weight, filters })
 }

@@ -10,6 +10,8 @@ use crate::{
     route::{Fraction, PathMatch},
 };
 
+mod filters;
+
 fn route_with(rule: &Value) -> Value {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -51,6 +53,7 @@ fn refused() -> Vec<Refused> {
         refused_fields(),
         refused_filters(),
         refused_modifiers(),
+        filters::refused(),
         refused_backends(),
         refused_matches(),
     ]
@@ -78,16 +81,9 @@ fn refused_fields() -> Vec<Refused> {
 fn refused_filters() -> Vec<Refused> {
     let filter = |filter: Value| json!({ "filters": [filter] });
     vec![
-        (
-            filter(json!({"type": "RequestRedirect", "requestRedirect": {"port": 80}})),
-            of("type"),
-            "RequestRedirect is not supported",
-        ),
-        (
-            filter(json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}})),
-            of("type"),
-            "URLRewrite is not supported",
-        ),
+        (filter(json!({"type": "RequestRedirect"})), of("requestRedirect"), "is missing"),
+        (filter(json!({"type": "URLRewrite"})), of("urlRewrite"), "is missing"),
+        (filter(json!({"type": "CORS"})), of("cors"), "is missing"),
         (
             filter(
                 json!({"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "k", "name": "n"}}),
@@ -102,7 +98,6 @@ fn refused_filters() -> Vec<Refused> {
             "spec.rules[0].filters",
             "exclude each other",
         ),
-        (filter(json!({"type": "CORS", "cors": {}})), of("type"), "CORS is not supported"),
         (filter(json!({"type": "ExternalAuth"})), of("type"), "ExternalAuth"),
         (filter(json!({"type": "RequestMirror"})), of("requestMirror"), "is missing"),
         (
@@ -172,9 +167,9 @@ fn refused_backends() -> Vec<Refused> {
     vec![
         (
             backend(json!({"name": "a", "port": 80, "filters": [
-                {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}}]})),
-            "spec.rules[0].backendRefs[0].filters[0].type",
-            "RequestMirror within backendRefs",
+                {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b"}}}]})),
+            "spec.rules[0].backendRefs[0].filters[0].requestMirror.backendRef.port",
+            "is missing",
         ),
         (backend(json!({"name": "a"})), "spec.rules[0].backendRefs[0].port", "is missing"),
         (

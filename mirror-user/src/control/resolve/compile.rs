@@ -251,6 +251,9 @@ impl Compiler<'_> {
                 let target = self.target(target, Role::Shadow, faults);
                 Filter::Mirror(Mirror { target, share: *share })
             }
+            RouteFilter::Redirect(redirect) => Filter::Redirect(Arc::clone(redirect)),
+            RouteFilter::Rewrite(rewrite) => Filter::Rewrite(Arc::clone(rewrite)),
+            RouteFilter::Cors(cors) => Filter::Cors(Arc::clone(cors)),
         };
         filters.iter().map(compile).collect()
     }

@@ -188,9 +188,10 @@ fn of_route(route: &HttpRoute) -> Vec<Warning> {
 /// What a rule says that its author may not have meant.
 fn of_rule(route: &HttpRoute, path: &str, rule: &RouteRule) -> Vec<String> {
     let mut texts = Vec::new();
-    if rule.backends.is_empty() {
+    let redirects = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Redirect(_)));
+    if rule.backends.is_empty() && !redirects {
         texts.push(format!("{path} has no backendRefs: matching requests get 500"));
-    } else if rule.backends.iter().all(|backend| backend.weight == 0) {
+    } else if !redirects && rule.backends.iter().all(|backend| backend.weight == 0) {
         texts.push(format!("{path}: each backendRef has weight 0: matching requests get 500"));
     }
     for (at, filter) in rule.filters.iter().enumerate() {

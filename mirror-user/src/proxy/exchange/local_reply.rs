@@ -1,12 +1,13 @@
-//! Responses of our own, where there is no primary to ask: each says in `x-mirror-reason` who
-//! answered and why; the log tells a few of them, the metrics all.
+//! Responses of our own, where there is no primary to ask. Those of a filter are what the route wants.
+//! All others are refusals: each says in `x-mirror-reason` who answered and why; the log tells a few of
+//! them, the metrics all.
 
 use std::{io, net::SocketAddr};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{ExchangeRecord, ResponseBody};
+use super::{ExchangeRecord, ResponseBody, filters};
 use crate::{
     outcome::{RefusalReason, ResponseSource},
     proxy::{http1, refusal, validate::Malformed},
@@ -100,6 +101,22 @@ pub(super) fn unrequested_upgrade(record: ExchangeRecord) -> Response<ResponseBo
         StatusCode::BAD_GATEWAY,
         why,
     )
+}
+
+/// What a filter of the route responds with, whose content is empty.
+pub(super) fn filtered(
+    mut record: ExchangeRecord,
+    source: ResponseSource,
+    status: StatusCode,
+    headers: HeaderMap,
+) -> Response<ResponseBody> {
+    let mut head = Response::new(()).into_parts().0;
+    (head.status, head.headers) = (status, headers);
+    if source == ResponseSource::Redirect {
+        filters::apply_to_response(&record, &mut head);
+    }
+    record.responded(source, status);
+    Response::from_parts(head, ResponseBody::local(Bytes::new(), record))
 }
 
 fn reply(

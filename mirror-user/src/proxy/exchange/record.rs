@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use http::{Method, StatusCode, Uri, Version, request};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
 
 use super::Abort;
 use crate::{
@@ -35,6 +35,8 @@ pub(in crate::proxy) struct ExchangeRecord {
     /// Which of the rule's backendRefs was chosen.
     pub(super) entry: Option<usize>,
     pub(super) copies: u32,
+    /// Origin of the request, if a `CORS` filter has seen it.
+    pub(super) origin: Option<Box<HeaderValue>>,
     ctx: Rc<Context>,
     method: Method,
     target: Uri,
@@ -65,6 +67,7 @@ impl ExchangeRecord {
             by_http2: head.version == Version::HTTP_2,
             entry: None,
             copies: 0,
+            origin: None,
             ctx,
             method: head.method.clone(),
             target: head.uri.clone(),
