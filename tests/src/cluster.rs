@@ -23,6 +23,7 @@
 mod account;
 mod api;
 mod binaries;
+mod conformance;
 mod control_plane;
 mod controller;
 mod gate;
@@ -33,8 +34,9 @@ mod relay;
 pub use account::{Account, Request, allowed, requests_of};
 pub use api::Api;
 pub use binaries::{Binaries, go, go_folder};
+pub use conformance::{Conformance, TestResult};
 pub use control_plane::{ControlPlane, Options};
 pub use controller::{Controller, DEPLOY, NAMESPACE};
 pub use gate::Gate;
-pub use gateway_api::Channel;
+pub use gateway_api::{Channel, Release};
 pub use kubelet::{Image, Images, Kubelet};

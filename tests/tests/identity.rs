@@ -34,7 +34,7 @@ impl TestBed {
         let primary = node.pod("primary").unwrap();
         let echo = primary.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
         let service = node.service("service", 80, 80, &[&primary]).unwrap();
-        let manifests = [service.manifest(), route("default"), route("attacker"), GRANT.into()];
+        let manifests = [service.manifest(), route("default"), route("attacker")];
         node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
         Self { _service: service, _echo: echo, _primary: primary, node }
     }
@@ -55,11 +55,6 @@ impl TestBed {
         self.node.routes().write("pods.yaml", &pods.join("---\n")).unwrap();
     }
 }
-
-/// Without it the route of the other namespace would have no backend.
-const GRANT: &str = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: \
-    {namespace: default, name: all}\nspec:\n  from: [{group: gateway.networking.k8s.io, kind: \
-    HTTPRoute, namespace: attacker}]\n  to: [{group: \"\", kind: Service}]\n";
 
 /// Marks responses with the namespace that it is of.
 fn route(namespace: &str) -> String {

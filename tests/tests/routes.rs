@@ -2,7 +2,7 @@
 //! frontends.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use mirror_tests::{
     Copies, Echo, Pair,
@@ -260,4 +260,47 @@ fn a_redirect_and_a_rewrite_are_what_the_route_says() {
     assert_eq!(target(&shadow, "id=moved-1"), "/api/get?id=moved-1");
     assert_eq!(target(&shadow, "id=old-0"), "/old/a?id=old-0");
     assert_eq!(primary.seen().len(), 1, "no primary gets what is redirected");
+}
+
+/// What a client may reach is decided where it is, by NetworkPolicies say, and by no ReferenceGrant: whoever
+/// chooses the endpoint, the connection leaves from the client. Copies, which leave from the agent, need one.
+#[test]
+fn a_primary_of_another_namespace_is_reached_from_the_clients_pod() {
+    for (endpoints, headless) in [("service", false), ("mirror", false), ("service", true)] {
+        let pair = Pair::create("foreign").unwrap();
+        let pod = pair.node.pod("far").unwrap();
+        let far = Echo::start(&pair.node, &pod).unwrap();
+        let at = SocketAddrV4::new(pod.ip(), 80);
+        let service = pair.node.service_in("elsewhere", "far", 80, vec![at]).unwrap();
+        let mut manifest = service.manifest();
+        let cluster_ip = service.address().ip().to_string();
+        if headless {
+            manifest = manifest.replace(&format!("clusterIP: {cluster_ip}"), "clusterIP: None");
+            assert!(manifest.contains("clusterIP: None"), "{manifest}");
+        }
+        pair.node.routes().write("far.yaml", &manifest).unwrap();
+        let there = "namespace: elsewhere, name: far, port: 80";
+        let route = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: web}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: web}}]\n  rules:\n  - backendRefs: \
+             [{{{there}}}]\n    filters: [{{type: RequestMirror, requestMirror: {{backendRef: \
+             {{{there}}}}}}}]\n"
+        );
+        pair.node.routes().write("route.yaml", &route).unwrap();
+        let agent = pair.agent(&["--endpoints", endpoints]).unwrap();
+        let request = |tag: &str| {
+            let url = format!("http://web:8000/get?id={tag}-0");
+            pair.run(&["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url])
+        };
+        assert_eq!(request("open").unwrap(), "200", "{}", agent.log());
+        let seen = far.wait("id=open-", 1).unwrap();
+        let peer = seen[0]["peer"].as_str().unwrap();
+        assert!(peer.starts_with(&format!("{}:", pair.client.ip())), "{endpoints}: {peer}");
+        assert_eq!(Copies::settled(&agent).unwrap().delivered, 0, "nothing grants a copy");
+        for closed in [cluster_ip, pod.ip().to_string()] {
+            pair.run(&["ip", "route", "add", "unreachable", &closed]).unwrap();
+        }
+        assert_eq!(request("closed").unwrap(), "503", "{endpoints}: {}", agent.log());
+        assert_eq!(far.seen().len(), 1, "{endpoints}");
+    }
 }

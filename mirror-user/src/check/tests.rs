@@ -168,8 +168,13 @@ fn services_of_elsewhere_can_be_assumed_but_not_permissions() {
     // A Service that a file does define is taken as it is.
     let other_port = SERVICE.replace("port: 80", "port: 81");
     assert_eq!(report(&[ROUTE, &other_port], true).findings.len(), 2);
+    // Of another namespace: a primary needs no permission, a shadow does.
     let foreign =
         ROUTE.replace("backendRefs: [{name: shop", "backendRefs: [{namespace: x, name: shop");
+    assert!(report(&[&foreign], true).passes(true), "{}", report(&[&foreign], true));
+    let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {namespace: x, name: shop, \
+                  port: 80}}}]\n    backendRefs";
+    let foreign = ROUTE.replace("backendRefs", mirror);
     assert_eq!(report(&[&foreign], true).findings[0].reason, Some("RefNotPermitted"));
 }
 

@@ -253,7 +253,7 @@ impl From<IpAddr> for Endpoint {
     }
 }
 
-/// A ReferenceGrant, as far as it lets HTTPRoutes refer to Services.
+/// A ReferenceGrant, as far as it lets HTTPRoutes mirror to Services.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceGrant {
     /// Its name; it grants access to its own namespace.

@@ -98,7 +98,7 @@ pub enum InvalidBackend {
     /// Not a Service (reason InvalidKind).
     #[error("a backend of kind {0} is not supported, only Service")]
     Kind(String),
-    /// Another namespace that grants nothing to this route (reason RefNotPermitted).
+    /// A shadow in another namespace that does not grant it to this route (reason RefNotPermitted).
     #[error("Service {0} is in another namespace, and no ReferenceGrant there permits it")]
     NotPermitted(String),
     /// None of a shadow's endpoints may get copies (reason RefNotPermitted).

@@ -17,6 +17,8 @@ use anyhow::{Context, Result, bail};
 const VERSION: &str = "v1.36.3";
 /// The release of Go that `go.mod` wants: 1.26.
 const MINOR: u32 = 26;
+/// The folder of the module.
+const MODULE: &str = "cluster";
 const BINARY: &str = "cluster";
 const LINKS: [&str; 6] = [
     "etcd",
@@ -77,16 +79,24 @@ fn compile(output: &Path) -> Result<()> {
     );
     let mut command = go()?;
     command.args(["build", "-trimpath", "-ldflags", &version, "-o"]).arg(output).arg(".");
+    run(&mut command)
+}
+
+/// Runs a go command to its end.
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command.output().context("cannot run go")?;
     if !output.status.success() {
-        bail!("go build in tests/cluster: {}", String::from_utf8_lossy(&output.stderr));
+        let folder = command.get_current_dir().unwrap_or(Path::new(".")).display();
+        bail!("go in {folder}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }
 
-/// Where Go has a module's files, which it downloads when they are not there.
-pub(super) fn module(name: &str) -> Result<PathBuf> {
-    let output = go()?.args(["mod", "download", "-json", name]).output().context("go mod")?;
+/// Where Go has a module's files, which it downloads when they are not there; without a version in its
+/// name, those of the version that `go.mod` in this folder of `tests` names.
+pub(super) fn module(folder: &str, name: &str) -> Result<PathBuf> {
+    let output =
+        go_in(folder)?.args(["mod", "download", "-json", name]).output().context("go mod")?;
     let response: serde_json::Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("go mod download {name} answers no JSON"))?;
     match (response["Dir"].as_str(), response["Error"].as_str()) {
@@ -107,6 +117,11 @@ pub fn go_folder() -> PathBuf {
 /// # Errors
 /// Go is not installed.
 pub fn go() -> Result<Command> {
+    go_in(MODULE)
+}
+
+/// The same in the module of this folder of `tests`.
+pub(super) fn go_in(folder: &str) -> Result<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
         std::env::split_paths(&path).chain(["/usr/local/go/bin".into(), go_folder().join("bin")]);
@@ -116,7 +131,7 @@ pub fn go() -> Result<Command> {
          installs it",
     )?;
     let mut command = Command::new(go);
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster"));
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     Ok(command)
 }
 
@@ -131,7 +146,7 @@ fn minor(version: &str) -> Option<u32> {
     version.trim().strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-fn target() -> PathBuf {
+pub(super) fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| workspace.unwrap_or(Path::new(".")).join("target"))

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Binaries, Channel, relay::Relay};
+use super::{Binaries, Channel, Release, relay::Relay};
 use crate::{
     command::run,
     node::Node,
@@ -249,7 +249,15 @@ impl<'a> ControlPlane<'a> {
     /// # Errors
     /// Go cannot fetch them, or what kubectl says.
     pub fn install_gateway_api(&self, channel: Channel) -> Result<()> {
-        let files = channel.files()?;
+        self.install_release(channel, Release::Crate)
+    }
+
+    /// The same of a release that is not the usual one.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn install_release(&self, channel: Channel, release: Release) -> Result<()> {
+        let files = channel.files(release)?;
         let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
         // Their schemas are too long for the annotation of a client-side apply.
         let mut args = vec!["apply", "--server-side", "--force-conflicts"];

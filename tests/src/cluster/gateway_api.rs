@@ -8,6 +8,17 @@ use super::binaries::module;
 
 /// The release that the crate `gateway-api` is made for.
 const MODULE: &str = "sigs.k8s.io/gateway-api@v1.5.1";
+/// The module that `tests/conformance` needs in some release.
+const SUITE: &str = "sigs.k8s.io/gateway-api";
+
+/// Whose CRDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Of the release that the crate `gateway-api` is made for.
+    Crate,
+    /// Of the release of the conformance suite.
+    Conformance,
+}
 
 /// A release channel: which fields the schemas have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +35,16 @@ impl Channel {
     ///
     /// # Errors
     /// Go cannot fetch the module, or it has no such folder.
-    pub fn files(self) -> Result<Vec<PathBuf>> {
+    pub fn files(self, release: Release) -> Result<Vec<PathBuf>> {
         let name = match self {
             Self::Standard => "standard",
             Self::Experimental => "experimental",
         };
-        let folder = module(MODULE)?.join("config/crd").join(name);
+        let module = match release {
+            Release::Crate => module("cluster", MODULE),
+            Release::Conformance => module("conformance", SUITE),
+        };
+        let folder = module?.join("config/crd").join(name);
         let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         files.retain(|file| {

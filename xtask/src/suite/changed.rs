@@ -27,7 +27,7 @@ enum Programs {
 }
 
 /// What a file of an area affects: the first prefix that fits holds.
-const AREAS: [(&str, &[&str], Programs); 13] = [
+const AREAS: [(&str, &[&str], Programs); 14] = [
     ("mirror-user/vendor/", &["committed", "lint", "unit", "docs", "build", "e2e"], Programs::All),
     ("mirror-user/src/capture", CAPTURE, Programs::All),
     ("mirror-user/src/selection", CAPTURE, Programs::All),
@@ -37,12 +37,13 @@ const AREAS: [(&str, &[&str], Programs); 13] = [
     ("mirror-user/benches/", &["lint"], Programs::None),
     ("tests/tests/", &["lint", "build", "cluster", "e2e"], Programs::Own),
     ("tests/cluster/", &["cluster", "e2e"], Programs::All),
+    ("tests/conformance/", &["build", "cluster", "e2e"], Programs::Some(&["conformance"])),
     ("tests/", &["lint", "unit", "docs", "build", "cluster", "e2e"], Programs::All),
     ("xtask/", &["lint", "unit", "docs"], Programs::None),
     (
         "deploy/",
         &["unit", "build", "cluster", "e2e"],
-        Programs::Some(&["deploy", "cluster_walkthrough", "cluster_upgrade"]),
+        Programs::Some(&["deploy", "cluster_walkthrough", "cluster_upgrade", "conformance"]),
     ),
     ("README.md", &["unit"], Programs::None),
 ];

@@ -45,8 +45,14 @@ const ALONE: [&str; 20] = [
 ];
 
 /// Programs that take longest, which begin first.
-const LONG: [&str; 5] =
-    ["kube_source", "kube_controller", "cluster_services", "cluster_upgrade", "selection"];
+const LONG: [&str; 6] = [
+    "kube_source",
+    "conformance",
+    "kube_controller",
+    "cluster_services",
+    "cluster_upgrade",
+    "selection",
+];
 
 /// How many run beside each other; two keep two processors busy about half of the time.
 const TOGETHER: usize = 3;

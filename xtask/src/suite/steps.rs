@@ -55,11 +55,12 @@ fn install() -> Result<()> {
     tools::venv().map(drop)
 }
 
-/// The components that the end-to-end tests with a cluster start: never skipped, since without them
-/// nothing there would be shown.
+/// The components that the end-to-end tests with a cluster start, and the conformance suite: never
+/// skipped, since without them nothing there would be shown.
 fn control_plane() -> Result<()> {
     cluster::install()?;
-    mirror_tests::cluster::Binaries::build().map(drop)
+    mirror_tests::cluster::Binaries::build()?;
+    mirror_tests::cluster::Conformance::build().map(drop)
 }
 
 fn format() -> Result<()> {

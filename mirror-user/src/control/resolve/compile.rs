@@ -269,7 +269,7 @@ impl Compiler<'_> {
             TargetRef::Service(name, port) => {
                 self.named.insert(name.clone());
                 // Permission first: a route learns nothing of a namespace that grants it nothing.
-                let found = match self.is_permitted(name) {
+                let found = match self.is_permitted(name, role) {
                     true => {
                         self.uses.insert((name.clone(), *port, role));
                         let found = self.known.find(self.guard, (name, *port), role);
@@ -286,10 +286,16 @@ impl Compiler<'_> {
         found
     }
 
-    fn is_permitted(&self, service: &ObjectName) -> bool {
+    /// Whether the route may refer to this Service. Connections to primaries are opened in the client's
+    /// network namespace, so that a route reaches no more than its client does, and no namespace needs
+    /// to grant it (GEP-1294, "Namespace boundaries"). Copies leave from the agent, which may reach
+    /// more: another namespace must grant them.
+    fn is_permitted(&self, service: &ObjectName, role: Role) -> bool {
         let namespace = &self.route.name.namespace;
-        service.namespace == *namespace
-            || self.guard.objects().grants.values().any(|grant| grant.permits(namespace, service))
+        let mut grants = self.guard.objects().grants.values();
+        role == Role::Primary
+            || service.namespace == *namespace
+            || grants.any(|grant| grant.permits(namespace, service))
     }
 }
 

@@ -308,24 +308,24 @@ fn references_that_lead_nowhere_say_why() {
         + tls
         + "{apiVersion: v1, kind: Service, metadata: {name: out}, spec: {type: ExternalName, \
            externalName: a.example, ports: [{port: 80}]}}\n---\n";
-    for (reference, reason) in [
-        ("name: a, port: 80", "ResolvedRefs"),
-        ("name: a, port: 81", "BackendNotFound"),
-        ("name: nobody, port: 80", "BackendNotFound"),
-        ("name: granted, namespace: other, port: 80", "ResolvedRefs"),
-        ("name: secret, namespace: other, port: 80", "RefNotPermitted"),
-        ("name: nobody, namespace: other, port: 80", "RefNotPermitted"),
-        ("name: a, kind: Bucket, group: x, port: 80", "InvalidKind"),
-        ("name: tls, port: 443", "UnsupportedProtocol"),
-        ("name: out, port: 80", "UnsupportedValue"),
+    for (reference, of_primary, of_shadow) in [
+        ("name: a, port: 80", "ResolvedRefs", "ResolvedRefs"),
+        ("name: a, port: 81", "BackendNotFound", "BackendNotFound"),
+        ("name: nobody, port: 80", "BackendNotFound", "BackendNotFound"),
+        ("name: granted, namespace: other, port: 80", "ResolvedRefs", "ResolvedRefs"),
+        // A primary in another namespace needs no grant, because it is reached from the client's.
+        ("name: secret, namespace: other, port: 80", "ResolvedRefs", "RefNotPermitted"),
+        ("name: nobody, namespace: other, port: 80", "BackendNotFound", "RefNotPermitted"),
+        ("name: a, kind: Bucket, group: x, port: 80", "InvalidKind", "InvalidKind"),
+        ("name: tls, port: 443", "UnsupportedProtocol", "UnsupportedProtocol"),
+        ("name: out, port: 80", "UnsupportedValue", "UnsupportedValue"),
     ] {
-        for rule in [
-            format!("{{backendRefs: [{{{reference}}}]}}"),
-            format!(
-                "{{filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{{reference}}}}}}}], \
-                 backendRefs: [{{name: a, port: 80}}]}}"
-            ),
-        ] {
+        let primary = format!("{{backendRefs: [{{{reference}}}]}}");
+        let shadow = format!(
+            "{{filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{{reference}}}}}}}], \
+             backendRefs: [{{name: a, port: 80}}]}}"
+        );
+        for (rule, reason) in [(primary, of_primary), (shadow, of_shadow)] {
             let resolved = resolved(&[&services, &route("default", "r", "name: a", &rule)]);
             let refs = &resolved.conditions[0].resolved_refs;
             assert_eq!(refs.reason, reason, "{reference}: {}", refs.message);
