@@ -40,17 +40,7 @@ const FEATURES: [&str; 14] = [
 ];
 
 /// Tests of features that are not built, and which feature it is. A test that passes must leave.
-const NOT_BUILT: [(&str, &str); 9] = [
-    ("MeshGRPCRouteWeight", "GRPCRoute"),
-    ("MeshHTTPRoute303Redirect", "RequestRedirect"),
-    ("MeshHTTPRoute307Redirect", "RequestRedirect"),
-    ("MeshHTTPRoute308Redirect", "RequestRedirect"),
-    ("MeshHTTPRouteRedirectHostAndStatus", "RequestRedirect"),
-    ("MeshHTTPRouteRedirectPath", "RequestRedirect"),
-    ("MeshHTTPRouteRedirectPort", "RequestRedirect"),
-    ("MeshHTTPRouteRewritePath", "URLRewrite"),
-    ("MeshHTTPRouteSchemeRedirect", "RequestRedirect"),
-];
+const NOT_BUILT: [(&str, &str); 1] = [("MeshGRPCRouteWeight", "GRPCRoute")];
 
 /// How long a test of the suite waits for a route to take effect, in seconds. (A conformant mesh may take
 /// 30; each test that fails takes all of it.)
