@@ -134,7 +134,7 @@ impl Cors {
     /// What the primary says of the same is replaced; if the origin is not allowed, it stays.
     pub fn respond_to(&self, origin: Option<&HeaderValue>, fields: &mut HeaderMap) -> bool {
         let any = self.origins == AllowedOrigins::Any && !self.credentials;
-        if !any {
+        if !any && !varies_by_origin(fields) {
             // The response to another origin is another one.
             fields.append(header::VARY, HeaderValue::from_name(header::ORIGIN));
         }
@@ -164,6 +164,16 @@ impl Cors {
             AllowedNames::Any => Some(HeaderValue::from_static("*")),
         }
     }
+}
+
+/// Whether Vary says so already (RFC 9110, section 12.5.5).
+fn varies_by_origin(fields: &HeaderMap) -> bool {
+    let names = fields.get_all(header::VARY).iter();
+    let mut names = names.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| {
+        let name = name.trim_ascii();
+        name == b"*" || name.eq_ignore_ascii_case(b"origin")
+    })
 }
 
 impl fmt::Display for Cors {
@@ -344,6 +354,12 @@ mod tests {
                 "vary: origin",
             ]
         );
+        for (said, expected) in [("accept, Origin", 1), ("*", 1), ("accept", 2), ("x-origin", 2)] {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::VARY, HeaderValue::from_static(said));
+            cors.respond_to(None, &mut fields);
+            assert_eq!(fields.get_all(header::VARY).iter().count(), expected, "{said}");
+        }
         for origin in [None, Some(HeaderValue::from_static("https://b"))] {
             let mut fields = primary();
             assert!(!cors.respond_to(origin.as_ref(), &mut fields));
