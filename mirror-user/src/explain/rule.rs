@@ -176,12 +176,14 @@ fn backend(
     });
     let changed = changed.collect();
     let address = entry.target.as_ref().ok().and_then(|backend| address(backend));
-    let answer = match &entry.target {
-        Err(invalid) => Some((500, invalid.to_string())),
-        Ok(backend) if backend.endpoints.is_empty() && address.is_none() => {
+    let unready = |backend: &Backend| backend.endpoints.is_empty() && address.is_none();
+    let answer = match (&entry.target, responds) {
+        (Err(invalid), _) => Some((500, invalid.to_string())),
+        (Ok(_), Some(status)) => Some((status, "one of its filters responds".to_owned())),
+        (Ok(backend), None) if unready(backend) => {
             Some((503, format!("Service {} has no ready endpoint", backend.service)))
         }
-        Ok(_) => responds.map(|status| (status, "one of its filters responds".to_owned())),
+        (Ok(_), None) => None,
     };
     BackendView {
         service: entry.target.as_ref().ok().map(|backend| backend.service.to_string()),

@@ -92,6 +92,8 @@ fn targets_of_every_form_keep_what_is_not_replaced() {
         (Method::GET, b"https://u:p@ext/a#f", b"https://one.example/xyz#f", "one.example"),
         (Method::OPTIONS, b"*", b"*", "one.example"),
         (Method::CONNECT, b"ext:443", b"ext:443", "front:8000"),
+        // By HTTP/2, with a protocol (RFC 8441, section 4).
+        (Method::CONNECT, b"/a/chat", b"/xyz/chat", "one.example"),
     ] {
         let mut head = head(method, target);
         rewrite.apply(&mut head).unwrap();
