@@ -53,10 +53,32 @@ impl Primary {
         if let Some(stream) = client.take_ahead(endpoint) {
             return Ok(stream);
         }
-        let socket = self.parts.sockets.stream(&workload.netns, endpoint.is_ipv6())?;
-        socket.set_nodelay(true)?;
-        let stream = timeout(self.parts.connect_timeout, socket.connect(endpoint)).await??;
+        let connecting = async {
+            match self.connect_once(workload, endpoint).await {
+                Err(error) if is_unreachable(&error) => self.connect_once(workload, endpoint).await,
+                connected => connected,
+            }
+        };
+        let stream = timeout(self.parts.connect_timeout, connecting).await??;
         client.opened(&stream, endpoint);
         Ok(stream)
     }
+
+    async fn connect_once(
+        &self,
+        workload: &Workload,
+        endpoint: SocketAddr,
+    ) -> io::Result<TcpStream> {
+        let socket = self.parts.sockets.stream(&workload.netns, endpoint.is_ipv6())?;
+        socket.set_nodelay(true)?;
+        socket.connect(endpoint).await
+    }
+}
+
+/// Whether an ICMP message, or the routing table, says that nothing is there. Behind a ClusterIP that may
+/// be true of one endpoint alone: the node's connection tracking keeps the endpoint of an earlier
+/// connection from the same port for some seconds after a reset, also when its Pod is gone. Another
+/// attempt is made from another port.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
