@@ -2,6 +2,7 @@
 //! that its rule names. In: a request. Out: the primary's response, or ours where there is none.
 
 mod bridge;
+mod discard;
 mod filters;
 mod local_reply;
 mod record;
@@ -91,7 +92,10 @@ pub(super) async fn exchange(
     };
     let rule = match found {
         RuleLookup::Rule(rule) => rule,
-        RuleLookup::NoMatch => return Ok(local_reply::no_match(record)),
+        RuleLookup::NoMatch => {
+            discard_body(body, head.version).await;
+            return Ok(local_reply::no_match(record));
+        }
         RuleLookup::NoRoute => {
             let to = Destination::original(&record.client.frontend);
             let outgoing =
@@ -103,24 +107,37 @@ pub(super) async fn exchange(
     let (mut offers, whole) = (Vec::new(), body.is_end_stream());
     let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
     if let Some(response) = filters::apply(&ctx, &mut record, &rule.filters, request) {
+        discard_body(body, head.version).await;
         return Ok(respond(record, offers, response));
     }
     let (entry, backend) = match choose(&ctx, &rule) {
         Ok(chosen) => chosen,
-        Err(why) => return Ok(refuse(record, offers, &why)),
+        Err(why) => {
+            discard_body(body, head.version).await;
+            return Ok(refuse(record, offers, &why));
+        }
     };
     record.entry = rule.backends.refs().iter().position(|other| std::ptr::eq(other, entry));
     record.backend = Some(Arc::clone(&backend));
     let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
     if let Some(response) = filters::apply(&ctx, &mut record, &entry.filters, request) {
+        discard_body(body, head.version).await;
         return Ok(respond(record, offers, response));
     }
     let to = Destination::of(&backend, &record.client.frontend, ctx.options.endpoints);
     if matches!(&to, Destination::Endpoints(backend, _) if backend.endpoints.is_empty()) {
+        discard_body(body, head.version).await;
         return Ok(unready(record, offers));
     }
     let outgoing = OutgoingRequest { head, body, interim: handle.interim, offers };
     forward(ctx, record, kind, to, outgoing).await
+}
+
+/// Before a response of our own; see [`discard`].
+async fn discard_body(body: IncomingBody, version: Version) {
+    if let Some(discarding) = discard::discard(body, version) {
+        discarding.await;
+    }
 }
 
 enum RuleLookup {

@@ -1,7 +1,7 @@
 //! RequestRedirect: mirror's whole response, on connections that go on; and what stands beside it in a
 //! rule.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -224,6 +224,28 @@ fn streams_of_http2_are_redirected_and_their_connection_goes_on() {
     });
     assert_eq!(rig.report().refused[RefusalReason::MalformedStream as usize], 0);
     assert_eq!(original.connections(), 0);
+}
+
+/// A reset, even one without an error, is a failure to some clients that are still sending.
+#[test]
+fn a_body_of_http2_that_follows_its_head_soon_is_taken_and_the_stream_is_not_reset() {
+    let original = Server::ok();
+    let rig = setup(&original, vec![redirect(elsewhere())]).start();
+    run(async {
+        let mut client = Client::connect(rig.address()).await;
+        let mut ended = 0;
+        for _ in 0..20 {
+            let request = Request::post("https://front:8000/late").body(()).unwrap();
+            let (response, mut body) = client.send(request, false).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let taken = body.send_data(Bytes::from_static(b"hello"), true).is_ok();
+            let response = ReceivedResponse::of(response).await.unwrap();
+            assert_eq!(response.head.headers()["location"], "https://one.example/late");
+            ended += u32::from(taken);
+        }
+        // All of them, unless the machine has no time for this test.
+        assert!(ended > 0, "each stream was reset before its body came");
+    });
 }
 
 #[test]
