@@ -59,7 +59,7 @@ pub(super) struct ClientHandle {
 /// Fields of a head that are a unit of work (see [`consume_budget`]); most heads have fewer.
 const FIELDS: usize = 64;
 
-/// Answers one request of a client.
+/// Responds to one request of a client.
 ///
 /// # Errors
 /// [`Abort`], when the primary gave no response and none may be invented.
@@ -72,11 +72,7 @@ pub(super) async fn exchange(
 ) -> Result<Response<ResponseBody>, Abort> {
     let work = u32::try_from(head.headers.len() / FIELDS).unwrap_or(u32::MAX);
     if work > 0 {
-        poll_fn(|cx| {
-            consume_budget(cx, work);
-            Poll::Ready(())
-        })
-        .await;
+        consume(work).await;
     }
     let common =
         if head.version == Version::HTTP_2 { normalize::from_http2(&mut head) } else { Ok(()) };
@@ -133,7 +129,16 @@ pub(super) async fn exchange(
     forward(ctx, record, kind, to, outgoing).await
 }
 
-/// Before a response of our own; see [`discard`].
+/// See [`consume_budget`].
+async fn consume(work: u32) {
+    poll_fn(|cx| {
+        consume_budget(cx, work);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Before mirror responds itself; see [`discard`].
 async fn discard_body(body: IncomingBody, version: Version) {
     if let Some(discarding) = discard::discard(body, version) {
         discarding.await;
