@@ -4,6 +4,7 @@
 mod bridge;
 mod discard;
 mod filters;
+mod grpc_status;
 mod local_reply;
 mod record;
 mod response_body;

@@ -1,13 +1,13 @@
 //! Responses of our own, where there is no primary to ask. Those of a filter are what the route wants.
-//! All others are refusals: each says in `x-mirror-reason` who answered and why; the log tells a few of
-//! them, the metrics all.
+//! All others are refusals: each says in `x-mirror-reason` who answered and why, to a gRPC call in `grpc-message`
+//! as well; the log tells a few of them, the metrics all.
 
 use std::{io, net::SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{ExchangeRecord, ResponseBody, filters};
+use super::{ExchangeRecord, ResponseBody, filters, grpc_status};
 use crate::{
     outcome::{RefusalReason, ResponseSource},
     proxy::{http1, refusal, validate::Malformed},
@@ -135,14 +135,26 @@ fn reply(
             "answered by mirror"
         );
     }
-    record.responded(by, status);
     let reason = format!("mirror: {why}");
     record.refuse(refusal, &reason);
-    let text = Bytes::from(format!("{reason}\n"));
-    let mut response = Response::new(ResponseBody::local(text, record));
-    *response.status_mut() = status;
+    let mut response = match record.is_grpc {
+        true => {
+            record.responded(by, StatusCode::OK);
+            let mut response = Response::new(ResponseBody::local(Bytes::new(), record));
+            *response.headers_mut() = grpc_status::fields(status, &reason);
+            response
+        }
+        false => {
+            record.responded(by, status);
+            let text = Bytes::from(format!("{reason}\n"));
+            let mut response = Response::new(ResponseBody::local(text, record));
+            *response.status_mut() = status;
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, plain);
+            response
+        }
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if let Ok(reason) = HeaderValue::from_str(&reason) {
         headers.insert(REASON, reason);
     }

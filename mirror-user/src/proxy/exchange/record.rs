@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
 
-use super::Abort;
+use super::{Abort, grpc_status};
 use crate::{
     outcome::{Ending, LogFields, RefusalReason, RequestEvent, ResponseSource},
     proxy::{
@@ -30,6 +30,8 @@ pub(in crate::proxy) struct ExchangeRecord {
     pub(in crate::proxy) response_bytes: u64,
     /// The client speaks HTTP/2.
     pub(super) by_http2: bool,
+    /// The request is a call of gRPC.
+    pub(super) is_grpc: bool,
     /// The ending of an exchange that came to its end.
     normal_end: Ending,
     /// Which of the rule's backendRefs was chosen.
@@ -65,6 +67,7 @@ impl ExchangeRecord {
             progress,
             response_bytes: 0,
             by_http2: head.version == Version::HTTP_2,
+            is_grpc: grpc_status::is_call(head),
             entry: None,
             copies: 0,
             origin: None,
