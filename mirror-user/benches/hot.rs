@@ -9,9 +9,9 @@ use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderName, Method, Request, request::Parts};
 use mirror_common::FrontendId;
+use mirror_user::model::{ObjectName, RouteKind};
 use mirror_user::route::{
-    Backends, HeaderMatch, Matcher, PathMatch, RouteName, RouteTable, Rule, RuleEntry, Timeouts,
-    ValueMatch,
+    Backends, HeaderMatch, Matcher, PathMatch, RouteTable, Rule, RuleEntry, Timeouts, ValueMatch,
 };
 
 /// As a browser or a service's client sends it, with a field that is not to be sent on.
@@ -86,7 +86,8 @@ fn table(rules: usize) -> RouteTable {
             query: Vec::new(),
         };
         let matches = if at + 1 == rules { vec![Matcher::default()] } else { vec![other] };
-        let route = RouteName { namespace: "default".into(), name: "shop".into() };
+        let route =
+            RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "shop".into() });
         let rule = Rule {
             route,
             index: at,

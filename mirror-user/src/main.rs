@@ -24,7 +24,7 @@ use mirror_user::{
 use tokio::runtime;
 
 /// Transparent traffic shadowing: captures connections with eBPF, proxies their HTTP requests to the
-/// primary, and sends copies of the requests that HTTPRoutes select to a shadow.
+/// primary, and sends copies of the requests that HTTPRoutes and GRPCRoutes select to a shadow.
 #[derive(Parser)]
 #[command(name = "mirror", version)]
 struct Cli {
@@ -37,10 +37,10 @@ enum Command {
     /// Run the agent of a node, which captures workloads, proxies their requests and mirrors those that
     /// routes select.
     Agent(Box<AgentArgs>),
-    /// Run the controller, which writes the status of HTTPRoutes. Of several replicas, the one that holds
+    /// Run the controller, which writes the status of routes. Of several replicas, the one that holds
     /// the Lease writes.
     Controller(ControllerArgs),
-    /// Remove mirror's entries from the status of HTTPRoutes, and its Lease.
+    /// Remove mirror's entries from the status of all routes, and its Lease.
     Uninstall(UninstallArgs),
     /// Run a test server that returns each request in its response, in the format of httpbin.
     Echo(EchoArgs),

@@ -11,6 +11,6 @@ mod pod;
 pub use self::{
     consent::{Consent, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS},
     label::{CAPTURE_ENDPOINTS, CaptureLabel, LABEL},
-    name::ObjectName,
+    name::{ObjectName, RouteKind, RouteName},
     pod::{CgroupClaim, Mesh, NamespaceRow, PodRow},
 };

@@ -20,7 +20,10 @@ pub use report::{Copies, Exchanges, FrontendBackend, Report, Reports};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::route::{Frontend, RouteName, ServicePort};
+use crate::{
+    model::RouteName,
+    route::{Frontend, ServicePort},
+};
 
 /// What an accepted connection turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,13 +23,13 @@ pub use choice::EndpointChoice;
 pub use cors::{AllowedNames, AllowedOrigins, Cors, Origin};
 pub use filter::{Filter, Fraction, HeaderModifier, Mirror, retain};
 pub use matcher::{
-    HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
-    Values,
+    GrpcMethodMatch, HeaderMatch, Matcher, Mismatch, Part, PathMatch, Pattern, PatternError,
+    QueryMatch, ValueMatch, Values,
 };
 pub use redirect::Redirect;
 pub use rewrite::{PathModifier, Rewrite};
 pub use scheme::HttpScheme;
 pub use snapshot::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
-pub use table::{Criterion, Precedence, RouteName, RouteTable, Rule, RuleEntry, Search};
+pub use table::{Criterion, Precedence, RouteTable, Rule, RuleEntry, Search};
 pub use target::{Target, Verbatim};
 pub use timeouts::Timeouts;

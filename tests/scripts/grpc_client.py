@@ -2,6 +2,7 @@
 
     calls               every kind of call, messages of every size, metadata
     errors              every status code
+    unrouted            a call of a service that no server has
     deadlines           calls that take longer than they may
     cancels             calls given up, before and in the middle of their answers
     many                100 bidirectional streams at once
@@ -119,6 +120,11 @@ def errors():
     return result
 
 
+def unrouted():
+    other = channel.unary_unary("/test.Other/Unary")
+    return failed(other, b"x", metadata=meta("unrouted"), timeout=10)
+
+
 def deadlines():
     begin = time.monotonic()
     slow = failed(unary, b"x", metadata=meta("late", ("x-wait", "30")), timeout=0.5)
@@ -194,5 +200,5 @@ def stream():
     return {"got": got, "seconds": time.monotonic() - begin, "longest": longest, **ending(call)}
 
 
-modes = [calls, errors, deadlines, cancels, many, steady, stream]
+modes = [calls, errors, unrouted, deadlines, cancels, many, steady, stream]
 print(json.dumps({function.__name__: function for function in modes}[mode]()))

@@ -113,9 +113,10 @@ impl Service {
     }
 }
 
-/// An HTTPRoute of the namespace `default` (or another) whose parent is a Service.
+/// A route of the namespace `default` (or another) whose parent is a Service.
 #[derive(Clone, Debug)]
 pub struct Route {
+    kind: &'static str,
     name: String,
     namespace: String,
     parent: Service,
@@ -123,11 +124,18 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route without rules yet.
+    /// An HTTPRoute without rules yet.
     #[must_use]
     pub fn new(name: &str, parent: &Service) -> Self {
         let namespace = parent.namespace.clone();
-        Self { name: name.to_owned(), namespace, parent: parent.clone(), rules: Vec::new() }
+        let (kind, rules) = ("HTTPRoute", Vec::new());
+        Self { kind, name: name.to_owned(), namespace, parent: parent.clone(), rules }
+    }
+
+    /// A GRPCRoute instead.
+    #[must_use]
+    pub fn grpc(self) -> Self {
+        Self { kind: "GRPCRoute", ..self }
     }
 
     /// In another namespace than its parent: a consumer route.
@@ -147,9 +155,9 @@ impl Route {
     /// As YAML.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { name, namespace, parent, rules } = self;
+        let Self { kind, name, namespace, parent, rules } = self;
         let mut text = format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {name}\n"
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n"
         );
         if namespace != "default" {
             let _ = writeln!(text, "  namespace: {namespace}");

@@ -40,7 +40,7 @@ const FEATURES: [&str; 14] = [
 ];
 
 /// Tests of features that are not built, and which feature it is. A test that passes must leave.
-const NOT_BUILT: [(&str, &str); 1] = [("MeshGRPCRouteWeight", "GRPCRoute")];
+const NOT_BUILT: [(&str, &str); 0] = [];
 
 /// How long a test of the suite waits for a route to take effect, in seconds. (A conformant mesh may take
 /// 30; each test that fails takes all of it.)

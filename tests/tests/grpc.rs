@@ -5,7 +5,11 @@
 
 use std::{thread, time::Duration};
 
-use mirror_tests::{Agent, Copies, Pair, Peer, Signal, eventually, manifest::Rule, usage};
+use mirror_tests::{
+    Agent, Copies, Pair, Peer, Signal, eventually,
+    manifest::{Route, Rule},
+    usage,
+};
 use serde_json::{Value, json};
 
 /// The channel of gRPC is HTTP/2 whatever the Service says; here it says so.
@@ -53,6 +57,33 @@ fn same(mode: &str, calls: usize) {
 #[test]
 fn all_kinds_of_calls() {
     same("calls", 16);
+}
+
+#[test]
+fn a_grpc_route_mirrors_the_calls_that_it_names() {
+    let (pair, [primary, shadow]) = stage("routed");
+    let of_echo = Rule::to("primary", 80).matching("method:\n  service: test.Echo");
+    let unary = Rule::to("primary", 80).mirror("shadow", 80);
+    let unary = unary.matching("method:\n  service: test.Echo\n  method: Unary");
+    let route = Route::new("web", &pair.web).grpc().rule(of_echo).rule(unary);
+    pair.node.routes().write("route.yaml", &route.manifest()).unwrap();
+    let agent = pair.agent(&[]).unwrap();
+    let got = client(&pair, "calls", "routed");
+    let calls = got.as_object().unwrap();
+    let good = |call: &&Value| call["same"] == true;
+    assert_eq!((calls.len(), calls.values().filter(good).count()), (16, 16), "{got}");
+    primary.wait("\"routed-", 16).unwrap();
+    let copies = Copies::settled(&agent).unwrap();
+    assert_eq!((copies.selected, copies.delivered), (6, 6), "{}", Copies::losses(&agent).unwrap());
+    let copied = shadow.wait("\"routed-", 6).unwrap();
+    assert!(copied.iter().all(|line| line["tag"] == "routed-unary"), "{copied:?}");
+    let (_, config) = agent.get("/config").unwrap();
+    assert!(config.contains("grpcroute/default/web"), "{config}");
+    // What no rule names gets an error that a client of gRPC understands.
+    let got = client(&pair, "unrouted", "unrouted");
+    assert_eq!(got["code"], "UNIMPLEMENTED", "{got}");
+    let details = got["details"].as_str().unwrap();
+    assert!(details.starts_with("mirror: no rule of the routes"), "{got}");
 }
 
 #[test]

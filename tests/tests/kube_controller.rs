@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes";
+const GRPC_ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/default/grpcroutes";
 const OURS: &str = "mirror.dev/controller";
 const FOREIGN: &str = "example.net/foreign";
 const SOON: Duration = Duration::from_secs(10);
@@ -53,6 +54,18 @@ spec:
   - backendRefs: [{name: shop, port: 80}]
 "#;
 
+/// Of the name of an HTTPRoute, and attached to the same port.
+const GRPC_ROUTE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: shop, port: 80}]
+  rules:
+  - matches: [{method: {service: shop.Cart}}]
+    backendRefs: [{name: gone, port: 80}]
+"#;
+
 /// A cluster with the CRDs, mirror's manifests and the objects above.
 fn cluster(node: &Node) -> ControlPlane<'_> {
     let options = Options { controllers: false, audit: true, ..Options::default() };
@@ -78,10 +91,14 @@ fn condition(route: &Value, kind: &str) -> Option<Value> {
 
 /// Waits for a condition that is about the newest generation.
 fn wait_for(api: &Api<'_>, route: &str, kind: &str, reason: &str) -> Value {
-    let path = format!("{ROUTES}/{route}");
+    wait_for_route(api, &format!("{ROUTES}/{route}"), kind, reason)
+}
+
+/// The same of a route of any kind, by its path at the API server.
+fn wait_for_route(api: &Api<'_>, path: &str, kind: &str, reason: &str) -> Value {
     let mut last = Value::Null;
-    let done = eventually(&format!("{route}: {kind} {reason}"), SOON, || {
-        last = api.get(&path).unwrap();
+    let done = eventually(&format!("{path}: {kind} {reason}"), SOON, || {
+        last = api.get(path).unwrap();
         condition(&last, kind).is_some_and(|condition| {
             condition["reason"] == reason
                 && condition["observedGeneration"] == last["metadata"]["generation"]
@@ -188,6 +205,16 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     assert_eq!(condition(&partial, "Accepted").unwrap()["status"], "True");
     eventually("an Event about the rule", SOON, || events().len() == 4).unwrap();
 
+    plane.kubectl(&["apply", "-f", "-"], GRPC_ROUTE).unwrap();
+    let grpc = format!("{GRPC_ROUTES}/shop");
+    let route = wait_for_route(&api, &grpc, "ResolvedRefs", "BackendNotFound");
+    assert_eq!(condition(&route, "Accepted").unwrap()["status"], "True");
+    let displaced = wait_for(&api, "shop", "Accepted", "Conflicted");
+    assert_eq!(condition(&displaced, "Accepted").unwrap()["status"], "False");
+    eventually("Events about both", SOON, || events().len() == 6).unwrap();
+    let about = |kind: &str| events().iter().filter(|e| e["regarding"]["kind"] == kind).count();
+    assert_eq!((about("GRPCRoute"), about("HTTPRoute")), (1, 5));
+
     assert!(!uninstall(&node, &plane).0, "while a controller runs");
     assert_eq!(second.stop().unwrap(), Some(0));
     assert_rights(&plane, &second.account);
@@ -195,6 +222,8 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     write_parents(&api, |parents| parents.push(entry.clone()));
     let (done, said) = uninstall(&node, &plane);
     assert!(done && said.contains("3 of 3 HTTPRoutes"), "{said}");
+    assert!(said.contains("1 of 1 GRPCRoutes"), "{said}");
+    assert!(parents(&api.get(&grpc).unwrap()).is_empty());
     assert_eq!(parents(&api.get(&format!("{ROUTES}/shop")).unwrap()), [entry]);
     assert!(parents(&api.get(&format!("{ROUTES}/refused")).unwrap()).is_empty());
     let lease = ["-n", NAMESPACE, "get", "lease", "mirror-controller"];

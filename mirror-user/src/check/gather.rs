@@ -29,7 +29,7 @@ pub(super) struct Input {
     /// By identity, as `HTTPRoute default/httpbin`.
     pub(super) places: BTreeMap<String, SourceLocation>,
     pub(super) refused: Vec<(SourceLocation, InputError)>,
-    /// HTTPRoutes that only Gateways are parents of.
+    /// Routes that only Gateways are parents of.
     pub(super) gateway_routes: Vec<(SourceLocation, String)>,
     /// Objects of kinds that mirror does not read.
     pub(super) unread: Vec<(SourceLocation, String)>,

@@ -11,6 +11,7 @@ use crate::{
         objects::ParentRef,
         resolve::{self, Condition, Resolved, RouteStatus},
     },
+    model::RouteKind,
     plain,
 };
 
@@ -72,7 +73,7 @@ struct ConditionView {
 #[derive(Debug, Serialize)]
 struct Summary {
     files: usize,
-    /// HTTPRoutes with a Service among their parents, refused ones included.
+    /// Routes with a Service among their parents, refused ones included.
     routes: usize,
     errors: usize,
     warnings: usize,
@@ -86,15 +87,14 @@ impl CheckReport {
         findings.extend(conditions(input, resolved));
         findings.extend(warnings(input, resolved));
         findings.extend(notes(input));
-        let is_route = |error: &DecodeError| error.object.starts_with("HTTPRoute ");
         let refused = input.refused.iter();
-        let refused =
-            refused.filter(|(_, refusal)| matches!(refusal, InputError::Object(e) if is_route(e)));
+        let refused = refused
+            .filter(|(_, refusal)| matches!(refusal, InputError::Object(error) if is_route(error)));
         let routes = input.objects.routes.len() + refused.count();
         if routes == 0 {
             findings.push(Finding::bare(
                 Severity::Warning,
-                "there is no HTTPRoute with a Service among its parents: nothing was checked",
+                "there is no HTTPRoute or GRPCRoute with a Service among its parents: nothing was checked",
             ));
         }
         findings.sort_by(|a, b| a.position().cmp(&b.position()));
@@ -153,10 +153,15 @@ fn errors(input: &Input) -> Vec<Finding> {
     input.refused.iter().map(finding).collect()
 }
 
+fn is_route(error: &DecodeError) -> bool {
+    let kind = error.object.split(' ').next().unwrap_or_default();
+    RouteKind::of(kind).is_some()
+}
+
 fn undecodable(error: &DecodeError) -> Finding {
     let finding = Finding::bare(Severity::Error, error.fault.to_string()).of(error.object.as_str());
     let finding = Finding { field: Some(error.path.clone()), ..finding };
-    if error.object.starts_with("HTTPRoute ") {
+    if is_route(error) {
         let reason = Some(Condition::refused(error).reason);
         return Finding { condition: Some("Accepted"), reason, ..finding };
     }
@@ -166,7 +171,7 @@ fn undecodable(error: &DecodeError) -> Finding {
 /// Rules that cannot be served, of routes that are in force otherwise.
 fn refused_rules(input: &Input) -> impl Iterator<Item = Finding> {
     input.objects.routes.values().flat_map(move |route| {
-        let object = format!("HTTPRoute {}", route.name);
+        let object = route.name.identity();
         let refused = route.refused_rules();
         refused.map(move |(_, refusal)| {
             let finding = Finding::bare(Severity::Error, refusal.fault.to_string());
@@ -181,7 +186,7 @@ fn refused_rules(input: &Input) -> impl Iterator<Item = Finding> {
 /// Conditions that a user would have to act on.
 fn conditions<'r>(input: &'r Input, resolved: &'r Resolved) -> impl Iterator<Item = Finding> + 'r {
     resolved.conditions.iter().flat_map(move |status| {
-        let object = format!("HTTPRoute {}", status.route);
+        let object = status.route.identity();
         let unmet = typed(status).into_iter();
         let unmet = unmet.filter(|(kind, condition)| !condition.holds && *kind != PARTIAL);
         unmet.map(move |(kind, condition)| {

@@ -261,7 +261,7 @@ fn a_service_parent_without_its_group_is_an_error() {
     let alone = ROUTE.replace("group: '', ", "");
     let expected = [
         text,
-        "warning: there is no HTTPRoute with a Service among its parents: nothing was checked",
+        "warning: there is no HTTPRoute or GRPCRoute with a Service among its parents: nothing was checked",
     ];
     assert_eq!(found(&[SERVICE, &alone]), expected);
     assert!(!report(&[SERVICE, &alone], false).passes(false));

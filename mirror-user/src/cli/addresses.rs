@@ -31,12 +31,12 @@ pub struct AddressArgs {
           default_value_t = NAMESPACE_FRONTENDS.into(), value_parser = value_parser!(u32).range(1..=65536))]
     pub namespace_frontends: u32,
 
-    /// Most HTTPRoutes of one Namespace of a cluster; newer ones are ignored. 1 to 100000.
+    /// Most routes of one Namespace of a cluster; newer ones are ignored. 1 to 100000.
     #[arg(long = "namespace-routes", env = "MIRROR_NAMESPACE_ROUTES", value_name = "N",
           default_value_t = NAMESPACE_ROUTES, value_parser = value_parser!(u32).range(1..=100_000))]
     pub namespace_routes: u32,
 
-    /// Most bytes of the specs of the HTTPRoutes of one Namespace, as JSON; newer routes are ignored.
+    /// Most bytes of the specs of the routes of one Namespace, as JSON; newer routes are ignored.
     /// The routes of all Namespaces together may have 16MiB.
     #[arg(
         long = "namespace-route-bytes",

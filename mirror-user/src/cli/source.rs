@@ -21,7 +21,7 @@ pub struct SourceArgs {
     #[arg(long, env = "MIRROR_SOURCE", value_enum)]
     pub source: Option<SourceKind>,
 
-    /// Folder of Kubernetes YAML (Service, EndpointSlice, HTTPRoute), read at start and watched.
+    /// Folder of Kubernetes YAML (Service, EndpointSlice, HTTPRoute, GRPCRoute), read at start and watched.
     #[arg(long, env = "MIRROR_ROUTES", value_name = "DIR")]
     pub routes: Option<PathBuf>,
 

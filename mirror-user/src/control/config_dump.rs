@@ -14,7 +14,7 @@ use super::{
     resolve::{Condition, Refusals, RouteStatus, Warning},
 };
 use crate::{
-    model::ObjectName,
+    model::{ObjectName, RouteName},
     route::{
         Backend, BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend,
         Matcher, RouteTable, Rule, Snapshot,
@@ -177,6 +177,8 @@ fn is_zero(count: &usize) -> bool {
 pub struct RouteDump {
     #[serde(skip)]
     service: ObjectName,
+    #[serde(skip)]
+    name: RouteName,
     route: String,
     parent: String,
     accepted: ConditionDump,
@@ -250,6 +252,7 @@ impl RouteDump {
         let section = parent.section.as_ref().map(|s| format!("#{s}")).unwrap_or_default();
         Self {
             service: parent.service.clone(),
+            name: status.route.clone(),
             route: status.route.to_string(),
             parent: format!("{}{port}{section}", parent.service),
             accepted: ConditionDump::new(&status.accepted),
@@ -277,8 +280,9 @@ impl RouteDump {
             let ConditionDump { status, reason, message } = condition;
             let status = if *status { "True" } else { "False" };
             format!(
-                "HTTPRoute {} at {}: {kind} is {status}, {reason}: {message}",
-                self.route, self.parent
+                "{} at {}: {kind} is {status}, {reason}: {message}",
+                self.name.identity(),
+                self.parent
             )
         })
     }

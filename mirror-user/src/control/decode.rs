@@ -28,7 +28,7 @@ mod tests;
 pub use self::defaults::Defaults;
 pub use self::fault::{DecodeError, DecodeFault};
 pub use self::service::{endpoint_slice, service};
-use crate::model::ObjectName;
+use crate::model::{ObjectName, RouteKind};
 
 /// The `metadata` of an object; `kube` and `files` read it alike.
 pub type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -54,7 +54,7 @@ pub fn decode(document: Value) -> Result<Object, DecodeError> {
     }
 }
 
-/// The same of a cluster. `defaults`: of the CRD of HTTPRoutes, if it is known. `expressions`: what other
+/// The same of a cluster. `defaults`: of the CRD of the route's kind, if it is known. `expressions`: what other
 /// routes have left for the expressions of this one, and what it has spent of that.
 ///
 /// # Errors
@@ -99,11 +99,14 @@ pub fn decode_within(
         ("discovery.k8s.io", "EndpointSlice") => {
             in_version(&version, &["discovery.k8s.io/v1"]).and_then(|()| service::slice(&document))
         }
-        (GATEWAY, "HTTPRoute") if !names_a_service(&document) => {
-            return Ok(Object::GatewayRoute { name, misgrouped: misgrouped_parents(&document) });
+        (GATEWAY, kind) if let Some(kind) = RouteKind::of(kind) => {
+            if !names_a_service(&document) {
+                let (name, misgrouped) = (kind.named(name), misgrouped_parents(&document));
+                return Ok(Object::GatewayRoute { name, misgrouped });
+            }
+            in_version(&version, versions_of(kind))
+                .and_then(|()| route::decode(kind, document, defaults, expressions))
         }
-        (GATEWAY, "HTTPRoute") => in_version(&version, &GATEWAY_VERSIONS)
-            .and_then(|()| route::decode(document, defaults, expressions)),
         _ => in_version(&version, &GATEWAY_VERSIONS).and_then(|()| metadata::grant(&document)),
     };
     decoded.map_err(|(path, fault)| DecodeError::new(&identity, &path.0, fault))
@@ -114,8 +117,15 @@ fn is_read(group: &str, kind: &str) -> bool {
         (group, kind),
         ("", "Service" | "Namespace" | "Node" | "Pod")
             | ("discovery.k8s.io", "EndpointSlice")
-            | (GATEWAY, "HTTPRoute" | "ReferenceGrant")
+            | (GATEWAY, "HTTPRoute" | "GRPCRoute" | "ReferenceGrant")
     )
+}
+
+fn versions_of(kind: RouteKind) -> &'static [&'static str] {
+    match kind {
+        RouteKind::Http => &GATEWAY_VERSIONS,
+        RouteKind::Grpc => &GATEWAY_VERSIONS[..1],
+    }
 }
 
 /// The members of a `List`, an `HTTPRouteList` and so on; the object itself if it is not a list.
@@ -225,7 +235,7 @@ fn created(metadata: &Metadata) -> Option<i64> {
 }
 
 /// The `parentRefs` entries that are Services, as they stand; in the order in which
-/// [`HttpRoute::parents`](super::objects::HttpRoute::parents) has them.
+/// [`Route::parents`](super::objects::Route::parents) has them.
 pub fn service_parents(document: &Value) -> impl Iterator<Item = &Value> {
     let parents = document.pointer("/spec/parentRefs").and_then(Value::as_array);
     parents.into_iter().flatten().filter(|parent| {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::ObjectName,
+    model::RouteName,
     route::{Pattern, PatternError},
 };
 
@@ -134,7 +134,7 @@ impl Allowance {
 /// What the expressions of all routes cost.
 #[derive(Debug, Default)]
 pub struct Expressions {
-    routes: BTreeMap<ObjectName, usize>,
+    routes: BTreeMap<RouteName, usize>,
     namespaces: BTreeMap<String, usize>,
     total: usize,
     /// Namespaces whose own share was used up once, and has not been made larger since.
@@ -145,46 +145,48 @@ pub struct Expressions {
 
 impl Expressions {
     /// What the expressions of a route may cost, which takes the place of what it was before.
-    pub fn allow(&mut self, route: &ObjectName) -> Allowance {
+    pub fn allow(&mut self, route: &RouteName) -> Allowance {
         self.forget(route);
-        let used = self.namespaces.get(&route.namespace).copied().unwrap_or_default();
-        let full = self.full.contains(&route.namespace);
+        let used = self.namespaces.get(&route.object.namespace).copied().unwrap_or_default();
+        let full = self.full.contains(&route.object.namespace);
         let namespace = if full { 0 } else { NAMESPACE_BYTES.saturating_sub(used) };
         let total = if self.all_full { 0 } else { TOTAL_BYTES.saturating_sub(self.total) };
         Allowance { namespace, total, ..Allowance::default() }
     }
 
     /// The route is in force, but for rules that found no room, and costs what was spent.
-    pub fn keep(&mut self, route: &ObjectName, spent: &Allowance) {
+    pub fn keep(&mut self, route: &RouteName, spent: &Allowance) {
         self.refuse(route, spent);
         if spent.bytes > 0 {
             self.routes.insert(route.clone(), spent.bytes);
-            *self.namespaces.entry(route.namespace.clone()).or_default() += spent.bytes;
+            *self.namespaces.entry(route.object.namespace.clone()).or_default() += spent.bytes;
             self.total += spent.bytes;
         }
     }
 
     /// The route was refused. If it found no room, no room is left.
-    pub fn refuse(&mut self, route: &ObjectName, spent: &Allowance) {
+    pub fn refuse(&mut self, route: &RouteName, spent: &Allowance) {
         match spent.refused {
-            Some(ExpressionError::Namespace) => drop(self.full.insert(route.namespace.clone())),
+            Some(ExpressionError::Namespace) => {
+                self.full.insert(route.object.namespace.clone());
+            }
             Some(_) => self.all_full = true,
             None => {}
         }
     }
 
     /// The route is gone.
-    pub fn forget(&mut self, route: &ObjectName) {
+    pub fn forget(&mut self, route: &RouteName) {
         let Some(bytes) = self.routes.remove(route) else { return };
         self.total -= bytes;
-        if let Some(used) = self.namespaces.get_mut(&route.namespace) {
+        if let Some(used) = self.namespaces.get_mut(&route.object.namespace) {
             *used -= bytes;
             if *used == 0 {
-                self.namespaces.remove(&route.namespace);
+                self.namespaces.remove(&route.object.namespace);
             }
         }
         // What others lacked may be there now.
-        self.full.remove(&route.namespace);
+        self.full.remove(&route.object.namespace);
         self.all_full = false;
     }
 
@@ -198,13 +200,14 @@ impl Expressions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ObjectName, RouteKind};
 
-    fn name(namespace: &str, name: &str) -> ObjectName {
-        ObjectName { namespace: namespace.into(), name: name.into() }
+    fn name(namespace: &str, name: &str) -> RouteName {
+        RouteKind::Http.named(ObjectName { namespace: namespace.into(), name: name.into() })
     }
 
     /// Adds a route with so many expressions.
-    fn add(all: &mut Expressions, route: &ObjectName, count: usize) -> Result<(), ExpressionError> {
+    fn add(all: &mut Expressions, route: &RouteName, count: usize) -> Result<(), ExpressionError> {
         let mut allowance = all.allow(route);
         for n in 0..count {
             // 65 KiB.
@@ -221,7 +224,7 @@ mod tests {
     /// Adds a route whose expressions take so many bytes.
     fn charge(
         all: &mut Expressions,
-        route: &ObjectName,
+        route: &RouteName,
         bytes: usize,
     ) -> Result<(), ExpressionError> {
         let mut allowance = all.allow(route);

@@ -217,7 +217,7 @@ impl Cluster {
         let crds = self.crds.iter();
         let lacking = crds.filter_map(|feed| match &feed.crd {
             Some(crd) => crd.warning(feed.kind),
-            None => feed.complete.then(|| Crd::missing(feed.kind)),
+            None => feed.complete.then(|| Crd::missing(feed.kind)).flatten(),
         });
         Diagnostics { problems: self.rows.problems(), warnings: lacking.collect() }
     }
@@ -297,7 +297,7 @@ impl Cluster {
             Event::Complete => {
                 self.diagnostics_changed |= self.rows.complete(kind, &mut self.changes);
                 self.feeds[at].complete = true;
-                self.relisting &= kind != Watched::Route;
+                self.relisting &= kind.route().is_none();
             }
             Event::Missing(since) => self.miss(at, since),
         }
@@ -310,7 +310,7 @@ impl Cluster {
             return;
         }
         self.relisting = true;
-        if let Some(feed) = self.feeds.iter().find(|feed| feed.kind == Watched::Route) {
+        for feed in self.feeds.iter().filter(|feed| feed.kind.route().is_some()) {
             let relist = std::sync::Arc::clone(&feed.relist);
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
@@ -347,8 +347,8 @@ impl Cluster {
         match event {
             Event::Applied(_, object) => {
                 let crd = Crd::read(&object);
-                if feed.kind == Watched::Route {
-                    self.rows.set_defaults(crd.defaults());
+                if let Some(kind) = feed.kind.route() {
+                    self.rows.set_defaults(kind, crd.defaults());
                 }
                 self.diagnostics_changed |= feed.crd.as_ref() != Some(&crd);
                 feed.crd = Some(crd);

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use super::decode::DecodeFault;
 use crate::{
-    model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow},
-    route::{Cors, Fraction, HeaderModifier, Matcher, Redirect, Rewrite, RouteName, Timeouts},
+    model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow, RouteKind, RouteName},
+    route::{Cors, Fraction, HeaderModifier, Matcher, Redirect, Rewrite, Timeouts},
 };
 
 mod addresses;
@@ -26,11 +26,11 @@ pub struct Objects {
     pub services: BTreeMap<ObjectName, Service>,
     /// EndpointSlices.
     pub slices: Slices,
-    /// HTTPRoutes with a Service among their parents.
-    pub routes: BTreeMap<ObjectName, HttpRoute>,
-    /// Of HTTPRoutes without a Service among their parents, those that seem to mean one:
-    /// [`HttpRoute::misgrouped`].
-    pub misgrouped: BTreeMap<ObjectName, Vec<String>>,
+    /// Routes with a Service among their parents.
+    pub routes: BTreeMap<RouteName, Route>,
+    /// Of routes without a Service among their parents, those that seem to mean one:
+    /// [`Route::misgrouped`].
+    pub misgrouped: BTreeMap<RouteName, Vec<String>>,
     /// ReferenceGrants.
     pub grants: BTreeMap<ObjectName, ReferenceGrant>,
     /// Pods of this node; of files, those that have a uid.
@@ -43,12 +43,6 @@ pub struct Objects {
     pub addresses: Addresses,
 }
 
-impl From<&ObjectName> for RouteName {
-    fn from(name: &ObjectName) -> Self {
-        Self { namespace: name.namespace.clone(), name: name.name.clone() }
-    }
-}
-
 /// A kind of which all objects are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -56,8 +50,8 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
     Slice,
-    /// `gateway.networking.k8s.io/v1` HTTPRoute.
-    Route,
+    /// `gateway.networking.k8s.io/v1` HTTPRoute or GRPCRoute.
+    Route(RouteKind),
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
     Grant,
     /// `v1` Pod.
@@ -75,8 +69,8 @@ pub enum Object {
     Service(Service),
     /// `discovery.k8s.io/v1` EndpointSlice.
     Slice(EndpointSlice),
-    /// `gateway.networking.k8s.io/v1` HTTPRoute with a Service among its parents.
-    Route(HttpRoute),
+    /// `gateway.networking.k8s.io/v1` HTTPRoute or GRPCRoute with a Service among its parents.
+    Route(Route),
     /// `gateway.networking.k8s.io/v1` ReferenceGrant.
     Grant(ReferenceGrant),
     /// `v1` Pod that a cluster has given a uid.
@@ -85,11 +79,11 @@ pub enum Object {
     Namespace(NamespaceRow),
     /// `v1` Node.
     Node(NodeRow),
-    /// An HTTPRoute without a Service among its parents, which is left to others.
+    /// A route without a Service among its parents, which is left to others.
     GatewayRoute {
         /// Its name.
-        name: ObjectName,
-        /// As [`HttpRoute::misgrouped`].
+        name: RouteName,
+        /// As [`Route::misgrouped`].
         misgrouped: Vec<String>,
     },
     /// A kind that mirror does not read.
@@ -108,12 +102,12 @@ impl Object {
         match self {
             Self::Service(service) => format!("Service {}", service.name),
             Self::Slice(slice) => format!("EndpointSlice {}", slice.name),
-            Self::Route(route) => format!("HTTPRoute {}", route.name),
+            Self::Route(route) => route.name.identity(),
             Self::Grant(grant) => format!("ReferenceGrant {}", grant.name),
             Self::Pod(pod) => format!("Pod {}", pod.name),
             Self::Namespace(row) => format!("Namespace {}", row.name.name),
             Self::Node(row) => format!("Node {}", row.name.name),
-            Self::GatewayRoute { name, .. } => format!("HTTPRoute {name}"),
+            Self::GatewayRoute { name, .. } => name.identity(),
             Self::Unread { kind, name } => format!("{kind} {name}"),
         }
     }
@@ -253,32 +247,35 @@ impl From<IpAddr> for Endpoint {
     }
 }
 
-/// A ReferenceGrant, as far as it lets HTTPRoutes mirror to Services.
+/// A ReferenceGrant, as far as it lets routes mirror to Services.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceGrant {
     /// Its name; it grants access to its own namespace.
     pub name: ObjectName,
-    /// Namespaces whose HTTPRoutes it trusts.
-    pub from: Vec<String>,
+    /// Which routes it trusts: their kind and Namespace.
+    pub from: Vec<(RouteKind, String)>,
     /// Services that they may refer to; None is all of them.
     pub to: Vec<Option<String>>,
 }
 
 impl ReferenceGrant {
-    /// Whether routes of `namespace` may refer to `service`.
+    /// Whether the route may refer to `service`.
     #[must_use]
-    pub fn permits(&self, namespace: &str, service: &ObjectName) -> bool {
+    pub fn permits(&self, route: &RouteName, service: &ObjectName) -> bool {
+        let mut from = self.from.iter();
         self.name.namespace == service.namespace
-            && self.from.iter().any(|from| from == namespace)
+            && from.any(|(kind, namespace)| {
+                (*kind, namespace) == (route.kind, &route.object.namespace)
+            })
             && self.to.iter().any(|to| to.as_ref().is_none_or(|name| *name == service.name))
     }
 }
 
-/// An HTTPRoute.
+/// An HTTPRoute or a GRPCRoute.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HttpRoute {
-    /// Its name.
-    pub name: ObjectName,
+pub struct Route {
+    /// Its kind and name.
+    pub name: RouteName,
     /// `creationTimestamp`, seconds since 1970.
     pub created: Option<i64>,
     /// `hostnames`: they do not select when the parent is a Service (GEP-1426).
@@ -292,7 +289,7 @@ pub struct HttpRoute {
     pub rules: Vec<RouteRule>,
 }
 
-impl HttpRoute {
+impl Route {
     /// Has each refused rule do what a rule with the same matches last did in `old`, an earlier state of
     /// the route.
     pub fn keep_rules_of(&mut self, old: &Self) {
@@ -324,9 +321,8 @@ impl HttpRoute {
     #[must_use]
     pub fn partial_faults(&self) -> Option<String> {
         let texts: Vec<_> = self.refused_rules().map(|(_, refusal)| refusal.aftermath()).collect();
-        let name = &self.name;
-        (!texts.is_empty())
-            .then(|| format!("HTTPRoute {name}: {}; its other rules apply", texts.join("; ")))
+        let name = self.name.identity();
+        (!texts.is_empty()).then(|| format!("{name}: {}; its other rules apply", texts.join("; ")))
     }
 
     /// Its refused rules, by their place in `rules`.

@@ -3,7 +3,7 @@
 //! does not fit keeps out all that are younger, so that no author gains by the size of what others
 //! write. What is kept out is known by its name alone, and costs no more. Pure.
 
-use crate::model::ObjectName;
+use crate::model::RouteName;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Routes of one Namespace, unless a flag says otherwise.
@@ -47,7 +47,7 @@ impl Default for RouteBounds {
 #[derive(Debug, Default)]
 pub struct Quota {
     bounds: RouteBounds,
-    known: HashMap<ObjectName, (i64, u64)>,
+    known: HashMap<RouteName, (i64, u64)>,
     namespaces: HashMap<String, BoundedSet>,
     all: BoundedSet,
 }
@@ -56,15 +56,15 @@ pub struct Quota {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct QuotaChanges {
     /// Within the bounds before, and no more.
-    pub out: BTreeSet<ObjectName>,
+    pub out: BTreeSet<RouteName>,
     /// Within the bounds now: its content must be listed again.
-    pub back: BTreeSet<ObjectName>,
+    pub back: BTreeSet<RouteName>,
 }
 
-/// When an object was created, in seconds since 1970, and its name.
-type Key = (i64, ObjectName);
+/// When a route was created, in seconds since 1970, and its name.
+type Key = (i64, RouteName);
 
-/// Objects in their order, up to the first that does not fit, and the others.
+/// Routes in their order, up to the first that does not fit, and the others.
 #[derive(Debug, Default)]
 struct BoundedSet {
     inside: BTreeMap<Key, u64>,
@@ -81,7 +81,7 @@ impl Quota {
 
     /// A route is there, or has changed. `created` in seconds since 1970 (None is the newest that
     /// there can be), `bytes` of its `spec`.
-    pub fn put(&mut self, name: &ObjectName, created: Option<i64>, bytes: u64) -> QuotaChanges {
+    pub fn put(&mut self, name: &RouteName, created: Option<i64>, bytes: u64) -> QuotaChanges {
         let created = created.unwrap_or(i64::MAX);
         if self.known.get(name) == Some(&(created, bytes)) {
             return QuotaChanges::default();
@@ -89,21 +89,21 @@ impl Quota {
         let mut changes = self.take(name);
         self.known.insert(name.clone(), (created, bytes));
         let (bound, all) = (self.bounds.namespace, self.bounds.all);
-        let shelf = self.namespaces.entry(name.namespace.clone()).or_default();
+        let shelf = self.namespaces.entry(name.object.namespace.clone()).or_default();
         let moved = shelf.put((created, name.clone()), bytes, bound);
         self.pass(moved, all, &mut changes);
         changes.of_others(name)
     }
 
     /// A route is gone.
-    pub fn take(&mut self, name: &ObjectName) -> QuotaChanges {
+    pub fn take(&mut self, name: &RouteName) -> QuotaChanges {
         let mut changes = QuotaChanges::default();
         let Some((created, _)) = self.known.remove(name) else { return changes };
         let (bound, all) = (self.bounds.namespace, self.bounds.all);
-        let Some(shelf) = self.namespaces.get_mut(&name.namespace) else { return changes };
+        let Some(shelf) = self.namespaces.get_mut(&name.object.namespace) else { return changes };
         let moved = shelf.take(&(created, name.clone()), bound);
         if shelf.is_empty() {
-            self.namespaces.remove(&name.namespace);
+            self.namespaces.remove(&name.object.namespace);
         }
         self.pass(moved, all, &mut changes);
         changes.of_others(name)
@@ -111,13 +111,13 @@ impl Quota {
 
     /// Whether the route is within the bounds.
     #[must_use]
-    pub fn admits(&self, name: &ObjectName) -> bool {
+    pub fn admits(&self, name: &RouteName) -> bool {
         let created = self.known.get(name).map(|(created, _)| *created);
         created.is_some_and(|created| self.all.inside.contains_key(&(created, name.clone())))
     }
 
     /// The routes that are known and not within the bounds.
-    pub fn refused(&self) -> impl Iterator<Item = &ObjectName> {
+    pub fn refused(&self) -> impl Iterator<Item = &RouteName> {
         let here = self.namespaces.values().flat_map(|shelf| shelf.outside.keys());
         here.chain(self.all.outside.keys()).map(|(_, name)| name)
     }
@@ -140,11 +140,12 @@ impl Quota {
         let mut first: BTreeMap<&str, &Key> = BTreeMap::new();
         let shelves = self.namespaces.values().chain([&self.all]);
         for key in shelves.flat_map(|shelf| shelf.outside.keys()) {
-            let oldest = first.entry(&key.1.namespace).or_insert(key);
+            let oldest = first.entry(&key.1.object.namespace).or_insert(key);
             *oldest = (*oldest).min(key);
         }
         first.into_values().map(|(_, name)| {
-            format!("HTTPRoute {name}: {}; nor are the younger ones of its Namespace", self.why())
+            let name = name.identity();
+            format!("{name}: {}; nor are the younger ones of its Namespace", self.why())
         })
     }
 
@@ -189,7 +190,7 @@ impl Quota {
 }
 
 impl QuotaChanges {
-    fn of_others(mut self, name: &ObjectName) -> Self {
+    fn of_others(mut self, name: &RouteName) -> Self {
         self.out.remove(name);
         self.back.remove(name);
         self
@@ -251,10 +252,13 @@ impl BoundedSet {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::model::{ObjectName, RouteKind};
+
     use super::*;
 
-    fn name(namespace: u8, own: u8) -> ObjectName {
-        ObjectName { namespace: namespace.to_string(), name: own.to_string() }
+    fn name(namespace: u8, own: u8) -> RouteName {
+        let object = ObjectName { namespace: namespace.to_string(), name: own.to_string() };
+        RouteKind::Http.named(object)
     }
 
     /// The same by sorting everything.
@@ -280,8 +284,8 @@ mod tests {
                 all: Bound { count: 7, bytes: 40 },
             };
             let mut quota = Quota::new(bounds);
-            let mut known: BTreeMap<ObjectName, (i64, u64)> = BTreeMap::new();
-            let mut admitted: BTreeSet<ObjectName> = BTreeSet::new();
+            let mut known: BTreeMap<RouteName, (i64, u64)> = BTreeMap::new();
+            let mut admitted: BTreeSet<RouteName> = BTreeSet::new();
             for (namespace, own, created, bytes, put) in steps {
                 let name = name(namespace, own);
                 let changes = match put {
@@ -303,7 +307,7 @@ mod tests {
                 }
                 let mut all: BTreeMap<Key, u64> = BTreeMap::new();
                 for namespace in 0..3_u8 {
-                    let of = known.iter().filter(|(name, _)| name.namespace == namespace.to_string());
+                    let of = known.iter().filter(|(name, _)| name.object.namespace == namespace.to_string());
                     let of: BTreeMap<Key, u64> =
                         of.map(|(name, (created, bytes))| ((*created, name.clone()), *bytes)).collect();
                     for key in prefix(of.iter(), bounds.namespace) {

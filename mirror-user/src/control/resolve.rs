@@ -20,7 +20,10 @@ pub use self::{
     resolver::{FrontendChanges, Refusals, Resolver},
 };
 use super::objects::{Changes, Objects, ParentRef};
-use crate::route::{RouteName, RouteTable, ServicePort};
+use crate::{
+    model::RouteName,
+    route::{RouteTable, ServicePort},
+};
 
 mod attach;
 mod claims;

@@ -1,5 +1,5 @@
 //! Events: what a user must act on, reported where `kubectl describe` shows it. In: issues that have
-//! just arisen. Out: Events of events.k8s.io/v1 on the HTTPRoute. An issue that comes and goes is
+//! just arisen. Out: Events of events.k8s.io/v1 on the route. An issue that comes and goes is
 //! one Event whose series counts, not many; nothing waits for an Event, and none is repeated because
 //! time passes or another replica takes over.
 
@@ -22,7 +22,7 @@ use super::{
     route::VERSION,
     status::{CONTROLLER, Issue},
 };
-use crate::{error_chain::WithCauses, model::ObjectName};
+use crate::{error_chain::WithCauses, model::RouteName};
 
 /// Longest that one Event may take; then it is lost.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -76,11 +76,11 @@ impl Reporter {
     }
 
     /// Sends an Event for each; what fails is counted, and not tried again.
-    pub async fn report(&mut self, route: &ObjectName, uid: &str, issues: BTreeSet<Issue>) {
+    pub async fn report(&mut self, route: &RouteName, uid: &str, issues: BTreeSet<Issue>) {
         for issue in issues {
             let now = (Instant::now(), SystemTime::now());
             let Some(message) = self.message(route, uid, &issue, now) else { continue };
-            let sent = timeout(REQUEST, self.send(&route.namespace, message)).await;
+            let sent = timeout(REQUEST, self.send(&route.object.namespace, message)).await;
             let sent = sent.map_err(|_| "no response".to_owned()).flatten();
             self.metrics.event(sent.is_ok());
             if let Err(error) = sent {
@@ -106,7 +106,7 @@ impl Reporter {
     /// A new Event, one more of its series, or nothing for now.
     fn message(
         &mut self,
-        route: &ObjectName,
+        route: &RouteName,
         uid: &str,
         issue: &Issue,
         (now, wall): (Instant, SystemTime),
@@ -124,12 +124,12 @@ impl Reporter {
             return Some(EventMessage::Patch(series.event.clone(), patch));
         }
         self.forget();
-        let stem: String = route.name.chars().take(STEM).collect();
+        let stem: String = route.object.name.chars().take(STEM).collect();
         let event = format!("{stem}.{:016x}", rand::random::<u64>());
         let series = Series { event: event.clone(), count: 1, last: now, written: now };
         self.series.insert(key, series);
         Some(EventMessage::Create(json!({
-            "metadata": {"namespace": route.namespace, "name": event},
+            "metadata": {"namespace": route.object.namespace, "name": event},
             "eventTime": time,
             "reportingController": CONTROLLER,
             "reportingInstance": self.instance,
@@ -138,8 +138,8 @@ impl Reporter {
             "type": "Warning",
             "note": note(issue),
             "regarding": {
-                "apiVersion": VERSION, "kind": "HTTPRoute", "namespace": route.namespace,
-                "name": route.name, "uid": uid,
+                "apiVersion": VERSION, "kind": route.kind.label(),
+                "namespace": route.object.namespace, "name": route.object.name, "uid": uid,
             },
         })))
     }
@@ -166,6 +166,7 @@ fn note(issue: &Issue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ObjectName, RouteKind};
 
     fn reporter() -> Reporter {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
@@ -182,6 +183,7 @@ mod tests {
     async fn an_issue_that_comes_back_is_one_event_that_counts() {
         let mut reporter = reporter();
         let route = ObjectName { namespace: "shop".into(), name: "r".repeat(253) };
+        let route = RouteKind::Http.named(route);
         let start = Instant::now();
         let mut at = |seconds, reason: &str| {
             let now = (start + Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
@@ -207,6 +209,7 @@ mod tests {
     async fn what_is_remembered_is_bounded() {
         let mut reporter = reporter();
         let route = ObjectName { namespace: "shop".into(), name: "r".into() };
+        let route = RouteKind::Grpc.named(route);
         for number in 0..REMEMBERED + 100 {
             let now = (Instant::now(), SystemTime::now());
             reporter.message(&route, &number.to_string(), &issue("Conflicted"), now);

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     control::kube::kinds::Watched,
     kube::{Event, Watch},
+    model::RouteKind,
 };
 
 /// Changes that come closer together are judged together.
@@ -33,8 +34,8 @@ const RELIST: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 enum EventOrigin {
     Kind(Watched),
-    /// HTTPRoute's CRD.
-    Crd,
+    /// The CRD of a kind of routes.
+    Crd(RouteKind),
 }
 
 /// Follows the cluster.
@@ -45,7 +46,7 @@ pub(super) struct Informer {
     admin_service: AdminService,
     store: ObjectStore,
     /// Has routes listed again.
-    relist: Arc<Notify>,
+    relists: Vec<Arc<Notify>>,
     /// When that may be next.
     relisted: Instant,
 }
@@ -59,15 +60,17 @@ impl Informer {
         admin_service: AdminService,
     ) -> (Self, watch::Receiver<Arc<StatusPlan>>) {
         let (merged, events) = mpsc::channel(1);
-        let mut relist = Arc::default();
+        let mut relists = Vec::new();
         let feeds = KINDS.map(|kind| (EventOrigin::Kind(kind), kind.label(), kind.resource("")));
-        let crd = Watched::Route.crd().zip(Watched::Route.crd_label());
-        let crd = crd.map(|(resource, label)| (EventOrigin::Crd, label, resource));
-        for (about, label, resource) in feeds.into_iter().chain(crd) {
+        let crds = RouteKind::ALL.into_iter().filter_map(|kind| {
+            let watched = Watched::Route(kind);
+            Some((EventOrigin::Crd(kind), watched.crd_label()?, watched.crd()?))
+        });
+        for (about, label, resource) in feeds.into_iter().chain(crds) {
             let (watch, mut receiver) = Watch::new(client.clone(), resource);
             metrics.watch(label, watch.health());
-            if matches!(about, EventOrigin::Kind(Watched::Route)) {
-                relist = watch.relist();
+            if matches!(about, EventOrigin::Kind(Watched::Route(_))) {
+                relists.push(watch.relist());
             }
             tokio::spawn(watch.run());
             let merged = merged.clone();
@@ -81,7 +84,7 @@ impl Informer {
         }
         let (plans, receiver) = watch::channel(Arc::default());
         let relisted = Instant::now();
-        (Self { events, plans, metrics, admin_service, store, relist, relisted }, receiver)
+        (Self { events, plans, metrics, admin_service, store, relists, relisted }, receiver)
     }
 
     /// Until the watches end, which they do not.
@@ -97,7 +100,7 @@ impl Informer {
                     let Some((about, event)) = event else { return };
                     let news = match about {
                         EventOrigin::Kind(kind) => self.store.apply(kind, event),
-                        EventOrigin::Crd => self.store.apply_crd(&event),
+                        EventOrigin::Crd(kind) => self.store.apply_crd(kind, &event),
                     };
                     if news && due.is_none() {
                         due = Some((Instant::now() + SETTLE).max(rested));
@@ -112,7 +115,7 @@ impl Informer {
                     self.beat();
                     if self.relisted.elapsed() >= RELIST && self.store.take_vacancy() {
                         self.relisted = Instant::now();
-                        self.relist.notify_one();
+                        self.relists.iter().for_each(|relist| relist.notify_one());
                     }
                 }
             }

@@ -88,7 +88,7 @@ impl Metrics {
         self.events.get_or_create(&ByOutcome { outcome }).inc();
     }
 
-    /// Notes how many HTTPRoutes there are, and of how many the status is not as it should be.
+    /// Notes how many routes there are, and of how many the status is not as it should be.
     pub fn planned(&self, routes: usize, unwritten: usize) {
         self.routes.set(i64::try_from(routes).unwrap_or(i64::MAX));
         self.unwritten.set(i64::try_from(unwritten).unwrap_or(i64::MAX));
@@ -113,14 +113,18 @@ impl Metrics {
         registry.register("leads", "1 on the replica that leads, which writes statuses", leads);
         registry.register(
             "status_writes",
-            "Writes of the status of HTTPRoutes by outcome",
+            "Writes of the status of routes by outcome",
             self.writes.clone(),
         );
-        registry.register("events", "Events on HTTPRoutes by outcome", self.events.clone());
-        registry.register("routes", "HTTPRoutes in the cluster", self.routes.clone());
+        registry.register("events", "Events on routes by outcome", self.events.clone());
+        registry.register(
+            "routes",
+            "HTTPRoutes and GRPCRoutes in the cluster",
+            self.routes.clone(),
+        );
         registry.register(
             "routes_unwritten",
-            "HTTPRoutes whose status is still to be written",
+            "Routes whose status is still to be written",
             self.unwritten.clone(),
         );
         self.register_watches(&mut registry);

@@ -1,4 +1,4 @@
-//! Planning: the object store in; for each HTTPRoute whose status is not as it should be, what it should
+//! Planning: the object store in; for each route whose status is not as it should be, what it should
 //! be, out. Pure.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,10 +8,10 @@ use super::{
     route::{DecodeVerdict, RouteRow},
     status::{self, Moment, ParentStatus},
 };
-use crate::{control::resolve::RouteStatus, model::ObjectName, route::RouteName};
+use crate::{control::resolve::RouteStatus, model::RouteName};
 
 /// What is to be written, by route.
-pub type StatusPlan = BTreeMap<ObjectName, RoutePlan>;
+pub type StatusPlan = BTreeMap<RouteName, RoutePlan>;
 
 /// What is to be written to one route.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub fn plan(store: &mut ObjectStore) -> StatusPlan {
     }
     let mut plan = StatusPlan::new();
     for (name, row) in store.routes().iter().filter(|(_, row)| !row.leaving) {
-        let statuses = verdicts.get(&RouteName::from(name)).map(Vec::as_slice);
+        let statuses = verdicts.get(name).map(Vec::as_slice);
         let mut wanted = wanted(row, statuses.unwrap_or_default());
         if let Some(warning_for) = store.warning_for(name) {
             wanted.iter_mut().for_each(|status| status.warning_for(&warning_for));
@@ -80,10 +80,21 @@ mod tests {
     use serde_json::{Value, json, value::RawValue};
 
     use super::*;
-    use crate::{control::kube::kinds::Watched, controller::status::CONTROLLER, kube::Event};
+    use crate::{
+        control::kube::kinds::Watched,
+        controller::status::CONTROLLER,
+        kube::Event,
+        model::{ObjectName, RouteKind},
+    };
+
+    const HTTP: Watched = Watched::Route(RouteKind::Http);
 
     fn name(name: &str) -> ObjectName {
         ObjectName { namespace: "default".into(), name: name.into() }
+    }
+
+    fn route_name(route: &str) -> RouteName {
+        RouteKind::Http.named(name(route))
     }
 
     fn apply(store: &mut ObjectStore, kind: Watched, name_: &str, value: &Value) {
@@ -110,8 +121,8 @@ mod tests {
     fn store() -> ObjectStore {
         let mut store = ObjectStore::default();
         apply(&mut store, Watched::Service, "a", &service("a"));
-        apply(&mut store, Watched::Route, "good", &route("good", "RequestMirror"));
-        apply(&mut store, Watched::Route, "odd", &route("odd", "ExternalAuth"));
+        apply(&mut store, HTTP, "good", &route("good", "RequestMirror"));
+        apply(&mut store, HTTP, "odd", &route("odd", "ExternalAuth"));
         store
     }
 
@@ -119,7 +130,8 @@ mod tests {
     fn a_route_that_does_not_decode_is_known_by_name_and_delays_no_other() {
         let plan = plan(&mut store());
         let reason = |route: &str| {
-            let list = plan[&name(route)].parents(&plan[&name(route)].row, "t").unwrap();
+            let list =
+                plan[&route_name(route)].parents(&plan[&route_name(route)].row, "t").unwrap();
             assert_eq!(list.len(), 1, "the Gateway is another's");
             list[0]["conditions"][0]["reason"].clone()
         };
@@ -130,17 +142,19 @@ mod tests {
     fn what_is_written_already_is_not_planned_and_what_is_no_longer_ours_is_taken_out() {
         let mut store = store();
         let planned = plan(&mut store);
-        let list = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
+        let list =
+            planned[&route_name("good")].parents(&planned[&route_name("good")].row, "t").unwrap();
         let mut written = route("good", "RequestMirror");
         written["status"] = json!({"parents": list});
-        apply(&mut store, Watched::Route, "good", &written);
-        assert!(!plan(&mut store).contains_key(&name("good")));
+        apply(&mut store, HTTP, "good", &written);
+        assert!(!plan(&mut store).contains_key(&route_name("good")));
         // Its Service is no parent any more.
         written["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
         written["metadata"]["generation"] = json!(3);
-        apply(&mut store, Watched::Route, "good", &written);
+        apply(&mut store, HTTP, "good", &written);
         let planned = plan(&mut store);
-        let left = planned[&name("good")].parents(&planned[&name("good")].row, "t").unwrap();
+        let left =
+            planned[&route_name("good")].parents(&planned[&route_name("good")].row, "t").unwrap();
         assert!(left.is_empty(), "{left:?}");
         assert!(written.to_string().contains(CONTROLLER));
     }
@@ -150,9 +164,9 @@ mod tests {
         let mut store = store();
         let mut some = route("some", "RequestMirror");
         some["spec"]["rules"][0]["filters"][0]["requestMirror"]["percent"] = json!(10);
-        apply(&mut store, Watched::Route, "some", &some);
+        apply(&mut store, HTTP, "some", &some);
         let message = |store: &mut ObjectStore, route: &str| {
-            plan(store)[&name(route)].wanted[0].conditions[0].1.message.clone()
+            plan(store)[&route_name(route)].wanted[0].conditions[0].1.message.clone()
         };
         assert!(!message(&mut store, "good").contains("lacks"));
         let mut schema = json!({"requestMirror": {"properties": {"backendRef": {}}}});
@@ -164,10 +178,13 @@ mod tests {
             {"name": "v1", "served": true, "schema": {"openAPIV3Schema": schema}}]}});
         let raw = RawValue::from_string(crd.to_string()).unwrap();
         let applied = Event::Applied(name("crd"), raw);
-        assert!(store.apply_crd(&applied) && !store.apply_crd(&applied));
+        assert!(
+            store.apply_crd(RouteKind::Http, &applied)
+                && !store.apply_crd(RouteKind::Http, &applied)
+        );
         assert!(message(&mut store, "good").contains("lacks percent"));
         assert!(!message(&mut store, "some").contains("lacks"), "its share has arrived");
-        assert!(store.apply_crd(&Event::Deleted(name("crd"))));
+        assert!(store.apply_crd(RouteKind::Http, &Event::Deleted(name("crd"))));
     }
 
     #[test]
@@ -175,25 +192,25 @@ mod tests {
         let mut store = store();
         store.apply(Watched::Service, Event::Deleted(name("a")));
         let plan = plan(&mut store);
-        let condition = &plan[&name("good")].wanted[0].conditions[0];
+        let condition = &plan[&route_name("good")].wanted[0].conditions[0];
         assert_eq!((condition.0, condition.1.reason), ("Accepted", "NoMatchingParent"));
     }
 
     #[test]
     fn a_new_list_forgets_what_it_does_not_name_at_its_end() {
         let mut store = store();
-        assert_eq!(store.incomplete().count(), 6);
-        store.apply(Watched::Route, Event::Started);
-        apply(&mut store, Watched::Route, "good", &route("good", "RequestMirror"));
+        assert_eq!(store.incomplete().count(), 7);
+        store.apply(HTTP, Event::Started);
+        apply(&mut store, HTTP, "good", &route("good", "RequestMirror"));
         assert_eq!(plan(&mut store).len(), 2, "until then it stays");
-        store.apply(Watched::Route, Event::Complete);
-        assert_eq!(plan(&mut store).keys().collect::<Vec<_>>(), [&name("good")]);
-        assert_eq!(store.incomplete().count(), 5);
+        store.apply(HTTP, Event::Complete);
+        assert_eq!(plan(&mut store).keys().collect::<Vec<_>>(), [&route_name("good")]);
+        assert_eq!(store.incomplete().count(), 6);
         let seconds = std::time::Duration::from_secs;
-        assert!(!store.apply(Watched::Route, Event::Missing(seconds(29))));
+        assert!(!store.apply(HTTP, Event::Missing(seconds(29))));
         assert_eq!(store.routes().len(), 1, "a server that has just started may be wrong");
-        assert!(store.apply(Watched::Route, Event::Missing(seconds(30))));
+        assert!(store.apply(HTTP, Event::Missing(seconds(30))));
         assert!(store.routes().is_empty());
-        assert!(!store.apply(Watched::Route, Event::Missing(seconds(35))));
+        assert!(!store.apply(HTTP, Event::Missing(seconds(35))));
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTPRoute, as far as a write of its status is about it. In: the object as it came. Out: a
+//! One route, as far as a write of its status is about it. In: the object as it came. Out: a
 //! row, and the route for [`crate::control::resolve`] if it decodes. Pure.
 
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::control::{
     resolve::Condition,
 };
 
-/// `apiVersion` of HTTPRoutes as they are watched and written.
+/// `apiVersion` of routes as they are watched and written.
 pub const VERSION: &str = "gateway.networking.k8s.io/v1";
 
 /// What a write needs to know.

@@ -1,7 +1,7 @@
-//! Status: what `status.parents` of an HTTPRoute says, and the conditions that it should say, in;
+//! Status: what `status.parents` of a route says, and the conditions that it should say, in;
 //! the whole list to write, or that nothing needs to be written, out. Pure.
 //!
-//! `status.parents` is an atomic list (HTTPRoute's CRD, `x-kubernetes-list-type`): who writes,
+//! `status.parents` is an atomic list (HTTPRoute's and GRPCRoute's CRD, `x-kubernetes-list-type`): who writes,
 //! writes all of it. Entries of other controllers therefore pass through verbatim, as the JSON that
 //! they are, in their places.
 

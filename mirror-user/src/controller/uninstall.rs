@@ -1,5 +1,5 @@
 //! `mirror uninstall`: takes out of the cluster what deleting mirror's own objects leaves there.
-//! In: a cluster in which no controller runs any more. Out: HTTPRoutes without entries of ours, no
+//! In: a cluster in which no controller runs any more. Out: routes without entries of ours, no
 //! Lease, and what was done, on stdout. It deletes nothing that was installed: that is
 //! `kubectl delete -k`.
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     kube::{ConfigSource, connect},
-    model::ObjectName,
+    model::{ObjectName, RouteKind, RouteName},
     stdout,
 };
 
@@ -39,8 +39,11 @@ pub async fn run(args: &UninstallArgs) -> anyhow::Result<()> {
     if !args.force {
         refuse_if_running(&lease).await?;
     }
-    let (cleaned, all) = clean(&client).await?;
-    print(&format!("removed mirror's status from {cleaned} of {all} HTTPRoutes\n"))?;
+    for kind in RouteKind::ALL {
+        let (cleaned, all) = clean(&client, kind).await?;
+        let kind = kind.label();
+        print(&format!("removed mirror's status from {cleaned} of {all} {kind}s\n"))?;
+    }
     let place = format!("Lease {}/{}", args.lease.namespace, args.lease.lease);
     match lease.delete().await.with_context(|| format!("cannot delete the {place}"))? {
         true => print(&format!("deleted {place}\n")),
@@ -69,9 +72,9 @@ async fn refuse_if_running(lease: &ClusterLease) -> anyhow::Result<()> {
     }
 }
 
-/// Of how many routes something was taken out, and how many there are.
-async fn clean(client: &Client) -> anyhow::Result<(usize, usize)> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &writer::resource());
+/// Of how many routes of a kind something was taken out, and how many there are.
+async fn clean(client: &Client, kind: RouteKind) -> anyhow::Result<(usize, usize)> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &writer::resource(kind));
     let routes = RouteApi::new(client.clone());
     let (mut cleaned, mut all) = (0, 0);
     let mut page = ListParams::default().limit(PAGE);
@@ -79,18 +82,18 @@ async fn clean(client: &Client) -> anyhow::Result<(usize, usize)> {
         let list = match api.list(&page).await {
             // The CRD is gone, and all routes with it.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok((0, 0)),
-            list => list.context("cannot list HTTPRoutes")?,
+            list => list.with_context(|| format!("cannot list {}s", kind.label()))?,
         };
         for object in list.items {
             all += 1;
             let metadata = &object.metadata;
             let [namespace, name] = [&metadata.namespace, &metadata.name]
                 .map(|field| field.clone().unwrap_or_default());
-            let name = ObjectName { namespace, name };
+            let name = kind.named(ObjectName { namespace, name });
             let parents = object.data.pointer("/status/parents").and_then(|list| list.as_array());
             if parents.is_some_and(|parents| status::has_ours(parents)) {
                 let outcome = clean_route(&routes, &name).await;
-                outcome.with_context(|| format!("cannot clean HTTPRoute {name}"))?;
+                outcome.with_context(|| format!("cannot clean {}", name.identity()))?;
                 cleaned += 1;
             }
         }
@@ -101,7 +104,7 @@ async fn clean(client: &Client) -> anyhow::Result<(usize, usize)> {
     }
 }
 
-async fn clean_route(routes: &RouteApi, name: &ObjectName) -> Result<(), WriteError> {
+async fn clean_route(routes: &RouteApi, name: &RouteName) -> Result<(), WriteError> {
     for _ in 0..ATTEMPTS {
         let Some(row) = routes.read(name).await? else { return Ok(()) };
         let Some(parents) = without_ours(&row) else { return Ok(()) };

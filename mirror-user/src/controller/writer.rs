@@ -1,4 +1,4 @@
-//! Writing: plans and leadership in; `status.parents` of HTTPRoutes out, one write at a time, and
+//! Writing: plans and leadership in; `status.parents` of routes out, one write at a time, and
 //! an Event for what has become wrong. It never writes without leading: the remaining time is
 //! checked before each write, and a write in progress when it ends is dropped.
 //!
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     backoff::ExponentialBackoff,
     control::{decode::Defaults, expressions::Allowance},
-    model::ObjectName,
+    model::{RouteKind, RouteName},
 };
 
 use crate::error_chain::WithCauses;
@@ -44,7 +44,7 @@ const ATTEMPTS: u32 = 20;
 const RETRY: ExponentialBackoff =
     ExponentialBackoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
-/// HTTPRoutes at the API server.
+/// Routes at the API server.
 #[derive(Clone)]
 pub struct RouteApi(Client);
 
@@ -55,16 +55,16 @@ impl RouteApi {
         Self(client)
     }
 
-    fn api(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.0.clone(), namespace, &resource())
+    fn api(&self, name: &RouteName) -> Api<DynamicObject> {
+        Api::namespaced_with(self.0.clone(), &name.object.namespace, &resource(name.kind))
     }
 
     /// Reads a route; None when it is gone.
     ///
     /// # Errors
     /// What the server says, or what the object lacks.
-    pub async fn read(&self, name: &ObjectName) -> Result<Option<RouteRow>, WriteError> {
-        let Some(object) = self.api(&name.namespace).get_opt(&name.name).await? else {
+    pub async fn read(&self, name: &RouteName) -> Result<Option<RouteRow>, WriteError> {
+        let Some(object) = self.api(name).get_opt(&name.object.name).await? else {
             return Ok(None);
         };
         let value =
@@ -79,7 +79,7 @@ impl RouteApi {
     /// [`WriteError::Conflict`] if it is not; what the server says otherwise.
     pub async fn write(
         &self,
-        name: &ObjectName,
+        name: &RouteName,
         version: &str,
         parents: &[Value],
     ) -> Result<(), WriteError> {
@@ -89,19 +89,19 @@ impl RouteApi {
         });
         let params =
             PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        let api = self.api(&name.namespace);
-        api.patch_status(&name.name, &params, &Patch::Merge(patch)).await?;
+        let api = self.api(name);
+        api.patch_status(&name.object.name, &params, &Patch::Merge(patch)).await?;
         Ok(())
     }
 }
 
 const FIELD_MANAGER: &str = "mirror-controller";
 
-/// HTTPRoute, as the client wants to know it.
-pub(super) fn resource() -> ApiResource {
+/// A kind of routes, as the client wants to know it.
+pub(super) fn resource(kind: RouteKind) -> ApiResource {
     let (group, version) = VERSION.split_once('/').unwrap_or_default();
-    let kind = GroupVersionKind::gvk(group, version, "HTTPRoute");
-    ApiResource::from_gvk_with_plural(&kind, "httproutes")
+    let named = GroupVersionKind::gvk(group, version, kind.label());
+    ApiResource::from_gvk_with_plural(&named, kind.plural())
 }
 
 /// Why a status was not written.
@@ -116,8 +116,8 @@ pub enum WriteError {
     /// The server refused it, or cannot be reached.
     #[error(transparent)]
     Server(Box<kube::Error>),
-    /// What the server sent is no HTTPRoute.
-    #[error("the API server sent an HTTPRoute that cannot be read: {0}")]
+    /// What the server sent is no route.
+    #[error("the API server sent a route that cannot be read: {0}")]
     Unreadable(String),
 }
 
@@ -183,7 +183,7 @@ impl Writer {
 
     /// The end of the leadership comes first: a process that was stopped meanwhile finds it past
     /// before it looks at its connection again.
-    async fn within(&mut self, left: Duration, name: &ObjectName, plan: &RoutePlan) -> Outcome {
+    async fn within(&mut self, left: Duration, name: &RouteName, plan: &RoutePlan) -> Outcome {
         tokio::select! {
             biased;
             () = sleep(left) => Outcome::Dropped,
@@ -195,14 +195,14 @@ impl Writer {
                 WriteError::Gone => Outcome::Unchanged,
                 error => {
                     let error = WithCauses(&error);
-                    tracing::warn!(%name, %error, "cannot write the status of an HTTPRoute");
+                    tracing::warn!(%name, %error, "cannot write the status of a route");
                     Outcome::Failed
                 }
             }),
         }
     }
 
-    async fn write(&mut self, name: &ObjectName, plan: &RoutePlan) -> Result<Outcome, WriteError> {
+    async fn write(&mut self, name: &RouteName, plan: &RoutePlan) -> Result<Outcome, WriteError> {
         let mut row = plan.row.clone();
         for _ in 0..ATTEMPTS {
             let Some(parents) = plan.parents(&row, &now()) else { return Ok(Outcome::Unchanged) };
@@ -224,7 +224,7 @@ impl Writer {
                 _ => return Ok(Outcome::Unchanged),
             }
         }
-        tracing::warn!(%name, "other controllers keep changing the status of an HTTPRoute; retrying later");
+        tracing::warn!(%name, "other controllers keep changing the status of a route; retrying later");
         Ok(Outcome::Failed)
     }
 }

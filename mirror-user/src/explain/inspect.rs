@@ -59,8 +59,7 @@ pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) ->
 /// What was said of the Service, of the routes attached to it, and of their backends' Services.
 fn warnings(resolved: &Resolved, service: &ObjectName) -> Vec<String> {
     let attached = resolved.conditions.iter().filter(|status| status.parent.service == *service);
-    let mut objects: Vec<_> =
-        attached.map(|status| format!("HTTPRoute {}", status.route)).collect();
+    let mut objects: Vec<_> = attached.map(|status| status.route.identity()).collect();
     objects.push(format!("Service {service}"));
     let tables = resolved.frontends.iter().flat_map(|frontend| {
         let at = &frontend.service;

@@ -23,11 +23,12 @@ use tokio::{
 use super::{Budgets, Context, Options, ShadowNetns, ShadowOptions, SharedContext, connection};
 use crate::{
     memory::{AgentUsage, MemoryLimits},
+    model::{ObjectName, RouteKind},
     outcome::{AccessLog, Recorder},
     route::{
         AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Frontend, FrontendId,
-        FrontendState, HeaderMatch, Matcher, Pattern, RouteName, RouteTable, Rule, RuleEntry,
-        ServicePort, Snapshot, Timeouts, ValueMatch,
+        FrontendState, HeaderMatch, Matcher, Pattern, RouteTable, Rule, RuleEntry, ServicePort,
+        Snapshot, Timeouts, ValueMatch,
     },
     sockets::{NetnsTarget, plain::PlainSockets},
     workload::Workload,
@@ -51,7 +52,8 @@ fn rule(primary: SocketAddr, protocol: AppProtocol, matches: Vec<Matcher>) -> Ru
     let target =
         Ok(Arc::new(Backend { service, protocol, addresses, endpoints, unready, affinity }));
     let refs = vec![BackendRef { weight: 1, filters: Vec::new(), target }];
-    let route = RouteName { namespace: "default".into(), name: "route".into() };
+    let route =
+        RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "route".into() });
     let (filters, timeouts) = (Vec::new(), Timeouts::default());
     let backends = Backends::new(refs);
     let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };

@@ -165,9 +165,9 @@ mod tests {
 
     #[test]
     fn routes_that_do_no_more_than_mirror_are_distinguished_from_others() {
+        use crate::model::{ObjectName, RouteKind};
         use crate::route::{
-            BackendRef, Backends, Fraction, HeaderModifier, Mirror, RouteName, RouteTable,
-            RuleEntry,
+            BackendRef, Backends, Fraction, HeaderModifier, Mirror, RouteTable, RuleEntry,
         };
         let own = backend("a", &["10.96.0.1:80"], &[]);
         let other = backend("b", &["10.96.0.2:80"], &[]);
@@ -182,7 +182,8 @@ mod tests {
         let limit = Timeouts { request: Some(std::time::Duration::from_secs(1)), backend: None };
         let none = Timeouts::default();
         let only = |filters, refs, timeouts, matches, choice| {
-            let route = RouteName { namespace: "d".into(), name: "r".into() };
+            let route =
+                RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
             let backends = Backends::new(refs);
             let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };
             let table =

@@ -14,13 +14,15 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-pub(super) use self::view::View;
 pub use self::{
+    grpc::GrpcMethodMatch,
     mismatch::{Mismatch, Part, Values},
     pattern::{Pattern, PatternError},
 };
+pub(super) use self::{grpc::split as grpc_call, view::View};
 use super::Target;
 
+mod grpc;
 mod mismatch;
 mod pattern;
 mod query;
@@ -29,7 +31,7 @@ mod tests;
 mod text;
 mod view;
 
-/// `HTTPRouteMatch`: all of its parts must hold.
+/// `HTTPRouteMatch` or `GRPCRouteMatch`: all of its parts must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matcher {
     /// Condition on the path.
@@ -42,7 +44,7 @@ pub struct Matcher {
     pub query: Vec<QueryMatch>,
 }
 
-/// `HTTPPathMatch`.
+/// `HTTPPathMatch`, or what a `GRPCRouteMatch` wants of the path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PathMatch {
     /// The whole path, byte for byte.
@@ -51,6 +53,8 @@ pub enum PathMatch {
     Prefix(String),
     /// The whole path against an expression.
     Regex(Pattern),
+    /// Service and method of a gRPC call.
+    Grpc(GrpcMethodMatch),
 }
 
 impl Default for PathMatch {
@@ -120,6 +124,7 @@ impl PathMatch {
                 })
             }
             Self::Regex(pattern) => pattern.matches(path),
+            Self::Grpc(grpc) => grpc.matches(path),
         }
     }
 
@@ -127,6 +132,7 @@ impl PathMatch {
         match self {
             Self::Regex(pattern) => view.holds(pattern, || std::iter::once(view.path())),
             Self::Exact(_) | Self::Prefix(_) => self.matches(view.path()),
+            Self::Grpc(grpc) => grpc.holds(view),
         }
     }
 }
@@ -134,6 +140,24 @@ impl PathMatch {
 /// A prefix without its trailing slash, so that `/` becomes the empty one.
 pub(super) fn elements(prefix: &str) -> &str {
     prefix.strip_suffix('/').unwrap_or(prefix)
+}
+
+impl ValueMatch {
+    /// The value or the expression.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(exact) => exact,
+            Self::Regex(pattern) => pattern.as_str(),
+        }
+    }
+
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => exact.as_bytes() == value,
+            Self::Regex(pattern) => pattern.matches(value),
+        }
+    }
 }
 
 impl HeaderMatch {

@@ -3,12 +3,12 @@
 
 use std::{
     cmp::Reverse,
-    fmt,
     ops::Range,
     sync::{Arc, OnceLock},
 };
 
 use super::{Backends, Filter, Matcher, PathMatch, Timeouts, matcher::View};
+use crate::model::RouteName;
 
 mod criterion;
 mod index;
@@ -16,27 +16,12 @@ mod index;
 mod tests;
 
 pub use self::criterion::Criterion;
-use self::index::{Candidates, PathIndex};
+use self::index::{Candidates, TableIndex};
 
 /// A table of so many matches has an index; a walk through fewer is faster than its lookups.
 const INDEXED: usize = 12;
 
-/// `namespace/name` of an HTTPRoute.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteName {
-    /// Namespace of the HTTPRoute.
-    pub namespace: String,
-    /// Name of the HTTPRoute.
-    pub name: String,
-}
-
-impl fmt::Display for RouteName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// A rule of an HTTPRoute, compiled.
+/// A rule of a route, compiled.
 #[derive(Debug)]
 pub struct Rule {
     /// The route it comes from.
@@ -65,8 +50,8 @@ pub struct RuleEntry {
 }
 
 /// What decides between two matches that both hold; greater wins. The fields stand in the order
-/// in which the Gateway API lists them (HTTPRouteRule, `matches`), and the derived `Ord` is that
-/// list.
+/// in which the Gateway API lists them (HTTPRouteRule and GRPCRouteRule, `matches`), and the derived `Ord`
+/// is that list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
     path: PathRank,
@@ -90,6 +75,12 @@ enum PathRank {
     Prefix(usize),
     Regex(usize),
     Exact,
+    /// Of a GRPCRoute: characters of the service, then of the method. (A match of such a route that names
+    /// neither is a prefix, and comes behind.)
+    Grpc {
+        service: usize,
+        method: usize,
+    },
 }
 
 impl Precedence {
@@ -106,12 +97,16 @@ impl Precedence {
                 PathMatch::Exact(_) => PathRank::Exact,
                 PathMatch::Regex(pattern) => PathRank::Regex(pattern.as_str().chars().count()),
                 PathMatch::Prefix(prefix) => PathRank::Prefix(prefix.chars().count()),
+                PathMatch::Grpc(grpc) => {
+                    let (service, method) = grpc.lengths();
+                    PathRank::Grpc { service, method }
+                }
             },
             method: matcher.method.is_some(),
             headers: matcher.headers.len(),
             query: matcher.query.len(),
             created: Reverse(created.unwrap_or(i64::MAX)),
-            route: Reverse(route.to_string()),
+            route: Reverse(route.object.to_string()),
             place: Reverse(place),
         }
     }
@@ -129,7 +124,7 @@ pub struct RouteTable {
 struct Content {
     entries: Box<[Entry]>,
     /// Of a table that is long enough.
-    index: Option<PathIndex>,
+    index: Option<TableIndex>,
 }
 
 #[derive(Debug)]
@@ -146,7 +141,7 @@ impl RouteTable {
         let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
         entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
         let matches = || entries.iter().map(|entry| &entry.matcher);
-        let index = (entries.len() >= INDEXED).then(|| PathIndex::new(matches()));
+        let index = (entries.len() >= INDEXED).then(|| TableIndex::new(matches()));
         let content = Content { entries: entries.into(), index };
         Self { content: Arc::new(content), only_mirrors: Arc::default() }
     }

@@ -17,12 +17,13 @@ use arc_swap::ArcSwap;
 use mirror_user::{
     heartbeat::HeartbeatSink,
     memory::{AgentUsage, MemoryLimits},
+    model::{ObjectName, RouteKind},
     outcome::{AccessLog, Copies, CopyOutcome, Report},
     proxy::{Budgets, Options, ShadowNetns, ShadowOptions, SharedContext},
     route::{
         AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Filter, Fraction, Frontend,
-        FrontendId, FrontendState, Mirror, RouteName, RouteTable, Rule, RuleEntry, ServicePort,
-        Snapshot, Timeouts,
+        FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry, ServicePort, Snapshot,
+        Timeouts,
     },
     sockets::{NetnsTarget, SocketFactory, keepalive_left},
     worker::{Worker, WorkerParts},
@@ -94,7 +95,8 @@ pub(crate) fn mirror_of(name: &str, endpoint: SocketAddr, share: Fraction) -> Fi
 
 /// A rule for all requests.
 pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
-    let route = RouteName { namespace: "default".into(), name: "route".into() };
+    let route =
+        RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "route".into() });
     let (backends, timeouts) = (Backends::new(refs), Timeouts::default());
     let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };
     RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }

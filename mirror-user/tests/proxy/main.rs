@@ -11,6 +11,7 @@ mod endings;
 mod faults;
 mod frames;
 mod framing;
+mod grpc;
 mod harness;
 mod hostile_shadows;
 mod http1;

@@ -1,5 +1,5 @@
-//! What the API server refuses of an HTTPRoute, for routes that come from files: bounds and rules of the
-//! CRD (Gateway API v1.7, standard channel) that no type says. In a cluster the server has seen to them,
+//! What the API server refuses of a route, for routes that come from files: bounds and rules of the
+//! CRDs (Gateway API v1.7, standard channel) that no type says. In a cluster the server has seen to them,
 //! by the CRD that is installed there. In: a document. Out: the first field that breaks a rule.
 
 use std::collections::BTreeSet;
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{DecodeFault, Decoded, fault::fail};
+use crate::model::RouteKind;
 
 /// `maxItems` of lists.
 const HOSTNAMES: usize = 16;
@@ -25,17 +26,19 @@ const FIELD_NAME: usize = 256;
 const HEADER_VALUE: usize = 4096;
 const QUERY_VALUE: usize = 1024;
 const PATH: usize = 1024;
+const CALL: usize = 1024;
 
 /// What a path of type Exact or PathPrefix must not contain, and how it must not end.
 const NOT_WITHIN: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const NOT_AT_THE_END: [&str; 2] = ["/..", "/."];
 
-/// Checks the `spec` of an HTTPRoute.
+/// Checks the `spec` of a route.
 pub(super) fn check(document: &Value) -> Decoded<()> {
+    let is_grpc = document.get("kind").is_some_and(|kind| kind == RouteKind::Grpc.label());
     list(document, "spec.hostnames", "/spec/hostnames", HOSTNAMES)?;
     list(document, "spec.parentRefs", "/spec/parentRefs", PARENTS)?;
     let rules = list(document, "spec.rules", "/spec/rules", RULES)?;
-    if rules.is_some_and(<[Value]>::is_empty) {
+    if rules.is_some_and(<[Value]>::is_empty) && !is_grpc {
         return refuse("spec.rules", "is empty: a route has at least one rule");
     }
     let (mut names, mut matches) = (BTreeSet::new(), 0);
@@ -53,8 +56,8 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
         for (at, matching) in here.iter().enumerate() {
             check_match(&format!("{path}.matches[{at}]"), matching)?;
         }
-        // Without any, the API's default is one.
-        matches += here.len().max(1);
+        // Without any, the default of an HTTPRoute is one.
+        matches += here.len().max(usize::from(!is_grpc));
     }
     if matches > ALL_MATCHES {
         let reason = format!("has {matches} matches in all, and may have {ALL_MATCHES}");
@@ -88,10 +91,42 @@ fn check_match(path: &str, matching: &Value) -> Decoded<()> {
             }
         }
     }
+    if let Some(call) = matching.get("method").filter(|method| method.is_object()) {
+        return check_call(&format!("{path}.method"), call);
+    }
     let kind = matching.pointer("/path/type").and_then(Value::as_str).unwrap_or("PathPrefix");
     match matching.pointer("/path/value").and_then(Value::as_str) {
         Some(value) => check_path(&format!("{path}.path.value"), value, kind),
         None => Ok(()),
+    }
+}
+
+/// GRPCMethodMatch.
+fn check_call(path: &str, call: &Value) -> Decoded<()> {
+    let is_exact = call.get("type").is_none_or(|kind| kind == "Exact");
+    for (field, dots) in [("service", true), ("method", false)] {
+        let Some(text) = call.get(field).and_then(Value::as_str) else { continue };
+        let path = format!("{path}.{field}");
+        if text.chars().count() > CALL {
+            length(&path, text, CALL)?;
+        }
+        if is_exact && !is_call_name(text, dots) {
+            let reason = format!("{text:?} is not the name of a gRPC {field}");
+            return refuse(&path, &reason);
+        }
+    }
+    Ok(())
+}
+
+/// Identifiers of Protocol Buffers, of a service with dots between them and perhaps one before.
+fn is_call_name(text: &str, dots: bool) -> bool {
+    let identifier = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match dots {
+        true => text.strip_prefix('.').unwrap_or(text).split('.').all(identifier),
+        false => identifier(text),
     }
 }
 

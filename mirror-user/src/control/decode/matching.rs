@@ -1,5 +1,6 @@
 //! `matches` of a rule.
 
+use gateway_api::grpcroutes::GrpcRouteRulesMatches;
 use gateway_api::httproutes::{
     HttpRouteRulesMatches as Typed, HttpRouteRulesMatchesHeaders as TypedHeader,
     HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesMethod as TypedMethod,
@@ -9,18 +10,51 @@ use gateway_api::httproutes::{
 };
 use http::{HeaderName, Method};
 
-use super::{DecodeFault, Decoded, fault::fail};
+use serde_json::Value;
+
+use super::{DecodeFault, Decoded, Defaults, fault::fail, strict_at};
 use crate::{
     control::expressions::{Allowance, MatchInput},
+    model::RouteKind,
     route::{HeaderMatch, Matcher, PathMatch, Pattern, QueryMatch, ValueMatch},
 };
 
 /// Characters of an expression that a message shows.
 const SHOWN: usize = 80;
 
+mod grpc;
+
+/// A match of a rule, as it deserialized.
+pub(super) enum TypedMatch {
+    Http(Box<Typed>),
+    Grpc(GrpcRouteRulesMatches),
+}
+
+impl TypedMatch {
+    /// One of a route of this kind.
+    pub(super) fn of(
+        kind: RouteKind,
+        path: &str,
+        document: &Value,
+        defaults: &Defaults,
+    ) -> Decoded<Self> {
+        match kind {
+            RouteKind::Http => strict_at(path, document, defaults).map(Self::Http),
+            RouteKind::Grpc => strict_at(path, document, defaults).map(Self::Grpc),
+        }
+    }
+
+    pub(super) fn decode(self, path: &str, expressions: &mut Allowance) -> Decoded<Matcher> {
+        match self {
+            Self::Http(typed) => matcher(path, *typed, expressions),
+            Self::Grpc(typed) => grpc::matcher(path, typed, expressions),
+        }
+    }
+}
+
 /// Of several conditions on one name only the first counts, as the API prescribes
 /// (HTTPHeaderMatch and HTTPQueryParamMatch, `name`).
-pub(super) fn matcher(path: &str, typed: Typed, expressions: &mut Allowance) -> Decoded<Matcher> {
+fn matcher(path: &str, typed: Typed, expressions: &mut Allowance) -> Decoded<Matcher> {
     let mut matcher = Matcher {
         path: match typed.path {
             Some(typed) => path_match(path, typed, expressions)?,
@@ -29,12 +63,7 @@ pub(super) fn matcher(path: &str, typed: Typed, expressions: &mut Allowance) -> 
         method: typed.method.as_ref().map(method),
         ..Matcher::default()
     };
-    for (at, typed) in typed.headers.into_iter().flatten().enumerate() {
-        let header = header(&format!("{path}.headers[{at}]"), typed, expressions)?;
-        if matcher.headers.iter().all(|other| other.name != header.name) {
-            matcher.headers.push(header);
-        }
-    }
+    matcher.headers = headers(path, typed.headers, expressions)?;
     for (at, typed) in typed.query_params.into_iter().flatten().enumerate() {
         let query = query(&format!("{path}.queryParams[{at}]"), typed, expressions)?;
         if matcher.query.iter().all(|other| other.name != query.name) {
@@ -74,6 +103,21 @@ fn method(typed: &TypedMethod) -> Method {
         TypedMethod::Trace => Method::TRACE,
         TypedMethod::Patch => Method::PATCH,
     }
+}
+
+fn headers(
+    path: &str,
+    typed: Option<Vec<TypedHeader>>,
+    expressions: &mut Allowance,
+) -> Decoded<Vec<HeaderMatch>> {
+    let mut headers: Vec<HeaderMatch> = Vec::new();
+    for (at, typed) in typed.into_iter().flatten().enumerate() {
+        let header = header(&format!("{path}.headers[{at}]"), typed, expressions)?;
+        if headers.iter().all(|other| other.name != header.name) {
+            headers.push(header);
+        }
+    }
+    Ok(headers)
 }
 
 fn header(path: &str, typed: TypedHeader, expressions: &mut Allowance) -> Decoded<HeaderMatch> {

@@ -9,6 +9,7 @@ use crate::{
     control::objects::{NodeRow, Object, ReferenceGrant},
     model::{
         CaptureLabel, Consent, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, NamespaceRow, ObjectName,
+        RouteKind,
     },
 };
 
@@ -58,7 +59,7 @@ pub(super) fn node(document: &Value) -> Decoded<Object> {
     }))
 }
 
-/// Entries about other kinds than HTTPRoute and Service grant nothing here, and are no error.
+/// Entries about other kinds than routes and Service grant nothing here, and are no error.
 pub(super) fn grant(document: &Value) -> Decoded<Object> {
     let grant: WithSpec<ReferenceGrantSpec> = strict(document)?;
     let from = grant.spec.from.into_iter();
@@ -66,8 +67,8 @@ pub(super) fn grant(document: &Value) -> Decoded<Object> {
     Ok(Object::Grant(ReferenceGrant {
         name: object_name(&grant.metadata)?,
         from: from
-            .filter(|from| from.group == GATEWAY && from.kind == "HTTPRoute")
-            .map(|from| from.namespace)
+            .filter(|from| from.group == GATEWAY)
+            .filter_map(|from| Some((RouteKind::of(&from.kind)?, from.namespace)))
             .collect(),
         to: to
             .filter(|to| to.group.is_empty() && to.kind == "Service")

@@ -1,11 +1,15 @@
-//! HTTPRoutes.
+//! HTTPRoutes and GRPCRoutes.
 
-use gateway_api::httproutes::{HttpRouteParentRefs, HttpRouteRules, HttpRouteSpec};
+use gateway_api::{
+    grpcroutes::GrpcRouteSpec,
+    httproutes::{HttpRouteParentRefs, HttpRouteSpec},
+};
 use serde_json::Value;
 
 use super::{
-    DecodeFault, Decoded, Defaults, GATEWAY, WithSpec, created,
+    DecodeFault, Decoded, Defaults, GATEWAY, Metadata, WithSpec, created,
     fault::{Path, fail},
+    filter::same,
     misgrouped_parents, object_name, port,
     rule::{RuleDocument, rule},
     strict_at,
@@ -13,24 +17,25 @@ use super::{
 use crate::{
     control::{
         expressions::Allowance,
-        objects::{HttpRoute, Object, ParentRef, RouteRule, RuleRefusal, TargetRef},
+        objects::{Object, ParentRef, Route, RouteRule, RuleRefusal, TargetRef},
     },
-    model::ObjectName,
+    model::{ObjectName, RouteKind},
 };
 
 pub(super) fn decode(
+    kind: RouteKind,
     mut document: Value,
     defaults: &Defaults,
     expressions: &mut Allowance,
 ) -> Decoded<Object> {
     let misgrouped = misgrouped_parents(&document);
-    let WholeRoute { route: WithSpec { metadata, spec }, rules } =
-        match strict_at("", &document, defaults) {
-            Ok(route) => WholeRoute::of(route),
-            Err(fault) => WholeRoute::in_parts(&mut document, defaults, fault)?,
+    let WholeRoute { metadata, hostnames, parents, rules } =
+        match WholeRoute::of(kind, &document, defaults) {
+            Ok(route) => route,
+            Err(fault) => WholeRoute::in_parts(kind, &mut document, defaults, fault)?,
         };
     let name = object_name(&metadata)?;
-    let parents = spec.parent_refs.into_iter().flatten().enumerate();
+    let parents = parents.into_iter().enumerate();
     let parents = parents
         .filter(|(_, parent)| {
             let group = parent.group.as_deref().unwrap_or(GATEWAY);
@@ -40,15 +45,16 @@ pub(super) fn decode(
     let parents = parents.collect::<Decoded<_>>()?;
     let rules = rules.into_iter().enumerate();
     let rules: Vec<_> = rules
-        .map(|(at, document)| rule(at, document, &name.namespace, defaults, expressions))
+        .map(|(at, document)| rule(kind, at, document, &name.namespace, defaults, expressions))
         .collect();
     if let Some(refusal) = refusal_of_all(&rules) {
         return fail(&refusal.path, refusal.fault.clone());
     }
-    Ok(Object::Route(HttpRoute {
+    let name = kind.named(name);
+    Ok(Object::Route(Route {
         name,
         created: created(&metadata),
-        hostnames: spec.hostnames.unwrap_or_default(),
+        hostnames,
         parents,
         misgrouped,
         rules,
@@ -64,35 +70,61 @@ fn refusal_of_all(rules: &[RouteRule]) -> Option<&RuleRefusal> {
 
 /// A route and its rules, each as it deserialized or did not.
 struct WholeRoute {
-    route: WithSpec<HttpRouteSpec>,
+    metadata: Metadata,
+    hostnames: Vec<String>,
+    parents: Vec<HttpRouteParentRefs>,
     rules: Vec<RuleDocument>,
 }
 
 impl WholeRoute {
-    fn of(mut route: WithSpec<HttpRouteSpec>) -> Self {
-        // The API's default for `rules` is one rule that matches everything.
-        let rules = route.spec.rules.take().unwrap_or_else(|| vec![HttpRouteRules::default()]);
-        Self {
-            route,
-            rules: rules.into_iter().map(|rule| RuleDocument::Typed(rule.into())).collect(),
+    /// One that deserializes as a whole.
+    fn of(kind: RouteKind, document: &Value, defaults: &Defaults) -> Decoded<Self> {
+        match kind {
+            RouteKind::Http => {
+                let WithSpec { metadata, spec } =
+                    strict_at::<WithSpec<HttpRouteSpec>>("", document, defaults)?;
+                let rules = spec.rules.map(|rules| rules.into_iter().map(RuleDocument::http));
+                Ok(Self {
+                    metadata,
+                    hostnames: spec.hostnames.unwrap_or_default(),
+                    parents: spec.parent_refs.unwrap_or_default(),
+                    // The API's default for `rules` is one rule that matches everything.
+                    rules: rules.map_or_else(|| vec![RuleDocument::default()], Iterator::collect),
+                })
+            }
+            RouteKind::Grpc => {
+                let WithSpec { metadata, spec } =
+                    strict_at::<WithSpec<GrpcRouteSpec>>("", document, defaults)?;
+                let rules = spec.rules.into_iter().flatten().enumerate();
+                Ok(Self {
+                    metadata,
+                    hostnames: spec.hostnames.unwrap_or_default(),
+                    parents: same("spec.parentRefs", &spec.parent_refs.unwrap_or_default())?,
+                    rules: rules
+                        .map(|(at, typed)| RuleDocument::grpc(at, typed))
+                        .collect::<Decoded<_>>()?,
+                })
+            }
         }
     }
 
     /// One that does not deserialize as a whole, because of `fault`: its rules one by one.
     fn in_parts(
+        kind: RouteKind,
         document: &mut Value,
         defaults: &Defaults,
         fault: (Path, DecodeFault),
     ) -> Decoded<Self> {
         let rules = document.pointer_mut("/spec/rules").map(Value::take);
-        let (Some(Value::Array(rules)), Ok(route)) = (rules, strict_at("", document, defaults))
+        let (Some(Value::Array(rules)), Ok(route)) = (rules, Self::of(kind, document, defaults))
         else {
             return Err(fault);
         };
         let rules = rules.into_iter().enumerate();
-        let rules: Vec<_> = rules.map(|(at, rule)| RuleDocument::of(at, rule, defaults)).collect();
-        let typed = |rule: &RuleDocument| matches!(rule, RuleDocument::Typed(_));
-        if rules.iter().any(typed) { Ok(Self { route, rules }) } else { Err(fault) }
+        let rules: Vec<_> =
+            rules.map(|(at, rule)| RuleDocument::of(kind, at, rule, defaults)).collect();
+        let typed = |rule: &RuleDocument| matches!(rule, RuleDocument::Typed { .. });
+        if rules.iter().any(typed) { Ok(Self { rules, ..route }) } else { Err(fault) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! `rules` of a route, one by one: a rule that cannot be served is refused alone, with its matches as far
 //! as they can be read.
 
-use gateway_api::httproutes::{
-    HttpRouteRules as Typed, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts,
+use gateway_api::{
+    grpcroutes::GrpcRouteRules,
+    httproutes::{HttpRouteRules as Typed, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts},
 };
 use serde_json::Value;
 
@@ -10,8 +11,8 @@ use super::{
     DecodeFault, Decoded, Defaults,
     duration::duration,
     fault::{Path, fail},
-    filter::{RuleContext, backend_filters, check_rule, filters},
-    matching::matcher,
+    filter::{RuleContext, backend_filters, check_rule, filters, same},
+    matching::TypedMatch,
     route::{Reference, target},
     strict_at,
 };
@@ -20,6 +21,7 @@ use crate::{
         expressions::Allowance,
         objects::{RouteFilter, RouteRule, RuleRefusal, WeightedRef},
     },
+    model::RouteKind,
     route::{Matcher, Timeouts},
 };
 
@@ -28,17 +30,44 @@ const MAX_WEIGHT: i32 = 1_000_000;
 
 /// A rule as it deserialized, or its document and why it did not.
 pub(super) enum RuleDocument {
-    Typed(Box<Typed>),
+    /// `matches` of either kind of route; `rest` is the rule without them.
+    Typed {
+        matches: Vec<TypedMatch>,
+        rest: Box<Typed>,
+    },
     Refused(Value, (Path, DecodeFault)),
 }
 
+impl Default for RuleDocument {
+    fn default() -> Self {
+        Self::Typed { matches: Vec::new(), rest: Box::default() }
+    }
+}
+
 impl RuleDocument {
-    /// The rule at a place of the route.
-    pub(super) fn of(at: usize, document: Value, defaults: &Defaults) -> Self {
-        match strict_at(&place(at), &document, defaults) {
-            Ok(typed) => Self::Typed(typed),
-            Err(fault) => Self::Refused(document, fault),
-        }
+    /// The rule at a place of a route of this kind.
+    pub(super) fn of(kind: RouteKind, at: usize, document: Value, defaults: &Defaults) -> Self {
+        let place = place(at);
+        let typed = match kind {
+            RouteKind::Http => strict_at(&place, &document, defaults).map(Self::http),
+            RouteKind::Grpc => {
+                strict_at(&place, &document, defaults).and_then(|typed| Self::grpc(at, typed))
+            }
+        };
+        typed.unwrap_or_else(|fault| Self::Refused(document, fault))
+    }
+
+    pub(super) fn http(mut typed: Typed) -> Self {
+        let matches = typed.matches.take().into_iter().flatten();
+        let matches = matches.map(|typed| TypedMatch::Http(typed.into())).collect();
+        Self::Typed { matches, rest: typed.into() }
+    }
+
+    /// But for its matches, a rule of a GRPCRoute is one of an HTTPRoute with fewer fields.
+    pub(super) fn grpc(at: usize, mut typed: GrpcRouteRules) -> Decoded<Self> {
+        let matches = typed.matches.take().into_iter().flatten();
+        let matches = matches.map(TypedMatch::Grpc).collect();
+        Ok(Self::Typed { matches, rest: same(&place(at), &typed)? })
     }
 }
 
@@ -48,6 +77,7 @@ fn place(at: usize) -> String {
 
 /// The rule at a place of the route, whose namespace is `namespace`.
 pub(super) fn rule(
+    kind: RouteKind,
     at: usize,
     document: RuleDocument,
     namespace: &str,
@@ -56,11 +86,11 @@ pub(super) fn rule(
 ) -> RouteRule {
     let path = place(at);
     match document {
-        RuleDocument::Typed(mut typed) => {
+        RuleDocument::Typed { matches, rest: mut typed } => {
             let name = typed.name.take();
-            let typed_matches = typed.matches.take().unwrap_or_default().into_iter().enumerate();
-            let matches = typed_matches
-                .map(|(at, typed)| matcher(&format!("{path}.matches[{at}]"), typed, expressions));
+            let matches = matches.into_iter().enumerate();
+            let matches = matches
+                .map(|(at, typed)| typed.decode(&format!("{path}.matches[{at}]"), expressions));
             let matches = Matches::of(matches);
             let context = RuleContext::new(namespace, &matches.read);
             let effect = Effect::decode(&path, *typed, context);
@@ -74,7 +104,7 @@ pub(super) fn rule(
                     let matches = matches.iter().enumerate();
                     Matches::of(matches.map(|(at, document)| {
                         let path = format!("{path}.matches[{at}]");
-                        matcher(&path, strict_at(&path, document, defaults)?, expressions)
+                        TypedMatch::of(kind, &path, document, defaults)?.decode(&path, expressions)
                     }))
                 }
                 // It is not known which requests it is about.

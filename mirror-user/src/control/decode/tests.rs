@@ -5,12 +5,13 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    control::objects::{HttpRoute, RouteFilter, ServiceAddress, TargetRef},
+    control::objects::{Route, RouteFilter, ServiceAddress, TargetRef},
     model::Consent,
     route::{Fraction, PathMatch},
 };
 
 mod filters;
+mod grpc;
 
 fn route_with(rule: &Value) -> Value {
     json!({
@@ -21,7 +22,7 @@ fn route_with(rule: &Value) -> Value {
     })
 }
 
-fn route(rule: &Value) -> Result<HttpRoute, DecodeError> {
+fn route(rule: &Value) -> Result<Route, DecodeError> {
     match decode(route_with(rule))? {
         Object::Route(route) => Ok(route),
         other => panic!("not a route: {other:?}"),

@@ -3,7 +3,7 @@
 use serde_json::{Value, value::RawValue};
 
 use super::kinds::Watched;
-use crate::control::decode::Defaults;
+use crate::{control::decode::Defaults, model::RouteKind};
 
 /// From a served version to the properties of a RequestMirror filter.
 const MIRROR: &str = "/schema/openAPIV3Schema/properties/spec/properties/rules/items/properties/\
@@ -16,7 +16,7 @@ pub(crate) struct Crd {
     served: bool,
     /// Fields of a RequestMirror filter that its schema does not have.
     lacks: Vec<&'static str>,
-    /// Of an HTTPRoute's schema.
+    /// Of a route's schema.
     defaults: Defaults,
 }
 
@@ -25,7 +25,8 @@ impl Crd {
     pub(crate) fn read(object: &RawValue) -> Self {
         let crd: Value = serde_json::from_str(object.get()).unwrap_or_default();
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
-        let is_route = crd.pointer("/spec/names/kind").is_some_and(|kind| kind == "HTTPRoute");
+        let kind = crd.pointer("/spec/names/kind").and_then(Value::as_str);
+        let is_route = kind.and_then(RouteKind::of).is_some();
         let wanted = if is_route { "v1" } else { "v1beta1" };
         let version = versions.into_iter().flatten().find(|version| {
             version["name"] == wanted && version["served"].as_bool().unwrap_or_default()
@@ -41,18 +42,19 @@ impl Crd {
         }
     }
 
-    /// What the API server writes into HTTPRoutes whose authors wrote nothing there.
+    /// What the API server writes into routes whose authors wrote nothing there.
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
     }
 
-    /// A warning that there is none, as text.
-    pub(crate) fn missing(kind: Watched) -> String {
-        format!(
+    /// A warning that there is none, as text. (Who installed no GRPCRoutes wants none.)
+    pub(crate) fn missing(kind: Watched) -> Option<String> {
+        let text = format!(
             "CustomResourceDefinition of {} does not exist, so that no {0} is in force: install Gateway \
              API v1.3 or later",
             kind.label()
-        )
+        );
+        (kind != Watched::Route(RouteKind::Grpc)).then_some(text)
     }
 
     /// A warning about it, as text.
@@ -98,11 +100,15 @@ mod tests {
     #[test]
     fn a_schema_without_percent_is_warned_of() {
         let whole = json!({"backendRef": {}, "percent": {}, "fraction": {}});
-        assert_eq!(crd("HTTPRoute", "v1", true, &whole).warning(Watched::Route), None);
+        assert_eq!(
+            crd("HTTPRoute", "v1", true, &whole).warning(Watched::Route(RouteKind::Http)),
+            None
+        );
         let old = crd("HTTPRoute", "v1", true, &json!({"backendRef": {}}));
-        let warning = old.warning(Watched::Route).unwrap();
+        let warning = old.warning(Watched::Route(RouteKind::Http)).unwrap();
         assert!(warning.contains("lacks percent and fraction"), "{warning}");
-        let unserved = crd("HTTPRoute", "v1", false, &whole).warning(Watched::Route).unwrap();
+        let unserved =
+            crd("HTTPRoute", "v1", false, &whole).warning(Watched::Route(RouteKind::Http)).unwrap();
         assert!(unserved.contains("gateway.networking.k8s.io/v1 is not served"), "{unserved}");
         let grant = crd("ReferenceGrant", "v1beta1", true, &json!({}));
         assert_eq!(grant.warning(Watched::Grant), None);

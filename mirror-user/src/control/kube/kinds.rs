@@ -13,7 +13,7 @@ use crate::{
         objects::{Kind, Object},
     },
     kube::Resource,
-    model::ObjectName,
+    model::{ObjectName, RouteKind},
 };
 
 /// A kind that is watched.
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) enum Watched {
     Service,
     Slice,
-    Route,
+    Route(RouteKind),
     Grant,
     Namespace,
     Pod,
@@ -29,10 +29,11 @@ pub(crate) enum Watched {
 }
 
 impl Watched {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Service,
         Self::Slice,
-        Self::Route,
+        Self::Route(RouteKind::Http),
+        Self::Route(RouteKind::Grpc),
         Self::Grant,
         Self::Namespace,
         Self::Pod,
@@ -43,7 +44,9 @@ impl Watched {
         match self {
             Self::Service => Resource::new("v1", "Service", "services"),
             Self::Slice => Resource::new("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
-            Self::Route => Resource::new("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes"),
+            Self::Route(kind) => {
+                Resource::new("gateway.networking.k8s.io/v1", kind.label(), kind.plural())
+            }
             // Every release of the Gateway API has this version.
             Self::Grant => Resource::new(
                 "gateway.networking.k8s.io/v1beta1",
@@ -60,7 +63,8 @@ impl Watched {
     /// The CRD of the kind alone, because the agent's role may read no other.
     pub(crate) fn crd(self) -> Option<Resource> {
         let name = match self {
-            Self::Route => "metadata.name=httproutes.gateway.networking.k8s.io",
+            Self::Route(RouteKind::Http) => "metadata.name=httproutes.gateway.networking.k8s.io",
+            Self::Route(RouteKind::Grpc) => "metadata.name=grpcroutes.gateway.networking.k8s.io",
             Self::Grant => "metadata.name=referencegrants.gateway.networking.k8s.io",
             Self::Service | Self::Slice | Self::Namespace | Self::Pod | Self::Node => return None,
         };
@@ -73,7 +77,7 @@ impl Watched {
         match self {
             Self::Service => "Service",
             Self::Slice => "EndpointSlice",
-            Self::Route => "HTTPRoute",
+            Self::Route(kind) => kind.label(),
             Self::Grant => "ReferenceGrant",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
@@ -84,9 +88,18 @@ impl Watched {
     /// The same of its CRD.
     pub(crate) fn crd_label(self) -> Option<&'static str> {
         match self {
-            Self::Route => Some("CustomResourceDefinition httproutes"),
+            Self::Route(RouteKind::Http) => Some("CustomResourceDefinition httproutes"),
+            Self::Route(RouteKind::Grpc) => Some("CustomResourceDefinition grpcroutes"),
             Self::Grant => Some("CustomResourceDefinition referencegrants"),
             Self::Service | Self::Slice | Self::Namespace | Self::Pod | Self::Node => None,
+        }
+    }
+
+    /// The kind of route that it is, if it is one.
+    pub(crate) fn route(self) -> Option<RouteKind> {
+        match self {
+            Self::Route(kind) => Some(kind),
+            _ => None,
         }
     }
 
@@ -94,7 +107,7 @@ impl Watched {
         match self {
             Self::Service => Kind::Service,
             Self::Slice => Kind::Slice,
-            Self::Route => Kind::Route,
+            Self::Route(kind) => Kind::Route(kind),
             Self::Grant => Kind::Grant,
             Self::Namespace => Kind::Namespace,
             Self::Pod => Kind::Pod,
@@ -107,7 +120,7 @@ impl Watched {
     pub(crate) fn row(self, name: ObjectName) -> ObjectName {
         match self {
             Self::Namespace | Self::Node => ObjectName { namespace: String::new(), ..name },
-            Self::Service | Self::Slice | Self::Route | Self::Grant | Self::Pod => name,
+            Self::Service | Self::Slice | Self::Route(_) | Self::Grant | Self::Pod => name,
         }
     }
 
@@ -127,7 +140,7 @@ impl Watched {
             Self::Slice => typed(object, |slice: EndpointSlice| {
                 decode::endpoint_slice(&slice).map(Object::Slice)
             }),
-            Self::Route | Self::Grant | Self::Namespace | Self::Pod | Self::Node => {
+            Self::Route(_) | Self::Grant | Self::Namespace | Self::Pod | Self::Node => {
                 let document = self.document(object).map_err(DecodeFailure::malformed)?;
                 Ok(decode::decode_within(document, defaults, expressions)?)
             }
@@ -167,7 +180,7 @@ impl From<DecodeError> for DecodeFailure {
     }
 }
 
-/// What a quota needs to know of an HTTPRoute, without decoding it.
+/// What a quota needs to know of a route, without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteHead {
     /// `creationTimestamp`, in seconds since 1970.

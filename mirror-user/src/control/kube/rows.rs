@@ -9,11 +9,11 @@ use crate::{
     control::{
         decode::Defaults,
         expressions::{Allowance, Expressions},
-        objects::{Changes, HttpRoute, Kind, Objects},
+        objects::{Changes, Objects, Route},
         quota::Quota,
     },
     kube::RelistTracker,
-    model::ObjectName,
+    model::{ObjectName, RouteKind, RouteName},
 };
 
 /// Everything that is known.
@@ -23,11 +23,11 @@ pub(super) struct Rows {
     /// Why objects, or parts of them, are left out.
     refused: BTreeMap<(Watched, ObjectName), String>,
     /// Routes that say more than mirror knows, which the defaults of another CRD might excuse.
-    unknown_fields: BTreeSet<ObjectName>,
+    unknown_fields: BTreeSet<RouteName>,
     lists: BTreeMap<Watched, RelistTracker>,
     expressions: Expressions,
-    /// Of the CRD of HTTPRoutes.
-    defaults: Defaults,
+    /// Of the CRDs of routes.
+    defaults: BTreeMap<RouteKind, Defaults>,
     /// Which routes are decoded at all.
     pub(super) quota: Quota,
     /// Routes are within the quota again, or valid, whose text was not kept.
@@ -39,7 +39,8 @@ impl Rows {
     pub(super) fn start(&mut self, kind: Watched) {
         let refused = self.refused.keys().filter(|(other, _)| *other == kind);
         let refused = refused.map(|(_, name)| name);
-        let kept_out = self.quota.refused().filter(|_| kind == Watched::Route);
+        let kept_out = self.quota.refused().filter(|route| kind == Watched::Route(route.kind));
+        let kept_out = kept_out.map(|route| &route.object);
         let known = self.objects.names(kind.kind()).chain(refused).chain(kept_out);
         self.lists.entry(kind).or_default().start(known);
     }
@@ -54,53 +55,62 @@ impl Rows {
     ) -> bool {
         let name = kind.row(name);
         self.lists.entry(kind).or_default().present(&name);
-        let is_route = kind == Watched::Route;
-        if is_route {
-            self.unknown_fields.remove(&name);
+        if let Some(route) = kind.route() {
+            return self.apply_route(route.named(name), object, changes);
         }
-        let mut diagnostics_changed = false;
-        if is_route {
-            let head = RouteHead::read(object);
-            diagnostics_changed = self.check_quota(&name, head, changes);
-            if head.is_some() && !self.quota.admits(&name) {
-                self.expressions.forget(&name);
-                self.objects.remove(Kind::Route, &name, changes);
-                return self.refused.remove(&(kind, name)).is_some() | diagnostics_changed;
-            }
-        }
-        let mut allowance =
-            if is_route { self.expressions.allow(&name) } else { Allowance::default() };
-        match kind.decode(object, &self.defaults, &mut allowance) {
+        match kind.decode(object, &Defaults::default(), &mut Allowance::default()) {
             Ok(object) => {
-                if is_route {
-                    self.expressions.keep(&name, &allowance);
-                }
                 self.objects.apply(object, changes);
-                self.note_partial_faults((kind, name)) | diagnostics_changed
+                self.refused.remove(&(kind, name)).is_some()
             }
             Err(error) => {
-                if is_route {
-                    self.expressions.refuse(&name, &allowance);
-                }
-                if is_route && error.unknown_field {
-                    self.unknown_fields.insert(name.clone());
-                }
                 // What it said before is not what its owner wants now.
                 self.objects.remove(kind.kind(), &name, changes);
-                let error = error.message;
-                (self.refused.insert((kind, name), error.clone()) != Some(error))
-                    | diagnostics_changed
+                self.note((kind, name), Some(error.message))
             }
         }
     }
 
-    /// Notes what is wrong with an object that is in force, or that nothing is. True if that is new.
-    fn note_partial_faults(&mut self, key: (Watched, ObjectName)) -> bool {
-        let route = self.objects.routes.get(&key.1).filter(|_| key.0 == Watched::Route);
-        if route.is_some_and(HttpRoute::has_unknown_fields) {
-            self.unknown_fields.insert(key.1.clone());
+    fn apply_route(&mut self, route: RouteName, object: &RawValue, changes: &mut Changes) -> bool {
+        let kind = Watched::Route(route.kind);
+        let key = (kind, route.object.clone());
+        self.unknown_fields.remove(&route);
+        let head = RouteHead::read(object);
+        let diagnostics_changed = self.check_quota(&route, head, changes);
+        if head.is_some() && !self.quota.admits(&route) {
+            self.expressions.forget(&route);
+            self.objects.remove_route(&route, changes);
+            return self.note(key, None) | diagnostics_changed;
         }
-        match route.and_then(HttpRoute::partial_faults) {
+        let mut allowance = self.expressions.allow(&route);
+        let none = Defaults::default();
+        let defaults = self.defaults.get(&route.kind).unwrap_or(&none);
+        let fault = match kind.decode(object, defaults, &mut allowance) {
+            Ok(object) => {
+                self.expressions.keep(&route, &allowance);
+                self.objects.apply(object, changes);
+                let known = self.objects.routes.get(&route);
+                if known.is_some_and(Route::has_unknown_fields) {
+                    self.unknown_fields.insert(route);
+                }
+                known.and_then(Route::partial_faults)
+            }
+            Err(error) => {
+                self.expressions.refuse(&route, &allowance);
+                // What it said before is not what its owner wants now.
+                self.objects.remove_route(&route, changes);
+                if error.unknown_field {
+                    self.unknown_fields.insert(route);
+                }
+                Some(error.message)
+            }
+        };
+        self.note(key, fault) | diagnostics_changed
+    }
+
+    /// Notes what is wrong with an object, or that nothing is. True if that is new.
+    fn note(&mut self, key: (Watched, ObjectName), fault: Option<String>) -> bool {
+        match fault {
             None => self.refused.remove(&key).is_some(),
             Some(text) => self.refused.insert(key, text.clone()) != Some(text),
         }
@@ -110,32 +120,32 @@ impl Rows {
     /// if others are in or out now.
     fn check_quota(
         &mut self,
-        name: &ObjectName,
+        name: &RouteName,
         head: Option<RouteHead>,
         changes: &mut Changes,
     ) -> bool {
-        let before = self.quota.refuses_any_of(&name.namespace);
+        let before = self.quota.refuses_any_of(&name.object.namespace);
         let moves = match head {
             Some(head) => self.quota.put(name, head.created, head.bytes),
             None => self.quota.take(name),
         };
         for gone in &moves.out {
             self.expressions.forget(gone);
-            self.objects.remove(Kind::Route, gone, changes);
-            self.refused.remove(&(Watched::Route, gone.clone()));
+            self.objects.remove_route(gone, changes);
+            self.refused.remove(&(Watched::Route(gone.kind), gone.object.clone()));
         }
         self.vacant |= !moves.back.is_empty();
-        before != self.quota.refuses_any_of(&name.namespace)
+        before != self.quota.refuses_any_of(&name.object.namespace)
             || !moves.out.is_empty()
             || !moves.back.is_empty()
     }
 
-    /// What the CRD of HTTPRoutes has as defaults from now on. If routes were refused because of fields that
-    /// mirror does not know, routes are to be listed again: they may be valid by it.
-    pub(super) fn set_defaults(&mut self, defaults: &Defaults) {
-        if self.defaults != *defaults {
-            self.defaults = defaults.clone();
-            self.vacant |= !self.unknown_fields.is_empty();
+    /// What the CRD of a kind of routes has as defaults from now on. If routes were refused because of fields
+    /// that mirror does not know, routes are to be listed again: they may be valid by it.
+    pub(super) fn set_defaults(&mut self, kind: RouteKind, defaults: &Defaults) {
+        if self.defaults.get(&kind) != Some(defaults) {
+            self.defaults.insert(kind, defaults.clone());
+            self.vacant |= self.unknown_fields.iter().any(|route| route.kind == kind);
         }
     }
 
@@ -153,12 +163,13 @@ impl Rows {
     ) -> bool {
         let name = &kind.row(name.clone());
         self.lists.entry(kind).or_default().present(name);
-        if kind == Watched::Route {
-            self.expressions.forget(name);
-            self.unknown_fields.remove(name);
-        }
         self.objects.remove(kind.kind(), name, changes);
-        let diagnostics_changed = kind == Watched::Route && self.check_quota(name, None, changes);
+        let mut diagnostics_changed = false;
+        if let Some(route) = kind.route().map(|route| route.named(name.clone())) {
+            self.expressions.forget(&route);
+            self.unknown_fields.remove(&route);
+            diagnostics_changed = self.check_quota(&route, None, changes);
+        }
         self.refused.remove(&(kind, name.clone())).is_some() | diagnostics_changed
     }
 

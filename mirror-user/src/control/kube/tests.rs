@@ -110,6 +110,57 @@ async fn one_strange_route_blinds_nobody_and_is_known_by_name() {
     assert_eq!(rig.problems().len(), 0);
 }
 
+/// A GRPCRoute with one rule, at the Service of the same name.
+fn grpc(name: &str, rule: &Value) -> Value {
+    let mut route = route(name, &json!([rule]));
+    route["kind"] = json!("GRPCRoute");
+    route
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_of_two_kinds_with_one_name_are_two() {
+    let server = with_routes();
+    let rule = json!({"backendRefs": [{"name": "b", "port": 80}]});
+    server.set("grpcroutes", Some(vec![grpc("b", &rule)]));
+    let mut rig = Rig::follow(&server);
+    rig.settle(SECOND).await;
+    assert_eq!(rig.frontends(), ["10.96.0.1:80", "10.96.0.2:80"]);
+    let [problem] = &rig.problems()[..] else { panic!("{:?}", rig.problems()) };
+    assert!(problem.starts_with("HTTPRoute default/b: "), "{problem}");
+    let route = |rig: &Rig| {
+        let producer = &rig.dump()["frontends"]["10.96.0.2:80"]["producer"];
+        producer[0]["route"].clone()
+    };
+    assert_eq!(route(&rig), "grpcroute/default/b");
+    server.apply("httproutes", plain("b"));
+    rig.settle(SECOND).await;
+    assert_eq!(rig.problems(), Vec::<String>::new());
+    // A new list of the one says nothing of the other.
+    server.set("httproutes", Some(vec![plain("a"), plain("b")]));
+    rig.settle(60 * SECOND).await;
+    assert_eq!(route(&rig), "grpcroute/default/b");
+    assert_eq!(rig.problems(), Vec::<String>::new());
+    server.apply("grpcroutes", grpc("b", &json!({"futureField": 1})));
+    rig.settle(SECOND).await;
+    assert_eq!(route(&rig), "default/b");
+    let [problem] = &rig.problems()[..] else { panic!("{:?}", rig.problems()) };
+    assert!(problem.starts_with("GRPCRoute default/b: spec.rules[0].futureField"), "{problem}");
+    server.delete("grpcroutes", "b");
+    rig.settle(SECOND).await;
+    assert_eq!(rig.problems().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_without_grpc_routes_keeps_nobody_waiting() {
+    let server = with_routes();
+    server.set("grpcroutes.gateway.networking.k8s.io", Some(Vec::new()));
+    server.set("grpcroutes", None);
+    let mut rig = Rig::follow(&server);
+    assert_eq!(rig.settle(5 * SECOND).await, 1);
+    assert_eq!(rig.frontends(), ["10.96.0.1:80"]);
+    assert_eq!(rig.cluster.diagnostics().warnings, Vec::<String>::new());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_edit_with_a_refused_rule_takes_nothing_else_out_of_force() {
     let backend = |port: u16| json!([{"name": "a", "port": port}]);

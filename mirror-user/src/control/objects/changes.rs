@@ -9,7 +9,7 @@ use super::{
     EndpointSlice, Kind, Object, Objects, Service,
     addresses::{cluster_ips, pod_ips},
 };
-use crate::model::{NamespaceRow, ObjectName, PodRow};
+use crate::model::{NamespaceRow, ObjectName, PodRow, RouteName};
 
 /// The Service of the API server, whose endpoints are its own addresses.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
@@ -22,8 +22,8 @@ pub struct Changes {
     pub services: BTreeSet<ObjectName>,
     /// Services whose EndpointSlices did.
     pub endpoints: BTreeSet<ObjectName>,
-    /// HTTPRoutes that did.
-    pub routes: BTreeSet<ObjectName>,
+    /// Routes that did.
+    pub routes: BTreeSet<RouteName>,
     /// Namespaces whose ReferenceGrants did.
     pub grants: BTreeSet<String>,
     /// Namespaces whose consents did ([`super::Consent`]), or known Pods of which have other
@@ -67,6 +67,7 @@ impl Changes {
     /// The Namespace of each change.
     pub fn namespaces_named(&self) -> impl Iterator<Item = &str> {
         let Self { services, endpoints, routes, grants, namespaces, .. } = self;
+        let routes = routes.iter().map(|route| &route.object);
         let objects = services.iter().chain(endpoints).chain(routes).map(|name| &name.namespace);
         objects.chain(grants).chain(namespaces).map(String::as_str)
     }
@@ -94,7 +95,7 @@ impl Changes {
         Self {
             services: objects(&mut self.services),
             endpoints: objects(&mut self.endpoints),
-            routes: objects(&mut self.routes),
+            routes: self.routes.extract_if(.., |route| goes(&route.object.namespace)).collect(),
             grants: of(&mut self.grants),
             namespaces: of(&mut self.namespaces),
             addresses: std::mem::take(&mut self.addresses),
@@ -164,7 +165,7 @@ impl Objects {
             Object::GatewayRoute { name, misgrouped } => {
                 let known = self.misgrouped.get(&name).map(Vec::as_slice).unwrap_or_default();
                 if self.routes.contains_key(&name) || known != misgrouped {
-                    self.remove(Kind::Route, &name, changes);
+                    self.remove_route(&name, changes);
                     if !misgrouped.is_empty() {
                         changes.routes.insert(name.clone());
                         self.misgrouped.insert(name, misgrouped);
@@ -227,12 +228,7 @@ impl Objects {
                     changes.slice(&old);
                 }
             }
-            Kind::Route => {
-                let (route, misgrouped) = (self.routes.remove(name), self.misgrouped.remove(name));
-                if route.is_some() || misgrouped.is_some() {
-                    changes.routes.insert(name.clone());
-                }
-            }
+            Kind::Route(kind) => self.remove_route(&kind.named(name.clone()), changes),
             Kind::Grant => {
                 changes.grants.extend(self.grants.remove(name).map(|old| old.name.namespace));
             }
@@ -258,6 +254,14 @@ impl Objects {
         }
     }
 
+    /// Removes a route, if it is there.
+    pub fn remove_route(&mut self, name: &RouteName, changes: &mut Changes) {
+        let (route, misgrouped) = (self.routes.remove(name), self.misgrouped.remove(name));
+        if route.is_some() || misgrouped.is_some() {
+            changes.routes.insert(name.clone());
+        }
+    }
+
     /// A Pod came, changed or went.
     fn move_pod(&mut self, old: Option<&PodRow>, new: Option<&PodRow>, changes: &mut Changes) {
         changes.pods = true;
@@ -277,7 +281,11 @@ impl Objects {
         match kind {
             Kind::Service => Box::new(self.services.keys()),
             Kind::Slice => Box::new(self.slices.names()),
-            Kind::Route => Box::new(self.routes.keys().chain(self.misgrouped.keys())),
+            Kind::Route(kind) => {
+                let routes = self.routes.keys().chain(self.misgrouped.keys());
+                let routes = routes.filter(move |route| route.kind == kind);
+                Box::new(routes.map(|route| &route.object))
+            }
             Kind::Grant => Box::new(self.grants.keys()),
             Kind::Pod => Box::new(self.pods.keys()),
             Kind::Namespace => Box::new(self.namespaces.keys()),

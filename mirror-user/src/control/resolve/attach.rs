@@ -11,10 +11,8 @@ use super::{
     guard::Guard,
 };
 use crate::{
-    control::objects::{
-        EndpointDetails, HttpRoute, Objects, ParentRef, Port, Service, ServiceAddress,
-    },
-    model::ObjectName,
+    control::objects::{EndpointDetails, Objects, ParentRef, Port, Route, Service, ServiceAddress},
+    model::{ObjectName, RouteKind, RouteName},
     route::{RouteTable, RuleEntry, ServicePort},
 };
 
@@ -116,42 +114,51 @@ pub(super) fn claims(
 /// The rules attached to one port of one Service.
 pub(super) struct Attachment<'o> {
     pub(super) port: &'o Port,
-    producer: Vec<RuleEntry>,
-    consumers: BTreeMap<&'o str, Vec<RuleEntry>>,
-    /// A route with two parents that mean the same port attaches once.
-    routes: BTreeSet<&'o ObjectName>,
-    /// When the oldest of them was created; None without any.
+    producer: Rules<'o>,
+    consumers: BTreeMap<&'o str, Rules<'o>>,
+    /// When the oldest of their routes was created; None without any.
     routed: Option<Option<i64>>,
     namespace: &'o str,
 }
 
+/// The routes whose rules apply to the same clients, and the rules, by the kind of route.
+#[derive(Default)]
+struct Rules<'o>(BTreeMap<RouteKind, (BTreeSet<&'o RouteName>, Vec<RuleEntry>)>);
+
+/// The tables of a port.
+pub(super) struct Tables {
+    /// For all clients, if any route makes one.
+    pub(super) producer: Option<RouteTable>,
+    /// For the clients of a Namespace.
+    pub(super) consumers: HashMap<String, RouteTable>,
+    /// Routes that do not apply, because routes of a more specific kind do (GEP-1294, "Route types").
+    pub(super) displaced: BTreeSet<RouteName>,
+}
+
 impl<'o> Attachment<'o> {
     pub(super) fn new(service: &'o ObjectName, port: &'o Port) -> Self {
-        Self {
-            port,
-            producer: Vec::new(),
-            consumers: BTreeMap::new(),
-            routes: BTreeSet::new(),
-            routed: None,
-            namespace: service.namespace.as_str(),
-        }
+        let namespace = service.namespace.as_str();
+        let (producer, consumers, routed) = Default::default();
+        Self { port, producer, consumers, routed, namespace }
     }
 
-    pub(super) fn add(&mut self, route: &'o HttpRoute, rules: &[RuleEntry]) {
-        if !self.routes.insert(&route.name) {
+    pub(super) fn add(&mut self, route: &'o Route, rules: &[RuleEntry]) {
+        let namespace = &route.name.object.namespace;
+        let place = match namespace == self.namespace {
+            true => &mut self.producer,
+            false => self.consumers.entry(namespace).or_default(),
+        };
+        let (routes, of_kind) = place.0.entry(route.name.kind).or_default();
+        // A route with two parents that mean the same port attaches once.
+        if !routes.insert(&route.name) {
             return;
         }
+        of_kind.extend_from_slice(rules);
         let time = |created: Option<i64>| created.unwrap_or(i64::MAX);
         self.routed = match self.routed {
             Some(oldest) if time(oldest) <= time(route.created) => Some(oldest),
             _ => Some(route.created),
         };
-        let place = if route.name.namespace == self.namespace {
-            &mut self.producer
-        } else {
-            self.consumers.entry(&route.name.namespace).or_default()
-        };
-        place.extend_from_slice(rules);
     }
 
     /// When the oldest of its routes was created; None without any.
@@ -159,10 +166,17 @@ impl<'o> Attachment<'o> {
         self.routed
     }
 
-    /// The producer's table, if any route makes one, and the consumers' by namespace.
-    pub(super) fn tables(self) -> (Option<RouteTable>, HashMap<String, RouteTable>) {
-        let producer = (!self.producer.is_empty()).then(|| RouteTable::new(self.producer));
+    pub(super) fn tables(self) -> Tables {
+        let mut displaced = BTreeSet::new();
+        let mut table = |Rules(kinds): Rules<'_>| {
+            let mut kinds = kinds.into_values();
+            let (_, rules) = kinds.next()?;
+            displaced.extend(kinds.flat_map(|(routes, _)| routes.into_iter().cloned()));
+            (!rules.is_empty()).then(|| RouteTable::new(rules))
+        };
+        let producer = table(self.producer);
         let consumers = self.consumers.into_iter();
-        (producer, consumers.map(|(ns, rules)| (ns.into(), RouteTable::new(rules))).collect())
+        let consumers = consumers.filter_map(|(ns, rules)| Some((ns.into(), table(rules)?)));
+        Tables { producer, consumers: consumers.collect(), displaced }
     }
 }

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     control::objects::{
-        Changes, EndpointDetails, HttpRoute, Objects, Port, RouteFilter, RouteRule, RuleRefusal,
+        Changes, EndpointDetails, Objects, Port, Route, RouteFilter, RouteRule, RuleRefusal,
         ServiceAddress, TargetRef,
     },
     model::ObjectName,
     route::{
-        AppProtocol, Backend, BackendRef, Backends, Filter, InvalidBackend, Mirror, RouteName,
-        Rule, RuleEntry, ServicePort,
+        AppProtocol, Backend, BackendRef, Backends, Filter, InvalidBackend, Mirror, Rule,
+        RuleEntry, ServicePort,
     },
 };
 
@@ -173,7 +173,7 @@ fn refused_in_words(name: &ObjectName, refused: &[(SocketAddr, AddressRefusal)])
 }
 
 /// All rules of a route, and the conditions of their references.
-pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &HttpRoute) -> Compiled {
+pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &Route) -> Compiled {
     let (named, uses, found, notes) = Default::default();
     let mut compiler = Compiler { guard, known, route, named, uses, found, notes };
     let mut faults = Vec::new();
@@ -207,7 +207,7 @@ pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &Http
 struct Compiler<'c> {
     guard: &'c Guard<'c>,
     known: &'c mut KnownBackends,
-    route: &'c HttpRoute,
+    route: &'c Route,
     /// Services that references name.
     named: BTreeSet<ObjectName>,
     /// Ports that were looked up.
@@ -230,7 +230,7 @@ impl Compiler<'_> {
         refs.extend(rule.refusal.as_ref().filter(|refusal| !refusal.kept).map(out_of_force));
         let backends = Backends::new(refs);
         Rule {
-            route: RouteName::from(&self.route.name),
+            route: self.route.name.clone(),
             index,
             name: rule.name.clone(),
             filters,
@@ -291,11 +291,11 @@ impl Compiler<'_> {
     /// to grant it (GEP-1294, "Namespace boundaries"). Copies leave from the agent, which may reach
     /// more: another namespace must grant them.
     fn is_permitted(&self, service: &ObjectName, role: Role) -> bool {
-        let namespace = &self.route.name.namespace;
+        let route = &self.route.name;
         let mut grants = self.guard.objects().grants.values();
         role == Role::Primary
-            || service.namespace == *namespace
-            || grants.any(|grant| grant.permits(namespace, service))
+            || service.namespace == route.object.namespace
+            || grants.any(|grant| grant.permits(route, service))
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::{
     control::{
         decode::{DecodeError, DecodeFault},
-        objects::{HttpRoute, RuleRefusal},
+        objects::{Route, RuleRefusal},
     },
     model::ObjectName,
     route::{InvalidBackend, ServicePort},
@@ -44,7 +44,7 @@ impl Condition {
     }
 
     /// `note`: what to know of the parent, though the route is attached.
-    pub(super) fn accepted(route: &HttpRoute, note: Option<String>) -> Self {
+    pub(super) fn accepted(route: &Route, note: Option<String>) -> Self {
         let mut message = "the route is attached".to_owned();
         if !route.hostnames.is_empty() {
             message.push_str("; its hostnames have no effect");
@@ -73,6 +73,15 @@ impl Condition {
 
     pub(super) fn no_parent(message: String) -> Self {
         Self { holds: false, reason: "NoMatchingParent", message }
+    }
+
+    /// Routes of a more specific kind are attached wherever this one is (GEP-1294, "Route types").
+    pub(super) fn displaced(service: &ObjectName) -> Self {
+        let message = format!(
+            "GRPCRoutes are attached to the same ports of Service {service}, and apply instead of \
+             HTTPRoutes (GEP-1294)"
+        );
+        Self { holds: false, reason: "Conflicted", message }
     }
 
     /// Clients that connect to `service` reach addresses that belong to `other` already.

@@ -8,11 +8,11 @@ use super::{
     claims::{ClaimStatus, LostAddresses},
     compile::{Compiled, Role},
     guard::Guard,
+    resolver::PortRoutes,
 };
 use crate::{
-    control::objects::{HttpRoute, Objects, ParentRef, RouteFilter, RouteRule, TargetRef},
+    control::objects::{Objects, ParentRef, Route, RouteFilter, RouteRule, TargetRef},
     model::{CaptureLabel, ENDPOINT_FRONTENDS, EXTERNAL_SHADOWS, NamespaceRow, ObjectName},
-    route::RouteName,
 };
 
 impl Resolver {
@@ -70,7 +70,7 @@ impl Resolver {
     fn status(
         &self,
         objects: &Objects,
-        route: &HttpRoute,
+        route: &Route,
         compiled: &Compiled,
         parent: &ParentRef,
     ) -> RouteStatus {
@@ -80,12 +80,11 @@ impl Resolver {
             Err(Unattachable::NotPermitted(reason)) => Condition::not_permitted(reason),
             Ok(ports) => {
                 let ports = ports.iter().filter_map(|port| self.port(&parent.service, port.port));
-                let standings: Vec<_> = ports.map(|port| &port.claim_status).collect();
-                self.accepted(route, &parent.service, &standings)
+                self.accepted(route, &parent.service, &ports.collect::<Vec<_>>())
             }
         };
         RouteStatus {
-            route: RouteName::from(&route.name),
+            route: route.name.clone(),
             parent: parent.clone(),
             accepted,
             resolved_refs: compiled.refs.clone(),
@@ -95,10 +94,24 @@ impl Resolver {
 }
 
 impl Resolver {
-    /// A route that is attached only where it has no address is not in force.
-    fn accepted(&self, route: &HttpRoute, service: &ObjectName, at: &[&ClaimStatus]) -> Condition {
+    /// A route that is attached only where routes of a more specific kind are, or where it has no address,
+    /// is not in force.
+    fn accepted(&self, route: &Route, service: &ObjectName, at: &[&PortRoutes]) -> Condition {
+        let (displaced, applies): (Vec<&PortRoutes>, Vec<&PortRoutes>) =
+            at.iter().partition(|port| port.displaced.contains(&route.name));
+        if applies.is_empty() && !displaced.is_empty() {
+            return Condition::displaced(service);
+        }
+        let elsewhere = displaced.first().map(|port| {
+            format!(
+                "not at port {} of Service {service}, where GRPCRoutes apply",
+                port.service.port
+            )
+        });
+        let at: Vec<_> = applies.iter().map(|port| &port.claim_status).collect();
         if at.is_empty() || at.iter().any(|port| port.held > 0 || port.is_empty()) {
-            let notes: Vec<_> = at.iter().filter_map(|port| self.shortfall(port)).collect();
+            let notes = at.iter().filter_map(|port| self.shortfall(port));
+            let notes: Vec<_> = elsewhere.into_iter().chain(notes).collect();
             return Condition::accepted(route, (!notes.is_empty()).then(|| notes.join("; ")));
         }
         if let Some(lost) = at.iter().find_map(|port| port.lost.as_ref()) {
@@ -134,10 +147,8 @@ pub fn misgrouped_parents(objects: &Objects) -> impl Iterator<Item = Warning> {
     let mixed = objects.routes.values().map(|route| (&route.name, &route.misgrouped));
     let all = mixed.chain(&objects.misgrouped);
     all.flat_map(|(name, texts)| {
-        let warning = move |text: &String| Warning {
-            object: format!("HTTPRoute {name}"),
-            message: text.clone(),
-        };
+        let warning =
+            move |text: &String| Warning { object: name.identity(), message: text.clone() };
         texts.iter().map(warning)
     })
 }
@@ -175,8 +186,8 @@ fn without_slices(service: &ObjectName, role: Role) -> Warning {
     Warning { object: format!("Service {service}"), message: message.into() }
 }
 
-fn of_route(route: &HttpRoute) -> Vec<Warning> {
-    let warning = |message| Warning { object: format!("HTTPRoute {}", route.name), message };
+fn of_route(route: &Route) -> Vec<Warning> {
+    let warning = |message| Warning { object: route.name.identity(), message };
     let hostnames = (!route.hostnames.is_empty()).then(|| {
         "hostnames have no effect if the parent is a Service (GEP-1426); remove them".to_owned()
     });
@@ -186,7 +197,7 @@ fn of_route(route: &HttpRoute) -> Vec<Warning> {
 }
 
 /// What a rule says that its author may not have meant.
-fn of_rule(route: &HttpRoute, path: &str, rule: &RouteRule) -> Vec<String> {
+fn of_rule(route: &Route, path: &str, rule: &RouteRule) -> Vec<String> {
     let mut texts = Vec::new();
     let redirects = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::Redirect(_)));
     if rule.backends.is_empty() && !redirects {

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     ResolvedFrontend,
-    attach::{self, Attachment},
+    attach::{self, Attachment, Tables},
     claims::{AddressClaim, AddressClaims, ClaimStatus, Right},
     compile::{Compiled, KnownBackends, compile},
     guard::Guard,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     control::objects::{Changes, Objects, Service},
-    model::{CaptureLabel, ObjectName},
+    model::{CaptureLabel, ObjectName, RouteName},
     route::{RouteTable, ServicePort},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 pub struct Resolver {
     pub(super) policy: AddressPolicy,
     known: KnownBackends,
-    pub(super) routes: BTreeMap<ObjectName, Compiled>,
+    pub(super) routes: BTreeMap<RouteName, Compiled>,
     /// Routes by the Services that they attach to, and by those that they lead to.
     attached: Links,
     leading: Links,
@@ -40,7 +40,7 @@ pub struct Resolver {
 }
 
 /// Names of routes by Service.
-type Links = HashMap<ObjectName, BTreeSet<ObjectName>>;
+type Links = HashMap<ObjectName, BTreeSet<RouteName>>;
 
 /// What changes for the data path: the frontend of an address, or that it has none any more.
 pub type FrontendChanges = BTreeMap<SocketAddr, Option<ResolvedFrontend>>;
@@ -55,6 +55,8 @@ pub(super) struct PortRoutes {
     pub(super) claim_status: ClaimStatus,
     producer: Option<RouteTable>,
     consumers: HashMap<String, RouteTable>,
+    /// Routes that are attached and do not apply: [`Tables::displaced`].
+    pub(super) displaced: BTreeSet<RouteName>,
     /// The Service is captured ahead of its routes.
     ahead: bool,
 }
@@ -111,9 +113,10 @@ impl Resolver {
     #[must_use]
     pub fn ignores(&self, objects: &Objects, changes: &Changes) -> bool {
         let Changes { services, endpoints, routes, grants, addresses, .. } = changes;
-        let named = [services, endpoints, routes].into_iter().any(|names| !names.is_empty());
+        let named = [services, endpoints].into_iter().any(|names| !names.is_empty());
         let claimed = |ip: &IpAddr| self.claims.at(*ip).next().is_some();
         !named
+            && routes.is_empty()
             && grants.is_empty()
             && !addresses.iter().any(claimed)
             && self.known.shadows_of(changes).is_empty()
@@ -139,7 +142,7 @@ impl Resolver {
 
     /// The routes that changed, that lead to a Service that did, or whose endpoints may be used
     /// otherwise than before, or that need the consent of a namespace whose grants did.
-    fn stale_routes(&mut self, changes: &Changes) -> BTreeSet<ObjectName> {
+    fn stale_routes(&mut self, changes: &Changes) -> BTreeSet<RouteName> {
         let mut stale = changes.routes.clone();
         let mut backends = changes.services.clone();
         backends.extend(changes.endpoints.iter().cloned());
@@ -151,7 +154,7 @@ impl Resolver {
         for namespace in &changes.grants {
             let foreign = self.routes.iter().filter(|(route, compiled)| {
                 let mut backends = compiled.backends.iter();
-                route.namespace != *namespace
+                route.object.namespace != *namespace
                     && backends.any(|backend| backend.namespace == *namespace)
             });
             stale.extend(foreign.map(|(route, _)| route.clone()));
@@ -165,7 +168,7 @@ impl Resolver {
         &mut self,
         guard: &Guard<'_>,
         objects: &Objects,
-        name: &ObjectName,
+        name: &RouteName,
     ) -> BTreeSet<ObjectName> {
         let old = self.routes.remove(name);
         let mut parents = BTreeSet::new();
@@ -290,7 +293,7 @@ impl Resolver {
             });
             let at = (attachment.port, &shown);
             let claims = attach::claims(guard, service, at, attachment.routed());
-            let (producer, consumers) = attachment.tables();
+            let Tables { producer, consumers, displaced } = attachment.tables();
             let (claim_status, without_room) = (ClaimStatus::default(), 0);
             PortRoutes {
                 service: shown,
@@ -299,6 +302,7 @@ impl Resolver {
                 claim_status,
                 producer,
                 consumers,
+                displaced,
                 ahead,
             }
         });
@@ -375,13 +379,13 @@ fn has_endpoint_frontends(objects: &Objects, service: &ObjectName) -> bool {
     objects.services.get(service).is_some_and(Service::has_endpoint_frontends)
 }
 
-fn link(links: &mut Links, services: &BTreeSet<ObjectName>, route: &ObjectName) {
+fn link(links: &mut Links, services: &BTreeSet<ObjectName>, route: &RouteName) {
     for service in services {
         links.entry(service.clone()).or_default().insert(route.clone());
     }
 }
 
-fn unlink(links: &mut Links, services: &BTreeSet<ObjectName>, route: &ObjectName) {
+fn unlink(links: &mut Links, services: &BTreeSet<ObjectName>, route: &RouteName) {
     for service in services {
         if let Some(routes) = links.get_mut(service) {
             routes.remove(route);

@@ -5,14 +5,17 @@ use http::Request;
 use super::*;
 
 mod addresses;
+mod kinds;
 use crate::{
     control::{
         decode::{decode, expand},
         objects::Kind,
     },
-    model::ObjectName,
+    model::{ObjectName, RouteKind},
     route::{Backend, Filter, Fraction, InvalidBackend},
 };
+
+const HTTP: Kind = Kind::Route(RouteKind::Http);
 
 const SERVICES: &str = include_str!("../../../tests/fixtures/services.yaml");
 const DEFAULT: &str = include_str!("../../../tests/fixtures/route-default.yaml");
@@ -139,8 +142,12 @@ fn routes_of_one_service_merge_by_precedence() {
             "{matches: [{path: {value: /foo}}, {path: {value: /}}]}",
         );
     let resolved = resolved(&[&text]);
-    assert_eq!(found(producer(&resolved), "/foo/x").unwrap().route.name, "x", "alphabetical");
-    assert_eq!(found(producer(&resolved), "/").unwrap().route.name, "x");
+    assert_eq!(
+        found(producer(&resolved), "/foo/x").unwrap().route.object.name,
+        "x",
+        "alphabetical"
+    );
+    assert_eq!(found(producer(&resolved), "/").unwrap().route.object.name, "x");
     assert!(resolved.warnings.iter().all(|w| w.message.contains("no backendRefs")));
     assert_eq!(resolved.warnings.len(), 2);
 }
@@ -411,8 +418,8 @@ fn a_parent_without_its_group_is_a_warning_for_as_long_as_it_is_there() {
         &mut changes,
     );
     assert!(changes.is_empty());
-    assert!(objects.names(Kind::Route).eq([&name]));
-    objects.remove(Kind::Route, &name, &mut changes);
+    assert!(objects.names(HTTP).eq([&name]));
+    objects.remove(HTTP, &name, &mut changes);
     assert!(!changes.is_empty());
     assert!(warnings(&objects, &changes).is_empty());
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{control::resolve::Condition, controller::status::ParentStatus};
+use crate::{control::resolve::Condition, controller::status::ParentStatus, model::ObjectName};
 
 /// A request: method, path and body.
 type ReceivedRequest = (Method, String, Value);
@@ -81,8 +81,8 @@ fn route(generation: i64, version: &str, parents: &[Value]) -> Value {
            "status": {"parents": parents}})
 }
 
-fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "shop".into(), name: name.into() }
+fn name(name: &str) -> RouteName {
+    RouteKind::Http.named(ObjectName { namespace: "shop".into(), name: name.into() })
 }
 
 /// A writer whose plan accepts the routes, and which leads for so long.

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::outcome::{Ending, RefusalReason, ResponseSource, recorder::tests::frontend};
-use crate::route::{RouteName, ServicePort};
+use crate::{
+    model::{ObjectName, RouteKind},
+    route::ServicePort,
+};
 
 /// A writer whose content the test sees.
 #[derive(Clone, Default)]
@@ -87,7 +90,7 @@ fn write(log: &AccessLog, target: &str) {
 fn write_noted(log: &AccessLog, target: &str, log_fields: &LogFields) {
     let frontend = frontend("httpbin");
     let backend = Arc::new(ServicePort { namespace: "d".into(), name: "v1".into(), port: 80 });
-    let route = RouteName { namespace: "d".into(), name: "r".into() };
+    let route = RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
     log.write(&RequestEvent {
         client: "d/curl",
         frontend: &frontend,

@@ -29,6 +29,7 @@ impl fmt::Display for PathMatch {
             Self::Exact(path) => write!(f, "= {path}"),
             Self::Prefix(path) => write!(f, "starts with {path}"),
             Self::Regex(pattern) => write!(f, "~ {}", pattern.as_str()),
+            Self::Grpc(grpc) => grpc.fmt(f),
         }
     }
 }
@@ -36,10 +37,10 @@ impl fmt::Display for PathMatch {
 impl fmt::Display for ValueMatch {
     /// `= (hidden)`, `~ (hidden)`; in the alternate form `= canary`, `~ can.*`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, value) = match self {
-            Self::Exact(exact) => ('=', &**exact),
-            Self::Regex(pattern) => ('~', pattern.as_str()),
+        let sign = match self {
+            Self::Exact(_) => '=',
+            Self::Regex(_) => '~',
         };
-        write!(f, "{sign} {}", if f.alternate() { value } else { "(hidden)" })
+        write!(f, "{sign} {}", if f.alternate() { self.as_str() } else { "(hidden)" })
     }
 }

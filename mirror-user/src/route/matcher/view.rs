@@ -100,7 +100,7 @@ impl<'h> View<'h> {
         self.did(LOOK);
     }
 
-    fn did(&self, steps: usize) {
+    pub(super) fn did(&self, steps: usize) {
         self.work.set(self.work.get() + steps);
     }
 }

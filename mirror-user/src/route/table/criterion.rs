@@ -10,13 +10,18 @@ use std::{
 
 use super::{PathRank, Precedence};
 
-/// A line of the list (HTTPRouteRule, `matches`), in its order.
+/// A line of the list (HTTPRouteRule, `matches`; of the path GRPCRouteRule, `matches`, has two other
+/// lines), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Criterion {
     /// Exact, expression, prefix.
     PathKind,
     /// Characters of the path, within a kind.
     PathLength,
+    /// Characters of a gRPC service.
+    Service,
+    /// Characters of a gRPC method.
+    GrpcMethod,
     /// Whether a method is named.
     Method,
     /// How many headers are named.
@@ -37,10 +42,13 @@ impl Precedence {
     #[must_use]
     pub fn decide(&self, other: &Self) -> Option<(Criterion, Ordering)> {
         let Self { path, method, headers, query, created, route, place } = self;
-        let kind = if path.kind() == other.path.kind() {
-            Criterion::PathLength
-        } else {
-            Criterion::PathKind
+        let kind = match (path, &other.path) {
+            (PathRank::Grpc { service, .. }, PathRank::Grpc { service: others, .. }) => {
+                if service == others { Criterion::GrpcMethod } else { Criterion::Service }
+            }
+            (PathRank::Grpc { .. }, _) | (_, PathRank::Grpc { .. }) => Criterion::Service,
+            (path, other) if path.kind() == other.kind() => Criterion::PathLength,
+            _ => Criterion::PathKind,
         };
         let fields = [
             (kind, path.cmp(&other.path)),
@@ -67,6 +75,7 @@ impl PathRank {
             Self::Prefix(_) => "prefix",
             Self::Regex(_) => "expression",
             Self::Exact => "exact path",
+            Self::Grpc { .. } => "gRPC method",
         }
     }
 }
@@ -77,6 +86,8 @@ impl fmt::Display for Criterion {
         f.write_str(match self {
             Self::PathKind => "exact paths come before expressions, and those before prefixes",
             Self::PathLength => "its path is longer",
+            Self::Service => "what it wants of the service is longer",
+            Self::GrpcMethod => "what it wants of the gRPC method is longer",
             Self::Method => "it names a method",
             Self::Headers => "it names more headers",
             Self::Query => "it names more query parameters",
@@ -96,6 +107,13 @@ impl fmt::Display for Precedence {
             PathRank::Regex(length) => write!(f, "{} of {length} character(s)", path.kind())?,
             // A trailing slash does not count: that of "/" alone neither.
             PathRank::Prefix(length) => write!(f, "{} of length {length}", path.kind())?,
+            PathRank::Grpc { service, method } => {
+                let kind = path.kind();
+                write!(
+                    f,
+                    "{kind} of {service} character(s) of the service and {method} of the method"
+                )?;
+            }
         }
         f.write_str(if *method { ", a method" } else { ", any method" })?;
         write!(f, ", {headers} header(s), {query} query parameter(s)")?;

@@ -1,7 +1,7 @@
 //! The index of a route table by path. In: the matches of a table, best first. Out: of a request's path,
 //! the places of the matches whose path holds for it or may hold, best first. Pure.
 //!
-//! A table is sorted by the kind of its paths first, and by the length of prefixes next, and of two
+//! A table of HTTPRoutes is sorted by the kind of its paths first, and by the length of prefixes next, and of two
 //! different prefixes of one path the longer is better. Therefore the matches that concern a path are
 //! those with this very path, then all expressions, then those of each of its prefixes from the longest
 //! to the shortest; each of these lists is sorted already.
@@ -13,10 +13,57 @@ use crate::{
     route::{Matcher, PathMatch, matcher::elements},
 };
 
+mod grpc;
+
+use self::grpc::{CallCandidates, CallIndex};
+
 /// Places in the table, best first.
 type Places = Box<[u32]>;
 
-/// Matches by path.
+/// The index of a table, by what its kind of routes matches paths with.
+#[derive(Debug)]
+pub(super) enum TableIndex {
+    Paths(PathIndex),
+    Calls(CallIndex),
+}
+
+impl TableIndex {
+    /// `matches`: of a table, in its order.
+    pub(super) fn new<'m>(matches: impl Iterator<Item = &'m Matcher> + Clone) -> Self {
+        let of_a_call = |matcher: &Matcher| matches!(matcher.path, PathMatch::Grpc(_));
+        match matches.clone().any(of_a_call) {
+            true => Self::Calls(CallIndex::new(matches)),
+            false => Self::Paths(PathIndex::new(matches)),
+        }
+    }
+
+    /// The places of the matches that may hold for a path, best first.
+    pub(super) fn candidates<'t, 'h>(&'t self, path: &'h [u8]) -> Candidates<'t, 'h> {
+        match self {
+            Self::Paths(index) => Candidates::Paths(index.candidates(path)),
+            Self::Calls(index) => Candidates::Calls(index.candidates(path)),
+        }
+    }
+}
+
+/// Goes through the matches that concern a path.
+pub(super) enum Candidates<'t, 'h> {
+    Paths(PathCandidates<'t, 'h>),
+    Calls(CallCandidates<'t>),
+}
+
+impl Iterator for Candidates<'_, '_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        match self {
+            Self::Paths(candidates) => candidates.next(),
+            Self::Calls(candidates) => candidates.next(),
+        }
+    }
+}
+
+/// Matches of HTTPRoutes by path.
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
     exact: FastHashMap<Box<[u8]>, Places>,
@@ -29,7 +76,7 @@ pub(super) struct PathIndex {
 
 impl PathIndex {
     /// `matches`: of a table, in its order.
-    pub(super) fn new<'m>(matches: impl Iterator<Item = &'m Matcher>) -> Self {
+    fn new<'m>(matches: impl Iterator<Item = &'m Matcher>) -> Self {
         let (mut exact, mut prefixes) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         let mut regex = 0..0;
         for (at, matcher) in (0..).zip(matches) {
@@ -40,6 +87,8 @@ impl PathIndex {
                 }
                 PathMatch::Regex(_) if regex.is_empty() => regex = at..at + 1,
                 PathMatch::Regex(_) => regex.end = at + 1,
+                // Not in a table that has this index.
+                PathMatch::Grpc(_) => {}
             }
         }
         let mut lengths: Vec<_> = prefixes.keys().map(|prefix| prefix.len()).collect();
@@ -52,9 +101,9 @@ impl PathIndex {
     }
 
     /// The places of the matches that may hold for a path, best first.
-    pub(super) fn candidates<'t, 'h>(&'t self, path: &'h [u8]) -> Candidates<'t, 'h> {
+    fn candidates<'t, 'h>(&'t self, path: &'h [u8]) -> PathCandidates<'t, 'h> {
         let exact = self.exact.get(path).map(|places| &**places).unwrap_or_default();
-        Candidates {
+        PathCandidates {
             index: self,
             path,
             list: exact.iter(),
@@ -64,8 +113,8 @@ impl PathIndex {
     }
 }
 
-/// Goes through the matches that concern a path.
-pub(super) struct Candidates<'t, 'h> {
+/// Goes through the matches of an index that concern a path.
+pub(super) struct PathCandidates<'t, 'h> {
     index: &'t PathIndex,
     path: &'h [u8],
     /// What is left of the list that it is in: first that of the path itself, later those of prefixes.
@@ -75,7 +124,7 @@ pub(super) struct Candidates<'t, 'h> {
     lengths: slice::Iter<'t, usize>,
 }
 
-impl Candidates<'_, '_> {
+impl PathCandidates<'_, '_> {
     /// The prefixes of the next length that ends at an element of the path.
     fn next_list(&mut self) -> bool {
         let path = self.path;
@@ -89,7 +138,7 @@ impl Candidates<'_, '_> {
     }
 }
 
-impl Iterator for Candidates<'_, '_> {
+impl Iterator for PathCandidates<'_, '_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {

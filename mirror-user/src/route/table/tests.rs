@@ -6,7 +6,10 @@ use http::{HeaderName, Method, Request};
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{HeaderMatch, Pattern, QueryMatch, ValueMatch};
+use crate::{
+    model::{ObjectName, RouteKind},
+    route::{GrpcMethodMatch, HeaderMatch, Pattern, QueryMatch, ValueMatch},
+};
 
 /// What precedence is made of, drawn small so that ties are common.
 #[derive(Clone, Debug)]
@@ -50,19 +53,26 @@ prop_compose! {
         name in "x|y", place in (0_usize..2, 0_usize..2),
     ) -> Draw {
         let matcher = matcher(path(kind, length), method, headers, query);
-        Draw { matcher, created, route: RouteName { namespace, name }, place }
+        Draw { matcher, created, route: RouteKind::Http.named(ObjectName { namespace, name }), place }
     }
 }
 
 /// The Gateway API's list, written as the ladder that the documentation is.
 fn ladder(a: &Draw, b: &Draw) -> Ordering {
+    // GRPCRouteRule, `matches`, has characters of the service, then of the method.
+    if let [PathMatch::Grpc(first), PathMatch::Grpc(second)] = [&a.matcher.path, &b.matcher.path]
+        && first.lengths() != second.lengths()
+    {
+        return first.lengths().cmp(&second.lengths());
+    }
     let kind = |d: &Draw| match d.matcher.path {
+        PathMatch::Grpc(_) => 3,
         PathMatch::Exact(_) => 2,
         PathMatch::Regex(_) => 1,
         PathMatch::Prefix(_) => 0,
     };
     let length = |d: &Draw| match &d.matcher.path {
-        PathMatch::Exact(_) => 0,
+        PathMatch::Exact(_) | PathMatch::Grpc(_) => 0,
         PathMatch::Regex(p) => p.as_str().chars().count(),
         PathMatch::Prefix(p) => p.chars().count(),
     };
@@ -166,6 +176,17 @@ fn holds(wanted: &Matcher, path: &str, get: bool, header: bool) -> bool {
             let path: Vec<_> = path.split('/').collect();
             path.starts_with(&elements)
         }
+        PathMatch::Grpc(GrpcMethodMatch { service, method }) => {
+            let part = |wanted: &Option<ValueMatch>, part: &str| match wanted {
+                None => true,
+                Some(ValueMatch::Exact(exact)) => exact == part,
+                Some(ValueMatch::Regex(pattern)) => {
+                    part.starts_with(pattern.as_str().trim_end_matches(".*"))
+                }
+            };
+            let parts: Vec<_> = path.splitn(3, '/').collect();
+            matches!(parts[..], ["", of, call] if part(service, of) && part(method, call))
+        }
     };
     path_holds && (wanted.method.is_none() || get) && (wanted.headers.is_empty() || header)
 }
@@ -177,10 +198,7 @@ proptest! {
         matches in prop::collection::vec(any_match(), 0..3 * INDEXED),
         path in "(/[ab]?){1,4}", get: bool, header: bool,
     ) {
-        let route = RouteName { namespace: "default".into(), name: "r".into() };
-        let draws = matches.iter().enumerate().map(|(at, matcher)| Draw {
-            matcher: matcher.clone(), created: None, route: route.clone(), place: (at, 0),
-        });
+        let draws = matches.iter().enumerate().map(|(at, matcher)| draw_at(matcher.clone(), at));
         let draws: Vec<_> = draws.collect();
         let wanted = draws.iter().filter(|draw| holds(&draw.matcher, &path, get, header));
         let wanted = wanted.max_by(|a, b| ladder(a, b)).map(|draw| draw.place.0);
@@ -192,6 +210,67 @@ proptest! {
         let table = RouteTable::new(draws.iter().map(entry));
         prop_assert_eq!(table.find(&head).map(|rule| rule.index), wanted, "{}", path);
     }
+}
+
+prop_compose! {
+    /// Matches of GRPCRoutes over so few services and methods that many hold for one call.
+    fn any_call()(
+        service in 0_usize..4, method in 0_usize..4, expressions in any::<(bool, bool)>(),
+        header in 0_u8..4,
+    ) -> Matcher {
+        let part = |text: &str, expression: bool| match expression {
+            _ if text.is_empty() => None,
+            true => Some(ValueMatch::Regex(Pattern::new(&format!("{text}.*")).unwrap())),
+            false => Some(ValueMatch::Exact(text.to_owned())),
+        };
+        let service = part(["", "a", "a.B", "b"][service], expressions.0);
+        let method = part(["", "C", "CD", "E"][method], expressions.1);
+        let path = match (&service, &method) {
+            (None, None) => PathMatch::default(),
+            _ => PathMatch::Grpc(GrpcMethodMatch { service, method }),
+        };
+        matcher(path, false, usize::from(header == 0), 0)
+    }
+}
+
+proptest! {
+    /// The same of GRPCRoutes.
+    #[test]
+    fn a_table_of_calls_finds_what_a_naive_reading_does(
+        matches in prop::collection::vec(any_call(), 0..3 * INDEXED),
+        service in "a|a\\.B|a\\.Bc|b|x", method in "C|CD|CDE|E|x", header: bool,
+    ) {
+        let path = format!("/{service}/{method}");
+        let draws = matches.iter().enumerate().map(|(at, matcher)| draw_at(matcher.clone(), at));
+        let draws: Vec<_> = draws.collect();
+        let wanted = draws.iter().filter(|draw| holds(&draw.matcher, &path, false, header));
+        let wanted = wanted.max_by(|a, b| ladder(a, b)).map(|draw| draw.place.0);
+        let mut request = Request::post(&path);
+        if header {
+            request = request.header("x-0", "1");
+        }
+        let head = request.body(()).unwrap().into_parts().0;
+        let table = RouteTable::new(draws.iter().map(entry));
+        prop_assert_eq!(table.find(&head).map(|rule| rule.index), wanted, "{}", path);
+    }
+}
+
+#[test]
+fn an_index_of_calls_tries_only_those_that_concern_a_call() {
+    let only = |service: String, method: &str| {
+        let exact = |text: &str| Some(ValueMatch::Exact(text.to_owned()));
+        let call = GrpcMethodMatch { service: exact(&service), method: exact(method) };
+        matcher(PathMatch::Grpc(call), false, 0, 0)
+    };
+    let table = table((0..10_000).map(|n| only(format!("shop.Service{n}"), "Get")).collect());
+    let steps = |uri: &str| {
+        let head = Request::builder().uri(uri).body(()).unwrap().into_parts().0;
+        let mut search = table.search(&head);
+        let found = search.run(usize::MAX).unwrap().map(|rule| rule.index);
+        (found, search.view.work())
+    };
+    assert_eq!(steps("/shop.Service7777/Get"), (Some(7777), 32));
+    assert_eq!(steps("/shop.Service7777/List"), (None, 0));
 }
 
 #[test]
@@ -209,6 +288,12 @@ fn an_index_tries_only_the_matches_that_concern_a_path() {
     assert_eq!(steps("/service-7777/v2"), (None, 0));
     let slashes = "/".repeat(60_000);
     assert_eq!(steps(&slashes), (None, 0));
+}
+
+/// The match of a route's rule at this place.
+fn draw_at(matcher: Matcher, at: usize) -> Draw {
+    let route = ObjectName { namespace: "default".into(), name: "r".into() };
+    Draw { matcher, created: None, route: RouteKind::Http.named(route), place: (at, 0) }
 }
 
 fn entry(draw: &Draw) -> RuleEntry {
@@ -229,10 +314,9 @@ fn found(table: &RouteTable, uri: &str) -> Option<usize> {
 }
 
 fn table(matchers: Vec<Matcher>) -> RouteTable {
-    let route = RouteName { namespace: "default".into(), name: "r".into() };
-    RouteTable::new(matchers.into_iter().enumerate().map(|(at, matcher)| {
-        entry(&Draw { matcher, created: None, route: route.clone(), place: (at, 0) })
-    }))
+    RouteTable::new(
+        matchers.into_iter().enumerate().map(|(at, matcher)| entry(&draw_at(matcher, at))),
+    )
 }
 
 #[test]
@@ -262,7 +346,7 @@ fn no_rule_is_none_and_no_match_is_every_request() {
         found(&table(vec![matcher(PathMatch::Exact("/a".into()), false, 0, 0)]), "/b"),
         None
     );
-    let route = RouteName { namespace: "default".into(), name: "r".into() };
+    let route = RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "r".into() });
     let rule = Rule {
         route,
         index: 7,
@@ -278,7 +362,8 @@ fn no_rule_is_none_and_no_match_is_every_request() {
 #[test]
 fn a_search_takes_turns_and_reads_a_query_once() {
     let one = |n: usize| {
-        let route = RouteName { namespace: "a".into(), name: format!("r-{n}") };
+        let route = ObjectName { namespace: "a".into(), name: format!("r-{n}") };
+        let route = RouteKind::Http.named(route);
         let (filters, backends) = (Vec::new(), Backends::new(Vec::new()));
         let (name, timeouts) = (None, Timeouts::default());
         let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts });

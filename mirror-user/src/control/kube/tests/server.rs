@@ -31,12 +31,14 @@ struct State {
     version: u32,
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
     "services",
     "endpointslices",
     "httproutes.gateway.networking.k8s.io",
+    "grpcroutes.gateway.networking.k8s.io",
     "referencegrants.gateway.networking.k8s.io",
     "httproutes",
+    "grpcroutes",
     "referencegrants",
     "namespaces",
     "pods",
@@ -44,13 +46,13 @@ const KINDS: [&str; 9] = [
 ];
 
 impl Server {
-    /// Every kind exists; there are no objects but the two CRDs.
+    /// Every kind exists; there are no objects but the three CRDs.
     pub(super) fn new() -> Self {
         let server = Self::default();
         for kind in KINDS {
             server.set(kind, Some(Vec::new()));
         }
-        for kind in ["HTTPRoute", "ReferenceGrant"] {
+        for kind in ["HTTPRoute", "GRPCRoute", "ReferenceGrant"] {
             server.install(kind);
         }
         server
@@ -59,6 +61,7 @@ impl Server {
     pub(super) fn install(&self, kind: &str) {
         let (name, version) = match kind {
             "HTTPRoute" => ("httproutes.gateway.networking.k8s.io", "v1"),
+            "GRPCRoute" => ("grpcroutes.gateway.networking.k8s.io", "v1"),
             _ => ("referencegrants.gateway.networking.k8s.io", "v1beta1"),
         };
         self.apply(

@@ -9,13 +9,12 @@ use super::*;
 use crate::{
     control::{
         objects::{
-            Endpoint, EndpointSlice, HttpRoute, Kind, NodeRow, Object, ParentRef, Port,
-            ReferenceGrant, RouteFilter, RouteRule, Service, ServiceAddress, TargetRef,
-            WeightedRef,
+            Endpoint, EndpointSlice, Kind, NodeRow, Object, ParentRef, Port, ReferenceGrant, Route,
+            RouteFilter, RouteRule, Service, ServiceAddress, TargetRef, WeightedRef,
         },
         resolve::{Authors, Resolved, resolve},
     },
-    model::{Consent, NamespaceRow, PodRow},
+    model::{Consent, NamespaceRow, PodRow, RouteKind},
     route::{Fraction, Matcher, Timeouts},
 };
 
@@ -91,6 +90,11 @@ fn endpoint_ip() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+/// Either kind of route, GRPCRoute less often.
+fn any_kind() -> impl Strategy<Value = RouteKind> {
+    select(vec![RouteKind::Http, RouteKind::Http, RouteKind::Grpc])
+}
+
 fn cluster_scoped(own: &str) -> ObjectName {
     name("", own)
 }
@@ -146,8 +150,8 @@ fn route() -> impl Strategy<Value = Object> {
     });
     let parents = prop::collection::vec(parent, 1..3);
     let backends = prop::collection::vec(target(), 0..3);
-    let all = (any_name(), parents, backends, target(), created());
-    all.prop_map(|(name, parents, backends, mirror, created)| {
+    let all = (any_kind(), any_name(), parents, backends, target(), created());
+    all.prop_map(|(kind, name, parents, backends, mirror, created)| {
         let weighted = |target| WeightedRef { target, weight: 1, filters: Vec::new() };
         let rule = RouteRule {
             name: None,
@@ -158,8 +162,8 @@ fn route() -> impl Strategy<Value = Object> {
             refusal: None,
         };
         let (hostnames, rules) = (Vec::new(), vec![rule]);
-        Object::Route(HttpRoute {
-            name,
+        Object::Route(Route {
+            name: kind.named(name),
             created,
             hostnames,
             parents,
@@ -170,8 +174,8 @@ fn route() -> impl Strategy<Value = Object> {
 }
 
 fn grant() -> impl Strategy<Value = Object> {
-    (any_name(), select(vec!["n", "m"])).prop_map(|(name, from)| {
-        let (from, to) = (vec![from.into()], vec![None]);
+    (any_name(), any_kind(), select(vec!["n", "m"])).prop_map(|(name, kind, from)| {
+        let (from, to) = (vec![(kind, from.into())], vec![None]);
         Object::Grant(ReferenceGrant { name, from, to })
     })
 }
@@ -183,7 +187,9 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let kinds = vec![Kind::Service, Kind::Slice, Kind::Route, Kind::Grant, Kind::Pod];
+    let routes = RouteKind::ALL.map(Kind::Route);
+    let kinds = [Kind::Service, Kind::Slice, Kind::Grant, Kind::Pod].into_iter().chain(routes);
+    let kinds: Vec<_> = kinds.collect();
     let scoped = prop_oneof![
         (select(vec!["n", "m"])).prop_map(|own| (Kind::Namespace, cluster_scoped(own))),
         Just((Kind::Node, cluster_scoped("node"))),
@@ -277,8 +283,8 @@ fn example(own: &str, host: u8) -> [Object; 3] {
             unready: Vec::new(),
             created: None,
         }),
-        Object::Route(HttpRoute {
-            name: name("n", own),
+        Object::Route(Route {
+            name: RouteKind::Http.named(name("n", own)),
             created: None,
             hostnames: Vec::new(),
             parents: vec![parent],

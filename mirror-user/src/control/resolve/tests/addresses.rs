@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     control::objects::{Kind, Object},
-    model::ObjectName,
+    model::{ObjectName, RouteKind},
 };
 
 /// A cluster, in which `shop` may have endpoints' addresses and `evil` as well, unless a test says
@@ -121,7 +121,8 @@ impl Cluster {
         let rule = found(web.producer.as_ref().unwrap(), "/").unwrap();
         let [Filter::Mirror(mirror)] = &rule.filters[..] else { panic!("{:?}", rule.filters) };
         let endpoints = mirror.target.iter().flat_map(|backend| &backend.endpoints);
-        let web = resolved.conditions.iter().find(|status| status.route.name == "web").unwrap();
+        let web =
+            resolved.conditions.iter().find(|status| status.route.object.name == "web").unwrap();
         let refs = web.resolved_refs.clone();
         (endpoints.map(|at| at.ip().to_string()).collect(), refs)
     }
@@ -252,8 +253,9 @@ fn the_oldest_claim_has_an_address_and_the_next_takes_over() {
     cluster.slice("evil/a", "IPv4", &["10.244.0.7=mine"]);
     assert_eq!(cluster.frontends(), ["10.244.0.7:80 shop/db:80"]);
     assert_eq!(cluster.accepted("evil/a").reason, "Conflicted");
-    let service = cluster.objects.routes.keys().find(|name| name.namespace == "shop").cloned();
-    cluster.objects.remove(Kind::Route, &service.unwrap(), &mut Changes::default());
+    let service =
+        cluster.objects.routes.keys().find(|name| name.object.namespace == "shop").cloned();
+    cluster.objects.remove_route(&service.unwrap(), &mut Changes::default());
     assert_eq!(cluster.frontends(), ["10.244.0.7:80 evil/a:80"]);
 }
 
@@ -402,7 +404,8 @@ fn a_full_namespace_displaces_nobody_and_hurts_no_other() {
     // Another namespace is not concerned.
     let (hosts, ..) = apply(&mut objects, &two("shop", "z", "10.96.2.1", 9), None);
     assert_eq!(hosts, ["10.96.1.3", "10.96.1.4", "10.96.2.1"]);
-    let (hosts, accepted, _) = apply(&mut objects, &[], Some((Kind::Route, "evil/d")));
+    let (hosts, accepted, _) =
+        apply(&mut objects, &[], Some((Kind::Route(RouteKind::Http), "evil/d")));
     assert_eq!(hosts, ["10.96.1.1", "10.96.1.3", "10.96.2.1"], "the oldest that waited");
     assert_eq!((accepted["evil/a"].holds, accepted["evil/b"].reason), (true, "NoRoom"));
     // At a start all come at once: the oldest are in.
