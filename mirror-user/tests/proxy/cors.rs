@@ -9,8 +9,8 @@ use mirror_user::{
 };
 
 use super::{
-    harness::{Setup, mirror},
-    server::Server,
+    harness::{Setup, backend_ref, mirror, rule},
+    server::{Server, refusing},
     streams::{Client, ReceivedResponse, run},
 };
 
@@ -114,4 +114,26 @@ fn streams_of_http2_have_the_same() {
         assert_eq!(fields["access-control-max-age"], "3600");
     });
     assert_eq!(primary.connections(), 0);
+}
+
+#[test]
+fn refusals_of_mirror_itself_get_the_fields_of_their_origin() {
+    let (_socket, refusing) = refusing();
+    let get = "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://www.foo.com\r\n\r\n";
+    let fields = ["access-control-allow-origin", "access-control-expose-headers", "vary"];
+    for (endpoints, status) in [(vec![refusing], 503), (Vec::new(), 503)] {
+        let refs = vec![backend_ref("primary", &endpoints)];
+        let rig = Setup::rules(refusing, vec![rule(vec![cors()], refs)]).start();
+        let response = rig.client().request(get);
+        assert_eq!(response.status(), status);
+        assert!(response.value("x-mirror-reason").is_some());
+        let shown = fields.map(|field| response.value(field));
+        assert_eq!(shown, [Some("https://www.foo.com"), Some("x-3"), Some("origin")]);
+        let other = rig.client().request(get.replace("foo", "other"));
+        assert_eq!(fields.map(|field| other.value(field)), [None, None, Some("origin")]);
+    }
+    // A rule without such a filter adds no fields.
+    let refs = vec![backend_ref("primary", &[refusing])];
+    let rig = Setup::rules(refusing, vec![rule(Vec::new(), refs)]).start();
+    assert_eq!(fields.map(|field| rig.client().request(get).value(field).is_some()), [false; 3]);
 }

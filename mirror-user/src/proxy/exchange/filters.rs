@@ -138,3 +138,13 @@ pub(super) fn apply_to_response(record: &ExchangeRecord, head: &mut response::Pa
         }
     }
 }
+
+/// Sets the fields that a response of mirror itself gets: a client may read why it was refused wherever it
+/// may read the primary's response.
+pub(super) fn apply_cors(record: &ExchangeRecord, fields: &mut HeaderMap) {
+    for filter in of(record) {
+        if let Filter::Cors(cors) = filter {
+            cors.respond_to(record.origin.as_deref(), fields);
+        }
+    }
+}

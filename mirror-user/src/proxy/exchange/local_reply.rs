@@ -137,26 +137,20 @@ fn reply(
     }
     let reason = format!("mirror: {why}");
     record.refuse(refusal, &reason);
-    let mut response = match record.is_grpc {
-        true => {
-            record.responded(by, StatusCode::OK);
-            let mut response = Response::new(ResponseBody::local(Bytes::new(), record));
-            *response.headers_mut() = grpc_status::fields(status, &reason);
-            response
-        }
-        false => {
-            record.responded(by, status);
-            let text = Bytes::from(format!("{reason}\n"));
-            let mut response = Response::new(ResponseBody::local(text, record));
-            *response.status_mut() = status;
-            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(header::CONTENT_TYPE, plain);
-            response
-        }
+    let mut head = Response::new(()).into_parts().0;
+    let text = if record.is_grpc {
+        head.headers = grpc_status::fields(status, &reason);
+        Bytes::new()
+    } else {
+        head.status = status;
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        head.headers.insert(header::CONTENT_TYPE, plain);
+        Bytes::from(format!("{reason}\n"))
     };
-    let headers = response.headers_mut();
+    record.responded(by, head.status);
     if let Ok(reason) = HeaderValue::from_str(&reason) {
-        headers.insert(REASON, reason);
+        head.headers.insert(REASON, reason);
     }
-    response
+    filters::apply_cors(&record, &mut head.headers);
+    Response::from_parts(head, ResponseBody::local(text, record))
 }
