@@ -9,6 +9,7 @@ mod local_reply;
 mod record;
 mod response_body;
 mod tunnel;
+mod unsent;
 
 use std::{
     future::{Future, poll_fn},
@@ -22,7 +23,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTI
 use hyper::body::Body;
 use tokio::task::yield_now;
 
-use self::filters::{FilterResponse, FilteredRequest};
+use self::{filters::FilteredRequest, unsent::UnsentRequest};
 pub(super) use self::{record::ExchangeRecord, response_body::ResponseBody};
 use super::{
     body::{IncomingBody, PrimaryBody, Progress},
@@ -90,7 +91,7 @@ pub(super) async fn exchange(
     let rule = match found {
         RuleLookup::Rule(rule) => rule,
         RuleLookup::NoMatch => {
-            discard_body(body, head.version).await;
+            unsent::discard(body, head.version, Vec::new()).await;
             return Ok(local_reply::no_match(record));
         }
         RuleLookup::NoRoute => {
@@ -104,27 +105,27 @@ pub(super) async fn exchange(
     let (mut offers, whole) = (Vec::new(), body.is_end_stream());
     let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
     if let Some(response) = filters::apply(&ctx, &mut record, &rule.filters, request) {
-        discard_body(body, head.version).await;
-        return Ok(respond(record, offers, response));
+        let request = UnsentRequest::new(body, head.version, handle.interim, offers);
+        return Ok(Box::pin(unsent::respond(record, response, request)).await);
     }
     let (entry, backend) = match choose(&ctx, &rule) {
         Ok(chosen) => chosen,
         Err(why) => {
-            discard_body(body, head.version).await;
-            return Ok(refuse(record, offers, &why));
+            unsent::discard(body, head.version, offers).await;
+            return Ok(local_reply::invalid_backend(record, &why));
         }
     };
     record.entry = rule.backends.refs().iter().position(|other| std::ptr::eq(other, entry));
     record.backend = Some(Arc::clone(&backend));
     let request = FilteredRequest { head: &mut head, kind, whole, offers: &mut offers };
     if let Some(response) = filters::apply(&ctx, &mut record, &entry.filters, request) {
-        discard_body(body, head.version).await;
-        return Ok(respond(record, offers, response));
+        let request = UnsentRequest::new(body, head.version, handle.interim, offers);
+        return Ok(Box::pin(unsent::respond(record, response, request)).await);
     }
     let to = Destination::of(&backend, &record.client.frontend, ctx.options.endpoints);
     if matches!(&to, Destination::Endpoints(backend, _) if backend.endpoints.is_empty()) {
-        discard_body(body, head.version).await;
-        return Ok(unready(record, offers));
+        unsent::discard(body, head.version, offers).await;
+        return Ok(local_reply::no_endpoint(record));
     }
     let outgoing = OutgoingRequest { head, body, interim: handle.interim, offers };
     forward(ctx, record, kind, to, outgoing).await
@@ -137,13 +138,6 @@ async fn consume(work: u32) {
         Poll::Ready(())
     })
     .await;
-}
-
-/// Before mirror responds itself; see [`discard`].
-async fn discard_body(body: IncomingBody, version: Version) {
-    if let Some(discarding) = discard::discard(body, version) {
-        discarding.await;
-    }
 }
 
 enum RuleLookup {
@@ -198,37 +192,6 @@ fn choose<'r>(ctx: &Context, rule: &'r Rule) -> Result<(&'r BackendRef, Arc<Back
         Ok(backend) => Ok((entry, Arc::clone(backend))),
         Err(invalid) => Err(invalid.to_string()),
     }
-}
-
-/// A request that no primary gets was selected all the same. Its body is read by nobody, so that a
-/// copy with one is cut.
-fn refuse(record: ExchangeRecord, offers: Vec<Offer>, why: &str) -> Response<ResponseBody> {
-    dispatch_copies(offers);
-    local_reply::invalid_backend(record, why)
-}
-
-fn unready(record: ExchangeRecord, offers: Vec<Offer>) -> Response<ResponseBody> {
-    dispatch_copies(offers);
-    local_reply::no_endpoint(record)
-}
-
-/// A filter responds. What its mirrors before it selected is copied as in [`refuse`].
-fn respond(
-    record: ExchangeRecord,
-    offers: Vec<Offer>,
-    response: FilterResponse,
-) -> Response<ResponseBody> {
-    dispatch_copies(offers);
-    match response {
-        FilterResponse::Whole { source, status, headers } => {
-            local_reply::filtered(record, source, status, headers)
-        }
-        FilterResponse::Malformed(why) => local_reply::bad_request(record, &why),
-    }
-}
-
-fn dispatch_copies(offers: Vec<Offer>) {
-    offers.into_iter().for_each(|(copy, _writer)| copy.dispatch());
 }
 
 /// What goes to the primary.

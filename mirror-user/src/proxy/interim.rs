@@ -87,6 +87,11 @@ impl Interim {
         }
     }
 
+    /// Whether the client waits for 100 before it sends its body.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Continue(..))
+    }
+
     /// Whether anybody takes or counts them.
     pub(super) fn is_wanted(&self) -> bool {
         !matches!(self, Self::Ignore)

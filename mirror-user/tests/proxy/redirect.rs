@@ -13,9 +13,10 @@ use serde_json::json;
 
 use super::{
     access::logged,
-    harness::{Rig, Setup, mirror, rule},
+    harness::{Rig, Setup, describe, ended, mirror, rule},
+    raw_connection::Message,
     server::Server,
-    streams::{Client, ReceivedResponse, get, run},
+    streams::{Client, ReceivedResponse, Upstream, get, post, run, until},
 };
 
 pub(crate) const PLAIN: Redirect =
@@ -173,12 +174,67 @@ fn filters_before_it_act_and_those_behind_it_do_not() {
         "GET /a?b HTTP/1.1\r\nHost: two.example-shadow:81\r\n\r\n"
     );
     assert_eq!(rig.copies("behind").selected, 0);
-    // Nothing reads the content, so that its copy cannot be whole.
-    client.request("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
-    let copies = rig.settled("before", 2);
-    let cut = CopyOutcome::Dropped(DropReason::PrimaryEnded);
-    assert_eq!(copies.ended[cut.index()], 1, "{}", super::harness::describe(&copies));
     assert_eq!((original.connections(), behind.connections()), (0, 0));
+}
+
+/// Copies of a request that is redirected: how many were whole, what they had, and how many were cut.
+fn copied(request: &[u8]) -> (Vec<Message>, u64) {
+    let (original, shadow) = (Server::ok(), Server::ok());
+    let filters = vec![mirror("shadow", shadow.address), redirect(PLAIN)];
+    let rig = setup(&original, filters).start();
+    let mut client = rig.client();
+    client.send(request);
+    assert_eq!(client.message().status(), 302);
+    let copies = rig.settled("shadow", 1);
+    let cut = ended(&copies, CopyOutcome::Dropped(DropReason::PrimaryEnded));
+    assert_eq!(ended(&copies, CopyOutcome::Delivered) + cut, 1, "{}", describe(&copies));
+    (shadow.requests(), cut)
+}
+
+#[test]
+fn a_copy_of_what_is_redirected_is_whole_if_its_content_is_short_and_there() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+    let counted = format!("{head}Content-Length: 5\r\n\r\nhello");
+    let chunked =
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n");
+    for (request, trailers) in [(counted, ""), (chunked, "x-sum: 1\r\n")] {
+        let (copies, cut) = copied(request.as_bytes());
+        assert_eq!((copies.len(), cut), (1, 0));
+        assert_eq!(
+            (&*copies[0].body, &*copies[0].trailers.to_lowercase()),
+            (&b"hello"[..], trailers)
+        );
+    }
+    let large = |length: usize| {
+        let head = format!("{head}Content-Length: {length}\r\n\r\n");
+        [head.into_bytes(), vec![b'x'; length]].concat()
+    };
+    let (copies, cut) = copied(&large(65_535));
+    assert_eq!((copies[0].body.len(), cut), (65_535, 0));
+    for cut_short in [
+        large(65_536),
+        // The rest does not come in time, or not at all.
+        format!("{head}Content-Length: 6\r\n\r\nhello").into_bytes(),
+        format!("{head}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n").into_bytes(),
+    ] {
+        assert_eq!(copied(&cut_short), (Vec::new(), 1));
+    }
+}
+
+#[test]
+fn copies_of_streams_that_are_redirected_are_whole() {
+    let original = Server::ok();
+    run(async {
+        let shadow = Upstream::echo().await;
+        let filters = vec![mirror("shadow", shadow.address), redirect(PLAIN)];
+        let rig = setup(&original, filters).start();
+        let mut client = Client::connect(rig.address()).await;
+        let (response, mut body) = client.send(post("/"), false).await;
+        body.send_data(Bytes::from_static(b"hello"), true).expect("the stream is open");
+        assert_eq!(ReceivedResponse::of(response).await.expect("a response").status(), 302);
+        until("the copy", || shadow.got().len() == 1).await;
+        assert_eq!((&*shadow.got()[0].body, shadow.got()[0].broke), (&b"hello"[..], None));
+    });
 }
 
 #[test]
