@@ -95,6 +95,7 @@ fn table(rules: usize) -> RouteTable {
             filters: Vec::new(),
             backends: Backends::default(),
             timeouts: Timeouts::default(),
+            retry: None,
         };
         RuleEntry { rule: Arc::new(rule), matches, created: None }
     };

@@ -131,6 +131,8 @@ pub struct RequestEvent<'a> {
     pub response_bytes: u64,
     /// How many mirrors selected it.
     pub copies: u32,
+    /// How often mirror tried to send it to the primary: once, and once for each retry of its rule.
+    pub attempts: u32,
     /// Why mirror refused it, or ended it on its own account.
     pub refusal: Option<RefusalReason>,
     /// What the access log alone needs.
@@ -327,4 +329,19 @@ pub enum RetryReason {
     NoResponse,
     /// An upstream of HTTP/2 said that it has not looked at the request (GOAWAY, REFUSED_STREAM).
     Refused,
+}
+
+/// Why a request was sent again as the `retry` of its rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RouteRetryReason {
+    /// The response had one of the rule's `codes`.
+    Code,
+    /// Connecting failed.
+    Connect,
+    /// An upstream of HTTP/2 said that it has not looked at the request.
+    Refused,
+    /// The connection or stream ended before a response, and the method is idempotent.
+    Lost,
+    /// `timeouts.backendRequest` passed, and the method is idempotent.
+    Timeout,
 }

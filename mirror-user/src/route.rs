@@ -11,6 +11,7 @@ mod cors;
 mod filter;
 mod matcher;
 mod redirect;
+mod retry;
 mod rewrite;
 mod scheme;
 mod snapshot;
@@ -27,6 +28,7 @@ pub use matcher::{
     QueryMatch, ValueMatch, Values,
 };
 pub use redirect::Redirect;
+pub use retry::Retry;
 pub use rewrite::{PathModifier, Rewrite};
 pub use scheme::HttpScheme;
 pub use snapshot::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};

@@ -181,6 +181,7 @@ pub struct Rule {
     matches: Vec<String>,
     filters: Vec<String>,
     backends: Vec<String>,
+    fields: Vec<String>,
 }
 
 impl Rule {
@@ -231,6 +232,13 @@ impl Rule {
         self
     }
 
+    /// Adds a field that is no list: its line of YAML.
+    #[must_use]
+    pub fn field(mut self, yaml: &str) -> Self {
+        self.fields.push(yaml.to_owned());
+        self
+    }
+
     fn text(&self) -> String {
         let parts = [
             ("matches", &self.matches),
@@ -244,6 +252,10 @@ impl Rule {
             for item in *items {
                 let _ = writeln!(text, "    - {}", item.trim_end().replace('\n', "\n      "));
             }
+        }
+        for field in &self.fields {
+            let lead = if text.is_empty() { "  - " } else { "    " };
+            let _ = writeln!(text, "{lead}{field}");
         }
         text
     }

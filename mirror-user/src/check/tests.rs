@@ -121,6 +121,10 @@ fn what_a_rule_hardly_means_is_a_warning() {
         (with("percent: 0, ", "shade", ""), "mirrors 0 of 100 requests: no copies"),
         (with("", "shop", ""), "leads to Service default/shop, which is a parent of the route"),
         (with("", "shade", ", weight: 0"), "each backendRef has weight 0"),
+        (
+            with("", "shade", "").replace("  - filters", "  - retry: {attempts: 11}\n    filters"),
+            ".retry.attempts is 11",
+        ),
     ] {
         let found = found(&[SERVICE, &shade, &route]);
         let [warning] = &found[..] else { panic!("{found:?}") };

@@ -152,6 +152,8 @@ struct MatchDump {
     route: String,
     rule: usize,
     filters: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<String>,
     backends: Vec<BackendDump>,
 }
 
@@ -226,6 +228,7 @@ impl MatchDump {
             route: rule.route.to_string(),
             rule: rule.index,
             filters: rule.filters.iter().map(filter).collect(),
+            retry: rule.retry.as_ref().map(ToString::to_string),
             backends: rule.backends.refs().iter().map(BackendDump::new).collect(),
         }
     }

@@ -19,6 +19,7 @@ mod limits;
 mod matching;
 mod metadata;
 mod pod;
+mod retry;
 mod route;
 mod rule;
 mod service;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use super::decode::DecodeFault;
 use crate::{
     model::{CaptureLabel, Consent, NamespaceRow, ObjectName, PodRow, RouteKind, RouteName},
-    route::{Cors, Fraction, HeaderModifier, Matcher, Redirect, Rewrite, Timeouts},
+    route::{Cors, Fraction, HeaderModifier, Matcher, Redirect, Retry, Rewrite, Timeouts},
 };
 
 mod addresses;
@@ -308,6 +308,7 @@ impl Route {
             rule.filters.clone_from(&last.filters);
             rule.backends.clone_from(&last.backends);
             rule.timeouts = last.timeouts;
+            rule.retry.clone_from(&last.retry);
         }
     }
 
@@ -357,6 +358,8 @@ pub struct RouteRule {
     pub backends: Vec<WeightedRef>,
     /// `timeouts`.
     pub timeouts: Timeouts,
+    /// `retry`, unless it says 0 `attempts`.
+    pub retry: Option<Retry>,
     /// Why it cannot be served as it stands. Its matches hold all the same; what else there is of it is
     /// that of its last valid state, or nothing.
     pub refusal: Option<RuleRefusal>,

@@ -110,6 +110,9 @@ pub(super) struct RuleView {
     /// `timeouts`; a request that takes longer gets 504.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) timeouts: Vec<String>,
+    /// `retry`; the request is sent to its backend again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) retry: Option<String>,
     pub(super) backends: Vec<BackendView>,
     /// Why the rule has no backend to choose; clients get 500.
     pub(super) no_backend: Option<String>,

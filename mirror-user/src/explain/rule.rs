@@ -43,6 +43,12 @@ pub(super) fn view(
         tunnel: given.kind == RequestKind::Tunnel,
         filters,
         timeouts: timeouts(&rule.timeouts),
+        // A tunnel is no message that could be sent again.
+        retry: rule
+            .retry
+            .as_ref()
+            .filter(|_| given.kind != RequestKind::Tunnel)
+            .map(ToString::to_string),
         backends: refs.iter().map(|entry| backend(entry, total, &head, given, &address)).collect(),
         no_backend: (total == 0)
             .then(|| "500: the rule has no backend with a weight above 0".to_owned()),

@@ -121,6 +121,9 @@ impl Display for RuleView {
         if !self.timeouts.is_empty() {
             writeln!(f, "\ntimeouts, after which clients get 504: {}", self.timeouts.join(", "))?;
         }
+        if let Some(retry) = &self.retry {
+            writeln!(f, "\nretry, if the backend fails: {retry}")?;
+        }
         writeln!(f, "\nbackends")?;
         self.backends.iter().try_for_each(|backend| backend.fmt(f))?;
         self.no_backend.iter().try_for_each(|why| writeln!(f, "  clients get {why}"))

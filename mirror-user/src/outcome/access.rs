@@ -31,6 +31,7 @@
 //! | `REQUEST_BYTES` | `request_bytes` | of the request's body, as far as the primary took it |
 //! | `RESPONSE_BYTES` | `response_bytes` | of the response's body, as far as it was passed on |
 //! | `COPIES` | `copies` | how many mirrors selected the request |
+//! | `ATTEMPTS` | `attempts` | how often mirror tried to send it to the primary: 1, and one more for each retry that its rule asks for; 0 where no primary was to get it |
 //! | `"REASON"` | `reason` | why mirror refused it, or ended it on its own account: what `x-mirror-reason` says where there is a response |
 //!
 //! Within the quotes `"` and `\` are preceded by `\`, and control characters and bytes that are no
@@ -197,6 +198,7 @@ struct LogLine<'a> {
     request_bytes: u64,
     response_bytes: u64,
     copies: u32,
+    attempts: u32,
     reason: Option<Cow<'a, str>>,
 }
 
@@ -228,6 +230,7 @@ impl<'a> LogLine<'a> {
             request_bytes: event.request_bytes,
             response_bytes: event.response_bytes,
             copies: event.copies,
+            attempts: event.attempts,
             reason: noted.and_then(|noted| noted.reason.as_deref()).map(cut::reason),
         }
     }
@@ -266,7 +269,8 @@ impl fmt::Display for LogLine<'_> {
             None => f.write_str(" -")?,
         }
         write!(f, " {:.3} {} {}", self.duration_ms, self.request_bytes, self.response_bytes)?;
-        write!(f, " {} {}", self.copies, OrDash(self.reason.as_deref().map(Quoted)))
+        write!(f, " {} {}", self.copies, self.attempts)?;
+        write!(f, " {}", OrDash(self.reason.as_deref().map(Quoted)))
     }
 }
 

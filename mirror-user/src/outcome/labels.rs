@@ -3,7 +3,7 @@
 
 use super::{
     ConnectionKind, CopyOutcome, DropReason, Ending, RefusalReason, ResponseSource, RetryReason,
-    ShadowClosed, Uncopied, UnknownReason,
+    RouteRetryReason, ShadowClosed, Uncopied, UnknownReason,
 };
 use crate::route::ServicePort;
 
@@ -138,6 +138,13 @@ labels! {
         NoResponse => "unanswered",
         Refused => "refused",
     }
+    RouteRetryReason: 5 {
+        Code => "code",
+        Connect => "connect",
+        Refused => "refused",
+        Lost => "lost",
+        Timeout => "timeout",
+    }
 }
 
 impl CopyOutcome {
@@ -220,6 +227,8 @@ mod tests {
         assert!(Uncopied::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(ShadowClosed::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(RetryReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        let retries = RouteRetryReason::ALL.iter().enumerate();
+        assert!(retries.into_iter().all(|(at, reason)| *reason as usize == at));
         let labels: HashSet<_> = ConnectionKind::ALL.iter().map(|k| k.label()).collect();
         assert_eq!(labels.len(), ConnectionKind::ALL.len());
     }

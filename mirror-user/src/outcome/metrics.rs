@@ -13,7 +13,7 @@ use prometheus_client::{
 
 use super::{
     ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, Report, ResponseSource,
-    RetryReason, ShadowClosed, Uncopied,
+    RetryReason, RouteRetryReason, ShadowClosed, Uncopied,
     labels::{CLASSES, service},
 };
 use crate::memory::UsageSnapshot;
@@ -145,6 +145,18 @@ impl Families<'_> {
         let help = "Requests that were sent to the primary a second time.";
         self.counter("mirror_retries", None, help, |to| {
             each(to, "reason", RetryReason::ALL.map(RetryReason::label), report.retries)
+        })?;
+        let help = "Requests that were sent to the primary again because a route asks for it.";
+        self.counter("mirror_route_retries", None, help, |to| {
+            for (route, counts) in &report.route_retries {
+                let route = route.to_string();
+                for (reason, count) in RouteRetryReason::ALL.into_iter().zip(counts) {
+                    if *count > 0 {
+                        add(to, &[("route", &route), ("reason", reason.label())], *count)?;
+                    }
+                }
+            }
+            Ok(())
         })?;
         let help = "What mirror itself refused or ended, by reason.";
         self.counter("mirror_refused", None, help, |to| {

@@ -5,12 +5,17 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, RefusalEvent,
-    Report, RequestEvent, RetryReason, ShadowClosed, Uncopied, labels::class,
+    Report, RequestEvent, RetryReason, RouteRetryReason, ShadowClosed, Uncopied, labels::class,
     report::FrontendBackend,
 };
-use crate::{hash::FastHashMap, route::ServicePort};
+use crate::{
+    hash::FastHashMap,
+    model::{ObjectName, RouteKind, RouteName},
+    route::ServicePort,
+};
 
-/// Bound on the pairs of frontend and backend, and on the shadows, that a worker distinguishes.
+/// Bound on the pairs of frontend and backend, on the shadows, and on the routes that retry, which a
+/// worker distinguishes.
 /// What exceeds it is counted under `other`.
 const MAX_SERIES: usize = 4096;
 
@@ -96,6 +101,17 @@ impl Recorder {
     /// A request was sent to the primary once more.
     pub fn retry(&self, reason: RetryReason) {
         self.state.borrow_mut().plain.retries[reason as usize] += 1;
+    }
+
+    /// A request was sent again as a rule of this route asks for.
+    pub fn route_retry(&self, route: &RouteName, reason: RouteRetryReason) {
+        let retries = &mut self.state.borrow_mut().plain.route_retries;
+        if let Some(known) = retries.get_mut(route) {
+            known[reason as usize] += 1;
+            return;
+        }
+        let route = if retries.len() < MAX_SERIES { route.clone() } else { other_route() };
+        retries.entry(route).or_default()[reason as usize] += 1;
     }
 
     /// A mirror selected a request, and no copy is made of it.
@@ -217,6 +233,11 @@ fn address(service: &Arc<ServicePort>) -> usize {
 /// Stands for everything beyond [`MAX_SERIES`]; no Service has port 0.
 fn other() -> Arc<ServicePort> {
     Arc::new(ServicePort { namespace: String::new(), name: "other".into(), port: 0 })
+}
+
+/// The same for routes: none is without a Namespace.
+fn other_route() -> RouteName {
+    RouteKind::Http.named(ObjectName { namespace: String::new(), name: "other".into() })
 }
 
 #[cfg(test)]

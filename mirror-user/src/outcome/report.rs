@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, ResponseSource, RetryReason,
-    ShadowClosed, Uncopied, labels::CLASSES,
+    RouteRetryReason, ShadowClosed, Uncopied, labels::CLASSES,
 };
-use crate::route::ServicePort;
+use crate::{model::RouteName, route::ServicePort};
 
 /// Requests of one frontend to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,8 +54,10 @@ pub struct Report {
     pub copies: BTreeMap<Arc<ServicePort>, Copies>,
     /// Bytes passed through unread: to the server, and back.
     pub passed: [u64; 2],
-    /// Retries by [`RetryReason`].
+    /// Retries that no route asks for, by [`RetryReason`].
     pub retries: [u64; RetryReason::ALL.len()],
+    /// Those that a route asks for, by [`RouteRetryReason`].
+    pub route_retries: BTreeMap<RouteName, [u64; RouteRetryReason::ALL.len()]>,
     /// Selected requests that no copy was made of, by [`Uncopied`].
     pub uncopied: [u64; Uncopied::ALL.len()],
     /// What mirror refused or ended on its own account, by [`RefusalReason`].
@@ -68,7 +70,7 @@ pub struct Report {
 impl Default for Report {
     fn default() -> Self {
         let (connections, open, exchanges, copies, passed) = Default::default();
-        let (retries, uncopied, interim_dropped) = Default::default();
+        let (retries, route_retries, uncopied, interim_dropped) = Default::default();
         let refused = [0; RefusalReason::ALL.len()];
         Self {
             connections,
@@ -77,6 +79,7 @@ impl Default for Report {
             copies,
             passed,
             retries,
+            route_retries,
             uncopied,
             refused,
             interim_dropped,
@@ -124,6 +127,9 @@ impl Report {
         add(&mut self.refused, &other.refused);
         add(&mut self.uncopied, &other.uncopied);
         self.interim_dropped += other.interim_dropped;
+        for (route, theirs) in &other.route_retries {
+            add(self.route_retries.entry(route.clone()).or_default(), theirs);
+        }
         for (pair, theirs) in &other.exchanges {
             self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
         }

@@ -2,6 +2,7 @@
 //! connection of HTTP/1, or a stream of HTTP/2. Out: frames, or how the body broke. It never holds a
 //! frame: what is not asked for stays with the kernel or within the peer's window.
 
+mod replay;
 mod request;
 
 use std::{
@@ -15,7 +16,10 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use hyper::body::{Body, Frame, SizeHint};
 
-pub(super) use self::request::{PrimaryBody, Progress};
+pub(super) use self::{
+    replay::Replay,
+    request::{PrimaryBody, Progress},
+};
 use super::{
     http1::{self, RequestContent, ResponseContent},
     io::poll_budget,

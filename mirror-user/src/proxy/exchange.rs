@@ -34,7 +34,8 @@ use super::{
     io::consume_budget,
     normalize,
     primary::{
-        Destination, Failure, Limits, PrimaryResponse, RequestContext, SendOutcome, Upstream,
+        Destination, EarlierAttempts, Failure, Limits, PrimaryResponse, RequestContext, RetryRule,
+        SendOutcome, Upstream,
     },
     shadow::{Offer, PreparedCopy},
     unread, upgrade,
@@ -215,6 +216,8 @@ async fn forward(
     let (copies, writers): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
     let writers = writers.into_iter().flatten().collect();
     let (client, progress) = (Rc::clone(&record.client), Rc::clone(&record.progress));
+    progress.attempts.set(1);
+    let (retried, interim) = retried(&record, kind, interim);
     let body = PrimaryBody::new(body, writers, Rc::clone(&progress), &interim);
     let request = Request::from_parts(head, body);
     // A tunnel of HTTP/2 is a stream like any other.
@@ -237,6 +240,8 @@ async fn forward(
         unread,
         limits,
         progress,
+        retry: retried.as_deref().and_then(RetryRule::of),
+        earlier: EarlierAttempts::default(),
     };
     let mut sending = pin!(ctx.primary.send(request_context, request));
     // The primary is on its way before a copy is.
@@ -268,6 +273,20 @@ async fn forward(
         }
         Ok(SendOutcome::Bridge(bridge)) => Box::pin(bridge::bridge(ctx, record, *bridge)).await,
         Err(failure) => failed(ctx, record, failure),
+    }
+}
+
+/// The rule of a request that may be sent again, as long as nothing has passed to its client. One for a
+/// tunnel is not: it is no message that is sent as a whole.
+fn retried(
+    record: &ExchangeRecord,
+    kind: RequestKind,
+    interim: Interim,
+) -> (Option<Arc<Rule>>, Interim) {
+    let retries = |rule: &&Arc<Rule>| rule.retry.is_some() && kind != RequestKind::Tunnel;
+    match record.rule.as_ref().filter(retries) {
+        Some(rule) => (Some(Arc::clone(rule)), interim.noted()),
+        None => (None, interim),
     }
 }
 

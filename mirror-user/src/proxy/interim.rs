@@ -38,6 +38,8 @@ pub(super) enum Interim {
     Continue(Rc<InterimQueue>, Rc<ServerConnection>),
     /// To a client of HTTP/2.
     Http2(Rc<InterimQueue>),
+    /// As the other, and whether any but 100 was among them.
+    Noted(Box<Interim>, Cell<bool>),
 }
 
 /// Interim responses, and who waits for them.
@@ -77,24 +79,43 @@ impl Interim {
         (Self::Http2(Rc::clone(&queue)), queue)
     }
 
+    /// The same for a request that may be sent again until its client gets anything.
+    pub(super) fn noted(self) -> Self {
+        Self::Noted(Box::new(self), Cell::default())
+    }
+
+    /// Whether any but 100 has passed, where that is [noted](Interim::noted).
+    pub(super) fn has_passed(&self) -> bool {
+        matches!(self, Self::Noted(_, any) if any.get())
+    }
+
     /// What the request's body waits for; None where nothing does.
     pub(super) fn gate(&self) -> Option<Gate> {
         match self {
             Self::Continue(queue, _) => {
                 Some(Gate { queue: Rc::clone(queue), clock: Box::pin(sleep(PATIENCE)) })
             }
+            Self::Noted(interim, _) => interim.gate(),
             _ => None,
         }
     }
 
     /// Whether the client waits for 100 before it sends its body.
     pub(super) fn is_awaited(&self) -> bool {
-        matches!(self, Self::Continue(..))
+        match self {
+            Self::Continue(..) => true,
+            Self::Noted(interim, _) => interim.is_awaited(),
+            _ => false,
+        }
     }
 
     /// Whether anybody takes or counts them.
     pub(super) fn is_wanted(&self) -> bool {
-        !matches!(self, Self::Ignore)
+        match self {
+            Self::Ignore => false,
+            Self::Noted(interim, _) => interim.is_wanted(),
+            _ => true,
+        }
     }
 
     /// The primary said this before its response.
@@ -112,6 +133,11 @@ impl Interim {
                 client.interim(status, headers, as_it_came);
             }
             Self::Http2(queue) => queue.keep(status, headers),
+            Self::Noted(interim, any) => {
+                let passes = !matches!(**interim, Self::Ignore | Self::Count(_));
+                any.set(any.get() || (passes && status != StatusCode::CONTINUE));
+                interim.forward(status, headers, as_it_came);
+            }
         }
     }
 
@@ -123,6 +149,7 @@ impl Interim {
                 state.response_arrived = true;
                 state.continued
             }
+            Self::Noted(interim, _) => interim.response_arrived(),
             _ => true,
         }
     }

@@ -10,6 +10,7 @@ mod destination;
 mod http1;
 mod http2;
 mod registry;
+mod retry;
 mod upstreams;
 
 use std::{
@@ -32,6 +33,7 @@ pub(super) use self::{
     destination::Destination,
     http1::ConnectionLease,
     http2::ClientPools,
+    retry::RetryRule,
     upstreams::{IdleEvent, Upstreams},
 };
 use super::{
@@ -219,6 +221,19 @@ pub(super) struct RequestContext<'a> {
     pub(super) unread: bool,
     pub(super) limits: Limits,
     pub(super) progress: &'a Rc<Progress>,
+    /// When the request is sent again.
+    pub(super) retry: Option<RetryRule<'a>>,
+    /// Those before this one.
+    pub(super) earlier: EarlierAttempts<'a>,
+}
+
+/// What the attempts that a rule's `retry` repeats have left.
+#[derive(Clone, Copy, Default)]
+pub(super) struct EarlierAttempts<'a> {
+    /// Endpoints that mirror chose for them: not all that there are.
+    failed: &'a [SocketAddr],
+    /// There were some: take a new connection of HTTP/1.
+    any: bool,
 }
 
 /// How long a request may take.
@@ -235,6 +250,12 @@ impl Limits {
             return None;
         }
         self.timeouts.deadline(self.started, Instant::now())
+    }
+
+    /// Whether an attempt after `delay` could still get a response.
+    fn allow(&self, delay: Duration) -> bool {
+        let Some(limit) = self.timeouts.request else { return true };
+        self.started.elapsed().saturating_add(delay) < limit
     }
 }
 
@@ -253,7 +274,7 @@ impl Primary {
         Self { parts, registry, balancer, chosen, sweeps }
     }
 
-    /// Sends the request and waits for the response's head.
+    /// Sends the request and waits for the response's head; if its rule says so, again.
     ///
     /// # Errors
     /// [`Failure`]; the request may then have reached the primary only if it says `Lost`.
@@ -262,10 +283,14 @@ impl Primary {
         request_context: RequestContext<'_>,
         mut request: Request<PrimaryBody>,
     ) -> Result<SendOutcome, Failure> {
+        if let Some(rule) = request_context.retry {
+            // Boxed, as all that is rare.
+            return Box::pin(self.send_repeatedly(request_context, rule, request)).await;
+        }
         let version = request.version();
-        let mut failed: Vec<SocketAddr> = Vec::new();
+        let mut failed = request_context.earlier.failed.to_vec();
         let mut failure = Failure::NoEndpoint;
-        let mut fresh = false;
+        let mut fresh = request_context.earlier.any;
         let mut again = None;
         for _ in 0..ATTEMPTS {
             let Some(endpoint) = self.endpoint(&request_context, &failed) else { break };

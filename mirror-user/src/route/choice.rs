@@ -59,7 +59,7 @@ impl Backend {
 
 impl Frontend {
     /// Whether every request of a client of `namespace` goes to the very address that the client
-    /// asked for, unchanged and without a timeout: its routes do no more than mirror. `choice` is the
+    /// asked for, unchanged, without a timeout and once: its routes do no more than mirror. `choice` is the
     /// same in each call.
     #[must_use]
     pub fn only_mirrors(&self, namespace: &str, choice: EndpointChoice) -> bool {
@@ -82,6 +82,7 @@ impl Rule {
         let mirrors = |filters: &[Filter]| filters.iter().all(|f| matches!(f, Filter::Mirror(_)));
         mirrors(&self.filters)
             && self.timeouts == Timeouts::default()
+            && self.retry.is_none()
             && used.peek().is_some()
             && used.all(|entry| {
                 let target = entry.target.as_ref();
@@ -167,7 +168,7 @@ mod tests {
     fn routes_that_do_no_more_than_mirror_are_distinguished_from_others() {
         use crate::model::{ObjectName, RouteKind};
         use crate::route::{
-            BackendRef, Backends, Fraction, HeaderModifier, Mirror, RouteTable, RuleEntry,
+            BackendRef, Backends, Fraction, HeaderModifier, Mirror, Retry, RouteTable, RuleEntry,
         };
         let own = backend("a", &["10.96.0.1:80"], &[]);
         let other = backend("b", &["10.96.0.2:80"], &[]);
@@ -179,13 +180,17 @@ mod tests {
         let mirror =
             || Filter::Mirror(Mirror { target: Ok(Arc::clone(&other)), share: Fraction::ALL });
         let headers = || Filter::RequestHeaders(HeaderModifier::default());
-        let limit = Timeouts { request: Some(std::time::Duration::from_secs(1)), backend: None };
-        let none = Timeouts::default();
-        let only = |filters, refs, timeouts, matches, choice| {
+        let second = std::time::Duration::from_secs(1);
+        let limit = (Timeouts { request: Some(second), backend: None }, None);
+        let retry = Retry { codes: Arc::default(), attempts: 1, backoff: second };
+        let retry = (Timeouts::default(), Some(retry));
+        let none = (Timeouts::default(), None);
+        let only = |filters, refs, of: &(Timeouts, Option<Retry>), matches, choice| {
             let route =
                 RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
             let backends = Backends::new(refs);
-            let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };
+            let (name, (timeouts, retry)) = (None, of.clone());
+            let rule = Rule { route, index: 0, name, filters, backends, timeouts, retry };
             let table =
                 RouteTable::new([RuleEntry { rule: Arc::new(rule), matches, created: None }]);
             let frontend = Frontend {
@@ -201,23 +206,24 @@ mod tests {
         };
         let cluster = EndpointChoice::Service;
         let mine = || vec![entry(&own, 1, vec![])];
-        assert!(only(vec![mirror()], mine(), none, vec![], cluster));
+        assert!(only(vec![mirror()], mine(), &none, vec![], cluster));
         let unused = vec![entry(&own, 1, vec![]), entry(&other, 0, vec![])];
-        assert!(only(vec![], unused, none, vec![Matcher::default()], cluster));
-        assert!(!only(vec![mirror()], mine(), none, vec![], EndpointChoice::Mirror));
-        assert!(!only(vec![mirror(), headers()], mine(), none, vec![], cluster));
-        assert!(only(vec![], vec![entry(&own, 1, vec![mirror()])], none, vec![], cluster));
-        assert!(!only(vec![], vec![entry(&own, 1, vec![headers()])], none, vec![], cluster));
+        assert!(only(vec![], unused, &none, vec![Matcher::default()], cluster));
+        assert!(!only(vec![mirror()], mine(), &none, vec![], EndpointChoice::Mirror));
+        assert!(!only(vec![mirror(), headers()], mine(), &none, vec![], cluster));
+        assert!(only(vec![], vec![entry(&own, 1, vec![mirror()])], &none, vec![], cluster));
+        assert!(!only(vec![], vec![entry(&own, 1, vec![headers()])], &none, vec![], cluster));
         for other in others() {
-            assert!(!only(vec![other], mine(), none, vec![], cluster));
+            assert!(!only(vec![other], mine(), &none, vec![], cluster));
         }
         for other in others() {
-            assert!(!only(vec![], vec![entry(&own, 1, vec![other])], none, vec![], cluster));
+            assert!(!only(vec![], vec![entry(&own, 1, vec![other])], &none, vec![], cluster));
         }
-        assert!(!only(vec![], vec![entry(&other, 1, vec![])], none, vec![], cluster));
-        assert!(!only(vec![], vec![], none, vec![], cluster));
-        assert!(!only(vec![], mine(), limit, vec![], cluster));
+        assert!(!only(vec![], vec![entry(&other, 1, vec![])], &none, vec![], cluster));
+        assert!(!only(vec![], vec![], &none, vec![], cluster));
+        assert!(!only(vec![], mine(), &limit, vec![], cluster));
+        assert!(!only(vec![], mine(), &retry, vec![], cluster));
         let get = Matcher { method: Some(http::Method::GET), ..Matcher::default() };
-        assert!(!only(vec![], mine(), none, vec![get], cluster));
+        assert!(!only(vec![], mine(), &none, vec![get], cluster));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{Backends, Filter, Matcher, PathMatch, Timeouts, matcher::View};
+use super::{Backends, Filter, Matcher, PathMatch, Retry, Timeouts, matcher::View};
 use crate::model::RouteName;
 
 mod criterion;
@@ -36,6 +36,8 @@ pub struct Rule {
     pub backends: Backends,
     /// How long they may take.
     pub timeouts: Timeouts,
+    /// When they are sent again.
+    pub retry: Option<Retry>,
 }
 
 /// A rule to be put into a table, with what decides its place there.

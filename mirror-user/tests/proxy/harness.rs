@@ -98,7 +98,8 @@ pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
     let route =
         RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "route".into() });
     let (backends, timeouts) = (Backends::new(refs), Timeouts::default());
-    let rule = Rule { route, index: 0, name: None, filters, backends, timeouts };
+    let (name, retry) = (None, None);
+    let rule = Rule { route, index: 0, name, filters, backends, timeouts, retry };
     RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }
 }
 

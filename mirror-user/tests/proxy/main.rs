@@ -35,6 +35,8 @@ mod pipelining;
 mod raw_connection;
 mod redirect;
 mod refusals;
+mod retry;
+mod retry_http2;
 mod rewrite;
 mod routes;
 mod server;

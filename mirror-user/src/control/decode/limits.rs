@@ -52,6 +52,7 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
             }
         }
         list(rule, &format!("{path}.backendRefs"), "/backendRefs", BACKENDS)?;
+        check_codes(&format!("{path}.retry.codes"), rule)?;
         let here = list(rule, &format!("{path}.matches"), "/matches", MATCHES)?.unwrap_or_default();
         for (at, matching) in here.iter().enumerate() {
             check_match(&format!("{path}.matches[{at}]"), matching)?;
@@ -62,6 +63,18 @@ pub(super) fn check(document: &Value) -> Decoded<()> {
     if matches > ALL_MATCHES {
         let reason = format!("has {matches} matches in all, and may have {ALL_MATCHES}");
         return refuse("spec.rules", &reason);
+    }
+    Ok(())
+}
+
+/// `codes` of `retry` are a set.
+fn check_codes(path: &str, rule: &Value) -> Decoded<()> {
+    let codes = rule.pointer("/retry/codes").and_then(Value::as_array);
+    let mut known = BTreeSet::new();
+    for (at, code) in codes.into_iter().flatten().enumerate() {
+        if code.as_i64().is_some_and(|code| !known.insert(code)) {
+            return refuse(&format!("{path}[{at}]"), &format!("{code} is listed before"));
+        }
     }
     Ok(())
 }

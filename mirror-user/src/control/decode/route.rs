@@ -1,5 +1,7 @@
 //! HTTPRoutes and GRPCRoutes.
 
+use std::iter;
+
 use gateway_api::{
     grpcroutes::GrpcRouteSpec,
     httproutes::{HttpRouteParentRefs, HttpRouteSpec},
@@ -10,7 +12,7 @@ use super::{
     DecodeFault, Decoded, Defaults, GATEWAY, Metadata, WithSpec, created,
     fault::{Path, fail},
     filter::same,
-    misgrouped_parents, object_name, port,
+    misgrouped_parents, object_name, port, retry,
     rule::{RuleDocument, rule},
     strict_at,
 };
@@ -29,6 +31,10 @@ pub(super) fn decode(
     expressions: &mut Allowance,
 ) -> Decoded<Object> {
     let misgrouped = misgrouped_parents(&document);
+    let retries = match kind {
+        RouteKind::Http => take_retries(&mut document),
+        RouteKind::Grpc => Vec::new(),
+    };
     let WholeRoute { metadata, hostnames, parents, rules } =
         match WholeRoute::of(kind, &document, defaults) {
             Ok(route) => route,
@@ -43,8 +49,10 @@ pub(super) fn decode(
         })
         .map(|(at, typed)| parent(&format!("spec.parentRefs[{at}]"), typed, &name.namespace));
     let parents = parents.collect::<Decoded<_>>()?;
-    let rules = rules.into_iter().enumerate();
+    let retries = retries.into_iter().chain(iter::repeat(None));
+    let rules = rules.into_iter().zip(retries).map(|(rule, retry)| rule.with_retry(retry));
     let rules: Vec<_> = rules
+        .enumerate()
         .map(|(at, document)| rule(kind, at, document, &name.namespace, defaults, expressions))
         .collect();
     if let Some(refusal) = refusal_of_all(&rules) {
@@ -59,6 +67,12 @@ pub(super) fn decode(
         misgrouped,
         rules,
     }))
+}
+
+/// Takes `retry` out of each rule, in their order.
+fn take_retries(document: &mut Value) -> Vec<Option<Value>> {
+    let rules = document.pointer_mut("/spec/rules").and_then(Value::as_array_mut);
+    rules.into_iter().flatten().map(retry::take).collect()
 }
 
 /// A route of which no rule can be served is not in force (condition Accepted): its first refusal. None

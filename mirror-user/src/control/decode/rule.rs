@@ -13,6 +13,7 @@ use super::{
     fault::{Path, fail},
     filter::{RuleContext, backend_filters, check_rule, filters, same},
     matching::TypedMatch,
+    retry::retry as decode_retry,
     route::{Reference, target},
     strict_at,
 };
@@ -22,25 +23,26 @@ use crate::{
         objects::{RouteFilter, RouteRule, RuleRefusal, WeightedRef},
     },
     model::RouteKind,
-    route::{Matcher, Timeouts},
+    route::{Matcher, Retry, Timeouts},
 };
 
 /// Bound of the API (HTTPBackendRef, `weight`).
 const MAX_WEIGHT: i32 = 1_000_000;
 
-/// A rule as it deserialized, or its document and why it did not.
+/// A rule as it deserialized, with its `retry`; or its document and why it did not.
 pub(super) enum RuleDocument {
-    /// `matches` of either kind of route; `rest` is the rule without them.
+    /// `matches` of either kind of route; `rest` is the rule without them and `retry`.
     Typed {
         matches: Vec<TypedMatch>,
         rest: Box<Typed>,
+        retry: Option<Value>,
     },
     Refused(Value, (Path, DecodeFault)),
 }
 
 impl Default for RuleDocument {
     fn default() -> Self {
-        Self::Typed { matches: Vec::new(), rest: Box::default() }
+        Self::Typed { matches: Vec::new(), rest: Box::default(), retry: None }
     }
 }
 
@@ -60,14 +62,22 @@ impl RuleDocument {
     pub(super) fn http(mut typed: Typed) -> Self {
         let matches = typed.matches.take().into_iter().flatten();
         let matches = matches.map(|typed| TypedMatch::Http(typed.into())).collect();
-        Self::Typed { matches, rest: typed.into() }
+        Self::Typed { matches, rest: typed.into(), retry: None }
     }
 
     /// But for its matches, a rule of a GRPCRoute is one of an HTTPRoute with fewer fields.
     pub(super) fn grpc(at: usize, mut typed: GrpcRouteRules) -> Decoded<Self> {
         let matches = typed.matches.take().into_iter().flatten();
         let matches = matches.map(TypedMatch::Grpc).collect();
-        Ok(Self::Typed { matches, rest: same(&place(at), &typed)? })
+        Ok(Self::Typed { matches, rest: same(&place(at), &typed)?, retry: None })
+    }
+
+    /// The same with what its document has as `retry`.
+    pub(super) fn with_retry(self, retry: Option<Value>) -> Self {
+        match self {
+            Self::Typed { matches, rest, .. } => Self::Typed { matches, rest, retry },
+            refused @ Self::Refused(..) => refused,
+        }
     }
 }
 
@@ -86,14 +96,15 @@ pub(super) fn rule(
 ) -> RouteRule {
     let path = place(at);
     match document {
-        RuleDocument::Typed { matches, rest: mut typed } => {
+        RuleDocument::Typed { matches, rest: mut typed, retry } => {
             let name = typed.name.take();
             let matches = matches.into_iter().enumerate();
             let matches = matches
                 .map(|(at, typed)| typed.decode(&format!("{path}.matches[{at}]"), expressions));
             let matches = Matches::of(matches);
             let context = RuleContext::new(namespace, &matches.read);
-            let effect = Effect::decode(&path, *typed, context);
+            let retry = retry.map(|retry| decode_retry(&format!("{path}.retry"), &retry, defaults));
+            let effect = Effect::decode(&path, *typed, context, retry);
             assemble(name, matches, effect)
         }
         RuleDocument::Refused(document, fault) => {
@@ -147,11 +158,11 @@ fn assemble(name: Option<String>, matches: Matches, effect: Decoded<Effect>) -> 
         all_matches,
         kept: false,
     });
-    let Effect { filters, backends, timeouts } = match refusal {
+    let Effect { filters, backends, timeouts, retry } = match refusal {
         Some(_) => Effect::default(),
         None => effect,
     };
-    RouteRule { name, matches, filters, backends, timeouts, refusal }
+    RouteRule { name, matches, filters, backends, timeouts, retry, refusal }
 }
 
 /// What a rule does with the requests that match it.
@@ -160,10 +171,16 @@ struct Effect {
     filters: Vec<RouteFilter>,
     backends: Vec<WeightedRef>,
     timeouts: Timeouts,
+    retry: Option<Retry>,
 }
 
 impl Effect {
-    fn decode(path: &str, typed: Typed, context: RuleContext<'_>) -> Decoded<Self> {
+    fn decode(
+        path: &str,
+        typed: Typed,
+        context: RuleContext<'_>,
+        retry: Option<Decoded<Option<Retry>>>,
+    ) -> Decoded<Self> {
         let limits = typed.timeouts.map(|typed| timeouts(&format!("{path}.timeouts"), &typed));
         let backends = typed.backend_refs.into_iter().flatten().enumerate();
         let effect = Self {
@@ -176,6 +193,7 @@ impl Effect {
                 .map(|(at, typed)| backend(&format!("{path}.backendRefs[{at}]"), typed, context))
                 .collect::<Decoded<_>>()?,
             timeouts: limits.transpose()?.unwrap_or_default(),
+            retry: retry.transpose()?.flatten(),
         };
         check_rule(path, &effect.filters, &effect.backends)?;
         Ok(effect)

@@ -63,7 +63,21 @@ fn refused() -> Vec<Refused> {
 
 fn refused_fields() -> Vec<Refused> {
     vec![
-        (json!({"retry": {"attempts": 2}}), "spec.rules[0].retry", "unknown field"),
+        (
+            json!({"retry": {"codes": [399]}}),
+            "spec.rules[0].retry.codes[0]",
+            "not within 400 to 599",
+        ),
+        (
+            json!({"retry": {"codes": [500, 600]}}),
+            "spec.rules[0].retry.codes[1]",
+            "not within 400 to 599",
+        ),
+        (json!({"retry": {"attempts": -1}}), "spec.rules[0].retry.attempts", "from 0"),
+        (json!({"retry": {"backoff": "1.5s"}}), "spec.rules[0].retry.backoff", "not a duration"),
+        (json!({"retry": {"attempts": "2"}}), "spec.rules[0].retry.attempts", "expected i64"),
+        (json!({"retry": {"budget": {}}}), "spec.rules[0].retry.budget", "unknown field"),
+        (json!({"retry": 2}), "spec.rules[0].retry", "expected struct"),
         (json!({"sessionPersistence": {}}), "spec.rules[0].sessionPersistence", "unknown field"),
         (
             json!({"timeouts": {"request": "1.5s"}}),
@@ -270,11 +284,11 @@ fn expressions_beyond_their_bounds_are_refused_by_name() {
 
 #[test]
 fn unknown_fields_are_all_named() {
-    let mut document = route_with(&json!({"retry": {}}));
+    let mut document = route_with(&json!({"sessionPersistence": {}}));
     document["metadata"]["namspace"] = json!("x");
     document["data"] = json!({});
     let text = decode(document).unwrap_err().to_string();
-    for field in ["data", "metadata.namspace", "spec.rules[0].retry"] {
+    for field in ["data", "metadata.namspace", "spec.rules[0].sessionPersistence"] {
         assert!(text.contains(field), "{text}");
     }
 }
@@ -313,6 +327,7 @@ fn what_the_api_server_refuses_is_refused_of_a_file() {
         (rule(json!({"queryParams": [header("a b", "1")]})), "matches[0].queryParams[0].name"),
         (json!({"matches": vec![prefix.clone(); 65]}), "matches"),
         (json!({"backendRefs": vec![json!({"name": "a", "port": 80}); 17]}), "backendRefs"),
+        (json!({"retry": {"codes": [500, 503, 500]}}), "retry.codes[2]"),
     ] {
         let error = route(&rule).unwrap_err();
         assert_eq!(error.path, format!("spec.rules[0].{field}"), "{error}");
@@ -381,6 +396,7 @@ fn a_rule_that_cannot_be_served_is_refused_alone() {
             true,
         ),
         (json!({"timeouts": {"request": "5"}}), "timeouts.request", 1, true),
+        (json!({"matches": paths, "retry": {"codes": [200]}}), "retry.codes[0]", 2, true),
         (
             json!({"matches": [{"path": {"value": "/b"}}, {"method": "BREW"}]}),
             "matches[1].method",
@@ -634,6 +650,36 @@ proptest! {
             prop_assert!(error.to_string().starts_with("HTTPRoute default/r: spec"), "{}", error);
         }
     }
+}
+
+#[test]
+fn a_retry_has_the_defaults_of_the_api_and_none_at_zero() {
+    use crate::route::Retry;
+    let milliseconds = std::time::Duration::from_millis;
+    for (document, codes, attempts, backoff) in [
+        (json!({}), &[][..], 1, Retry::DEFAULT_BACKOFF),
+        (json!({"codes": [503, 400, 599]}), &[503, 400, 599], 1, Retry::DEFAULT_BACKOFF),
+        (json!({"attempts": 4, "backoff": "1s500ms"}), &[], 4, milliseconds(1500)),
+        // More than mirror does is said of the rule, and bounded later.
+        (json!({"attempts": 5000, "backoff": "0s"}), &[], 5000, milliseconds(0)),
+    ] {
+        let retry = route(&json!({ "retry": document })).unwrap().rules[0].retry.clone();
+        assert_eq!(retry, Some(Retry { codes: codes.into(), attempts, backoff }), "{document}");
+    }
+    for none in
+        [json!({"retry": {"codes": [500], "attempts": 0}}), json!({"retry": null}), json!({})]
+    {
+        assert_eq!(route(&none).unwrap().rules[0].retry, None, "{none}");
+    }
+    // Of each rule its own, also where another rule is refused.
+    let rules = |second: Value| {
+        let mut document = beside(&second);
+        document["spec"]["rules"][0]["retry"] = json!({"attempts": 2});
+        let Object::Route(route) = decode(document).unwrap() else { panic!("a route") };
+        route.rules.into_iter().map(|rule| Some(rule.retry?.attempts)).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(json!({"retry": {"attempts": 3}})), [Some(2), Some(3)]);
+    assert_eq!(rules(json!({"future": 1, "retry": {"attempts": 3}})), [Some(2), None]);
 }
 
 #[test]

@@ -236,6 +236,7 @@ impl Compiler<'_> {
             filters,
             backends,
             timeouts: rule.timeouts,
+            retry: rule.retry.clone(),
         }
     }
 

@@ -205,6 +205,12 @@ fn of_rule(route: &Route, path: &str, rule: &RouteRule) -> Vec<String> {
     } else if !redirects && rule.backends.iter().all(|backend| backend.weight == 0) {
         texts.push(format!("{path}: each backendRef has weight 0: matching requests get 500"));
     }
+    if let Some(retry) = rule.retry.as_ref().filter(|retry| retry.attempts > retry.limit()) {
+        let (attempts, limit) = (retry.attempts, retry.limit());
+        texts.push(format!(
+            "{path}.retry.attempts is {attempts}: a request is retried {limit} times at most"
+        ));
+    }
     for (at, filter) in rule.filters.iter().enumerate() {
         let RouteFilter::Mirror(target, share) = filter else { continue };
         let path = format!("{path}.filters[{at}].requestMirror");

@@ -35,6 +35,7 @@ pub(super) struct RefusedLine<'a> {
     request_bytes: u64,
     response_bytes: u64,
     copies: u32,
+    attempts: u32,
     reason: Cow<'a, str>,
 }
 
@@ -62,6 +63,7 @@ impl<'a> RefusedLine<'a> {
             request_bytes: 0,
             response_bytes: 0,
             copies: 0,
+            attempts: 0,
             reason: cut::reason(event.reason),
         }
     }
@@ -74,7 +76,7 @@ impl fmt::Display for RefusedLine<'_> {
         let [method, target, protocol] = [&self.method, &self.target, &self.protocol]
             .map(|part| part.as_deref().unwrap_or("-").as_bytes());
         write!(f, " \"{} {} {}\"", Escaped(method), Escaped(target), Escaped(protocol))?;
-        write!(f, " - {} {source} {ending} - - 0 0 0", OrDash(self.status.as_ref()))?;
+        write!(f, " - {} {source} {ending} - - 0 0 0 0", OrDash(self.status.as_ref()))?;
         write!(f, " {}", Quoted(&self.reason))
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::*;
 use crate::{
     metric_reference::assert_documented,
+    model::{ObjectName, RouteKind},
     outcome::{
         AccessLog, DropReason, Recorder, RefusalEvent, UnknownReason,
         recorder::tests::{frontend, request},
@@ -29,7 +30,7 @@ fn scrape() -> String {
         first_line: [None; 3],
         reason: "mirror: too long",
     });
-    recorder.uncopied(Uncopied::WebSocket);
+    record_reasons(&recorder);
     recorder.shadow_closed(&v2, ShadowClosed::Flood, 1);
     for outcome in [
         Some(CopyOutcome::Delivered),
@@ -75,6 +76,15 @@ fn scrape() -> String {
     encode(recorder.report(), agent_metrics, heartbeats).expect("writing to a string does not fail")
 }
 
+fn record_reasons(recorder: &Recorder) {
+    recorder.uncopied(Uncopied::WebSocket);
+    let object = ObjectName { namespace: "default".into(), name: "httpbin".into() };
+    let route = RouteKind::Http.named(object);
+    for reason in [RouteRetryReason::Code, RouteRetryReason::Code, RouteRetryReason::Lost] {
+        recorder.route_retry(&route, reason);
+    }
+}
+
 #[test]
 fn a_scrape_says_what_was_counted() {
     let text = scrape();
@@ -98,6 +108,8 @@ fn a_scrape_says_what_was_counted() {
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"delivered\",reason=\"\"} 1",
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"dropped\",reason=\"connect\"} 1",
         "mirror_copies_total{shadow=\"default/v2:80\",outcome=\"unknown\",reason=\"timeout\"} 1",
+        "mirror_route_retries_total{route=\"default/httpbin\",reason=\"code\"} 2",
+        "mirror_route_retries_total{route=\"default/httpbin\",reason=\"lost\"} 1",
         "mirror_refused_total{reason=\"target_too_long\"} 1",
         "mirror_refused_total{reason=\"unknown_id\"} 0",
         "mirror_requests_total{frontend=\"default/httpbin:8000\",backend=\"\",\
@@ -148,7 +160,7 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 35);
+    assert_eq!(families.len(), 36);
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(in crate::outcome) fn request(
         request_bytes: 10,
         response_bytes: 100,
         copies: 0,
+        attempts: 1,
         refusal: (status == Some(404)).then_some(RefusalReason::NoMatch),
         log_fields: &LogFields::default(),
     });
@@ -141,6 +142,17 @@ fn what_exceeds_the_bound_is_counted_as_other() {
     assert_eq!(report.copies.len(), MAX_SERIES + 1);
     assert_eq!(report.copies[&other()].selected, 20);
     assert_eq!(report.copies[&shadows[3]].selected, 2);
+    let object = |n| ObjectName { namespace: "d".into(), name: format!("r{n}") };
+    let route = |n: usize| RouteKind::Http.named(object(n));
+    for n in 0..MAX_SERIES + 10 {
+        recorder.route_retry(&route(n), RouteRetryReason::Connect);
+        recorder.route_retry(&route(n), RouteRetryReason::Code);
+    }
+    let retries = recorder.report().route_retries;
+    assert_eq!(retries.len(), MAX_SERIES + 1);
+    let mut other = [0; RouteRetryReason::ALL.len()];
+    (other[RouteRetryReason::Code as usize], other[RouteRetryReason::Connect as usize]) = (10, 10);
+    assert_eq!(retries[&other_route()], other);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::{BodyError, IncomingBody};
+use super::{BodyError, IncomingBody, replay::ReplayBody};
 use crate::{
     outcome::DropReason,
     proxy::{
@@ -33,6 +33,10 @@ pub(in crate::proxy) struct Progress {
     pub(in crate::proxy) malformed: Cell<Option<&'static str>>,
     /// The code that the client reset its stream with (HTTP/2).
     pub(in crate::proxy) reset: Cell<Option<Reason>>,
+    /// Attempts at the primary: one, and one for each retry of the request's rule.
+    pub(in crate::proxy) attempts: Cell<u32>,
+    /// The last of them had a connection to send the request on.
+    pub(in crate::proxy) connected: Cell<bool>,
 }
 
 /// The body of a request to a primary.
@@ -42,8 +46,11 @@ pub(in crate::proxy) enum PrimaryBody {
     Empty,
     /// From the client.
     Streamed(Box<Streamed>),
+    /// The same, as far as it was not sent before.
+    Replayed(Box<ReplayBody>),
 }
 
+/// A client's body, which copies are made of.
 #[derive(Debug)]
 pub(in crate::proxy) struct Streamed {
     incoming: IncomingBody,
@@ -74,6 +81,12 @@ impl PrimaryBody {
 #[error("the client ended the request early: {0}")]
 pub(in crate::proxy) struct ClientBodyError(#[source] BodyError);
 
+impl ClientBodyError {
+    pub(super) fn into_cause(self) -> BodyError {
+        self.0
+    }
+}
+
 impl ResetCode for ClientBodyError {
     fn reset_code(&self) -> Option<Reason> {
         self.0.reset_code()
@@ -91,26 +104,42 @@ impl Body for PrimaryBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(body) => body.poll(cx),
+            Self::Replayed(body) => body.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streamed(body) => body.incoming.is_end_stream(),
+            Self::Streamed(body) => body.is_end_stream(),
+            Self::Replayed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streamed(body) => body.incoming.size_hint(),
+            Self::Streamed(body) => body.size_hint(),
+            Self::Replayed(body) => body.size_hint(),
         }
     }
 }
 
 impl Streamed {
-    fn poll(
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    /// Whether the client waits to be asked for it.
+    pub(super) fn is_gated(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {

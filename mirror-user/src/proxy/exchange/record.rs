@@ -167,6 +167,7 @@ impl Drop for ExchangeRecord {
             request_bytes: self.progress.bytes.get(),
             response_bytes: self.response_bytes,
             copies: self.copies,
+            attempts: self.progress.attempts.get(),
             refusal: self.refusal,
             log_fields: &self.log_fields,
         });

@@ -98,6 +98,7 @@ pub(super) async fn attempt(
             }
         }
     };
+    request_context.progress.connected.set(true);
     let (mut head, body) = request.into_parts();
     normalize::for_http1(&mut head, body.is_end_stream());
     if let Some(persistence) = head.extensions.get::<Persistence>() {

@@ -169,6 +169,7 @@ async fn exchange(
             ));
         }
     };
+    attempt.request_context.progress.connected.set(true);
     let (mut head, body) = request.into_parts();
     // Taken apart for the wire: what may be sent again is kept.
     let spare = matches!(body, PrimaryBody::Empty).then(|| head.clone());

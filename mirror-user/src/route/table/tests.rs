@@ -304,6 +304,7 @@ fn entry(draw: &Draw) -> RuleEntry {
         filters: Vec::new(),
         backends: Backends::default(),
         timeouts: Timeouts::default(),
+        retry: None,
     };
     RuleEntry { rule: Arc::new(rule), matches: vec![draw.matcher.clone()], created: draw.created }
 }
@@ -354,6 +355,7 @@ fn no_rule_is_none_and_no_match_is_every_request() {
         filters: Vec::new(),
         backends: Backends::default(),
         timeouts: Timeouts::default(),
+        retry: None,
     };
     let entry = RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None };
     assert_eq!(found(&RouteTable::new([entry]), "/anything"), Some(7));
@@ -365,8 +367,8 @@ fn a_search_takes_turns_and_reads_a_query_once() {
         let route = ObjectName { namespace: "a".into(), name: format!("r-{n}") };
         let route = RouteKind::Http.named(route);
         let (filters, backends) = (Vec::new(), Backends::new(Vec::new()));
-        let (name, timeouts) = (None, Timeouts::default());
-        let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts });
+        let (name, timeouts, retry) = (None, Timeouts::default(), None);
+        let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts, retry });
         // All but the last of its parameters are there.
         let params = (0..15).map(|p| format!("p{p}")).chain([format!("missing-{n}")]);
         let value = || ValueMatch::Exact(String::new());

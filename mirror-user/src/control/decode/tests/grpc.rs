@@ -89,6 +89,7 @@ fn what_a_grpc_route_cannot_have_is_refused_by_name() {
     for (rule, path, reason) in [
         (json!({"timeouts": {"request": "1s"}}), "timeouts", "unknown field"),
         (json!({"sessionPersistence": {}}), "sessionPersistence", "unknown field"),
+        (json!({"retry": {"attempts": 2}}), "retry", "unknown field"),
         (json!({"matches": [{"path": {"value": "/"}}]}), "matches[0].path", "unknown field"),
         (
             json!({"matches": [{"method": {}}]}),

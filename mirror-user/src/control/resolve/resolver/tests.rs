@@ -159,6 +159,7 @@ fn route() -> impl Strategy<Value = Object> {
             filters: vec![RouteFilter::Mirror(mirror, Fraction::ALL)],
             backends: backends.into_iter().map(weighted).collect(),
             timeouts: Timeouts::default(),
+            retry: None,
             refusal: None,
         };
         let (hostnames, rules) = (Vec::new(), vec![rule]);
@@ -295,6 +296,7 @@ fn example(own: &str, host: u8) -> [Object; 3] {
                 filters: Vec::new(),
                 backends: vec![backend],
                 timeouts: Timeouts::default(),
+                retry: None,
                 refusal: None,
             }],
         }),
