@@ -89,7 +89,7 @@ fn table(rules: usize) -> RouteTable {
         let route =
             RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "shop".into() });
         let rule = Rule {
-            route,
+            route: route.into(),
             index: at,
             name: None,
             filters: Vec::new(),

@@ -11,12 +11,14 @@ mod labels;
 mod metrics;
 mod recorder;
 mod report;
+mod response;
 
 pub use access::{AccessLog, LineFormat, LogFields, LogWriter};
 pub use histogram::Histogram;
 pub use metrics::{AgentMetrics, CONTENT_TYPE, WatchMetrics, encode};
 pub use recorder::Recorder;
-pub use report::{Copies, Exchanges, FrontendBackend, Report, Reports};
+pub use report::{Copies, Exchanges, FrontendBackend, Pairs, Report, Reports};
+pub use response::{GRPC_CODES, TimedResponse};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -26,6 +26,7 @@ mod interim;
 mod io;
 mod keepalive;
 mod log_limiter;
+mod mirrored;
 mod normalize;
 mod opaque;
 mod primary;

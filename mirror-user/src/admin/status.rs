@@ -1,13 +1,14 @@
 //! The response of `/status`: all that `/config` says, whether the agent is ready, how the copies ended,
 //! and what was refused.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    outcome::{Copies, CopyOutcome, RefusalReason, Report, Uncopied},
+    model::RouteName,
+    outcome::{Copies, CopyOutcome, Histogram, Pairs, RefusalReason, Report, Uncopied},
     route::ServicePort,
 };
 
@@ -18,6 +19,8 @@ pub(super) struct StatusReport {
     /// Why it is not.
     unready: Option<String>,
     copies: Vec<CopiesDump>,
+    /// Responses of primaries and shadows to the same requests, by route and shadow.
+    responses: Vec<PairsDump>,
     /// Selected requests that no copy was made of, by reason.
     uncopied: BTreeMap<&'static str, u64>,
     /// What mirror refused or ended on its own account, by reason.
@@ -35,6 +38,35 @@ struct CopiesDump {
     delivered: u64,
     dropped: BTreeMap<&'static str, u64>,
     unknown: BTreeMap<&'static str, u64>,
+    /// By class.
+    responses: BTreeMap<&'static str, u64>,
+}
+
+/// Requests of a route that a shadow has responded to, since the start.
+#[derive(Serialize)]
+struct PairsDump {
+    route: String,
+    shadow: String,
+    responses: u64,
+    /// Their classes, where the primary's is another.
+    differing: BTreeMap<String, u64>,
+    /// Until the heads of the responses were there, on average, in seconds; None without any.
+    primary_seconds: Option<f64>,
+    shadow_seconds: Option<f64>,
+}
+
+impl PairsDump {
+    fn new((route, shadow): &(Arc<RouteName>, Arc<ServicePort>), pairs: &Pairs) -> Self {
+        let seconds = |times: &Histogram| times.mean().map(|mean| mean.as_secs_f64());
+        Self {
+            route: route.to_string(),
+            shadow: shadow.to_string(),
+            responses: pairs.alike().1,
+            differing: pairs.differing().into_iter().collect(),
+            primary_seconds: seconds(&pairs.primary),
+            shadow_seconds: seconds(&pairs.shadow),
+        }
+    }
 }
 
 impl StatusReport {
@@ -44,6 +76,7 @@ impl StatusReport {
             ready: ready.is_ok(),
             unready: ready.err(),
             copies: copies.collect(),
+            responses: report.pairs.iter().map(|(key, pairs)| PairsDump::new(key, pairs)).collect(),
             uncopied: counted(Uncopied::ALL.map(Uncopied::label), report.uncopied),
             refused: counted(RefusalReason::ALL.map(RefusalReason::label), report.refused),
             config,
@@ -68,6 +101,7 @@ impl CopiesDump {
             delivered: 0,
             dropped: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            responses: copies.responses().collect(),
         };
         for outcome in CopyOutcome::all() {
             let count = copies.ended[outcome.index()];

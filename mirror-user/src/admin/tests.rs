@@ -108,6 +108,7 @@ async fn config_is_json_and_all_else_is_refused() {
     let expected = json!({
         "generation": 3, "ready": true, "unready": null, "copies": [], "uncopied": {},
         "refused": {},
+        "responses": [],
     });
     assert_eq!(value, expected);
     assert!(server.get("/").await.starts_with("HTTP/1.1 404 "));

@@ -40,6 +40,13 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// Their mean; None without any.
+    #[must_use]
+    pub fn mean(&self) -> Option<Duration> {
+        let mean = self.sum.checked_div(u128::from(self.count()))?;
+        u64::try_from(mean).ok().map(Duration::from_nanos)
+    }
+
     /// Their sum in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {

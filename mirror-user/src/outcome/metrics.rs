@@ -12,9 +12,11 @@ use prometheus_client::{
 };
 
 use super::{
-    ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, Report, ResponseSource,
+    ConnectionKind, CopyOutcome, Ending, Histogram, Pairs, RefusalReason, Report, ResponseSource,
     RetryReason, RouteRetryReason, ShadowClosed, Uncopied,
     labels::{CLASSES, service},
+    report::RouteShadow,
+    response::{GRPC_CODES, RESPONSE_CLASSES},
 };
 use crate::memory::UsageSnapshot;
 
@@ -96,6 +98,8 @@ impl Collector for Scrape {
         families.bytes(&self.report)?;
         families.copies(&self.report)?;
         families.shadows(&self.report, &self.agent_metrics)?;
+        families.shadow_responses(&self.report)?;
+        families.pairs(&self.report)?;
         families.connections(&self.report)?;
         families.agent(&self.agent_metrics)?;
         families.heartbeats(&self.heartbeats)
@@ -255,6 +259,65 @@ impl Families<'_> {
                     // News only once it occurs.
                     let count = counts.closed[reason as usize];
                     if count > 0 { add(to, &labels, count) } else { Ok(()) }
+                })
+            })
+        })
+    }
+
+    fn shadow_responses(&mut self, report: &Report) -> fmt::Result {
+        let shadows = || report.copies.iter().map(|(shadow, counts)| (service(shadow), counts));
+        let help = "Responses of shadows to copies, by class.";
+        self.counter("mirror_shadow_responses", None, help, |to| {
+            shadows().try_for_each(|(shadow, counts)| {
+                let classes = RESPONSE_CLASSES.iter().zip(counts.responses);
+                let mut seen = classes.filter(|(_, count)| *count > 0);
+                seen.try_for_each(|(code, n)| add(to, &[("shadow", &shadow), ("code", code)], n))
+            })
+        })?;
+        let help = "Those of them to calls of gRPC, by grpc-status.";
+        self.counter("mirror_shadow_grpc_responses", None, help, |to| {
+            shadows().try_for_each(|(shadow, counts)| {
+                let codes = counts.grpc.iter().enumerate().filter(|(_, count)| **count > 0);
+                codes.into_iter().try_for_each(|(code, count)| {
+                    let code =
+                        if code + 1 < GRPC_CODES { code.to_string() } else { "other".into() };
+                    add(to, &[("shadow", &shadow), ("grpc_status", &code)], *count)
+                })
+            })
+        })?;
+        let help = "From when a shadow could turn to a copy to the head of its response.";
+        self.histogram("mirror_shadow_response_duration", help, |to| {
+            let mut seen = shadows().filter(|(_, counts)| counts.response_times.count() > 0);
+            seen.try_for_each(|(s, c)| distribution(to, &[("shadow", &s)], &c.response_times))
+        })
+    }
+
+    fn pairs(&mut self, report: &Report) -> fmt::Result {
+        let pairs = || {
+            let names = |(route, shadow): &RouteShadow| (route.to_string(), service(shadow));
+            report.pairs.iter().map(move |(key, pairs)| (names(key), pairs))
+        };
+        let help = "Requests that a shadow has responded to, by the classes of both responses.";
+        self.counter("mirror_mirrored_responses", None, help, |to| {
+            pairs().try_for_each(|((route, shadow), pairs)| {
+                cells(pairs).try_for_each(|(primary, of_shadow, count)| {
+                    let labels = [
+                        ("route", &*route),
+                        ("shadow", &*shadow),
+                        ("primary_code", primary),
+                        ("shadow_code", of_shadow),
+                    ];
+                    add(to, &labels, count)
+                })
+            })
+        })?;
+        let help = "How long the heads of these responses took, the primary's and the shadow's.";
+        self.histogram("mirror_mirrored_response_duration", help, |to| {
+            pairs().try_for_each(|((route, shadow), pairs)| {
+                let legs = [("primary", &pairs.primary), ("shadow", &pairs.shadow)];
+                legs.into_iter().try_for_each(|(leg, histogram)| {
+                    let labels = [("route", &*route), ("shadow", &*shadow), ("leg", leg)];
+                    distribution(to, &labels, histogram)
                 })
             })
         })
@@ -428,6 +491,15 @@ fn ways() -> impl Iterator<Item = (usize, ResponseSource, Ending)> {
         ResponseSource::ALL.into_iter().flat_map(move |source| {
             Ending::ALL.into_iter().map(move |ending| (class, source, ending))
         })
+    })
+}
+
+/// The classes of a primary's and a shadow's response that occurred together, and how often.
+fn cells(pairs: &Pairs) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    let rows = RESPONSE_CLASSES.into_iter().zip(&pairs.counts);
+    rows.flat_map(|(primary, row)| {
+        let cells = RESPONSE_CLASSES.into_iter().zip(row).filter(|(_, count)| **count > 0);
+        cells.map(move |(shadow, count)| (primary, shadow, *count))
     })
 }
 

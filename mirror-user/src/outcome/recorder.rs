@@ -4,9 +4,11 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, RefusalEvent,
-    Report, RequestEvent, RetryReason, RouteRetryReason, ShadowClosed, Uncopied, labels::class,
-    report::FrontendBackend,
+    AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, Pairs,
+    RefusalEvent, Report, RequestEvent, RetryReason, RouteRetryReason, ShadowClosed, TimedResponse,
+    Uncopied,
+    labels::class,
+    report::{FrontendBackend, RouteShadow},
 };
 use crate::{
     hash::FastHashMap,
@@ -35,6 +37,7 @@ struct State {
     plain: Report,
     exchanges: Slots<FrontendBackend, Exchanges>,
     copies: Slots<Arc<ServicePort>, Copies>,
+    pairs: Slots<RouteShadow, Pairs>,
 }
 
 impl Recorder {
@@ -139,6 +142,34 @@ impl Recorder {
         slot.sent += bytes;
     }
 
+    /// A shadow has responded to a copy. Once per copy at most.
+    pub fn shadow_response(&self, shadow: &Arc<ServicePort>, response: &TimedResponse) {
+        let state = &mut *self.state.borrow_mut();
+        let slot = state.copies.copy(shadow);
+        slot.responses[response.class()] += 1;
+        slot.response_times.observe(response.after);
+        if let Some(code) = response.grpc_code() {
+            slot.grpc[code] += 1;
+        }
+    }
+
+    /// Both have responded to a request that was mirrored, or the primary has not and will not.
+    pub fn pair(
+        &self,
+        route: &Arc<RouteName>,
+        shadow: &Arc<ServicePort>,
+        primary: &TimedResponse,
+        response: &TimedResponse,
+    ) {
+        let state = &mut *self.state.borrow_mut();
+        let slot = state.pairs.pair(route, shadow);
+        slot.counts[primary.class()][response.class()] += 1;
+        if primary.status.is_some() {
+            slot.primary.observe(primary.after);
+        }
+        slot.shadow.observe(response.after);
+    }
+
     /// This worker has so many connections to the shadow now.
     pub fn shadow_connections(&self, shadow: &Arc<ServicePort>, open: u64) {
         self.state.borrow_mut().copies.copy(shadow).connections = open;
@@ -156,6 +187,7 @@ impl Recorder {
         let mut report = state.plain.clone();
         report.exchanges.extend(state.exchanges.slots.iter().cloned());
         report.copies.extend(state.copies.slots.iter().cloned());
+        report.pairs.extend(state.pairs.slots.iter().cloned());
         report
     }
 }
@@ -190,6 +222,14 @@ impl Slots<FrontendBackend, Exchanges> {
 impl Slots<Arc<ServicePort>, Copies> {
     fn copy(&mut self, shadow: &Arc<ServicePort>) -> &mut Copies {
         self.slot((address(shadow), 0), || Arc::clone(shadow), other)
+    }
+}
+
+impl Slots<RouteShadow, Pairs> {
+    fn pair(&mut self, route: &Arc<RouteName>, shadow: &Arc<ServicePort>) -> &mut Pairs {
+        let addresses = (Arc::as_ptr(route).addr(), address(shadow));
+        let key = || (Arc::clone(route), Arc::clone(shadow));
+        self.slot(addresses, key, || (Arc::new(other_route()), other()))
     }
 }
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, ResponseSource, RetryReason,
-    RouteRetryReason, ShadowClosed, Uncopied, labels::CLASSES,
+    RouteRetryReason, ShadowClosed, Uncopied,
+    labels::CLASSES,
+    response::{GRPC_CODES, RESPONSE_CLASSES},
 };
 use crate::{model::RouteName, route::ServicePort};
 
@@ -36,10 +38,30 @@ pub struct Copies {
     pub connections: u64,
     /// Connections to it that mirror closed for what it sent, by [`ShadowClosed`].
     pub closed: [u64; ShadowClosed::ALL.len()],
+    /// Its responses, by their class.
+    pub responses: [u64; RESPONSE_CLASSES.len()],
+    /// Those of gRPC, by their code.
+    pub grpc: [u64; GRPC_CODES],
+    /// How long the heads of its responses took.
+    pub response_times: Histogram,
+}
+
+/// Responses to the requests of one route that one shadow has responded to as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// By the class of the primary's response, then of the shadow's.
+    pub counts: [[u64; RESPONSE_CLASSES.len()]; RESPONSE_CLASSES.len()],
+    /// How long the heads of the primary's responses took, where there was one.
+    pub primary: Histogram,
+    /// The same of the shadow's.
+    pub shadow: Histogram,
 }
 
 /// Which frontend, which backend (None: none was chosen).
 pub type FrontendBackend = (Arc<ServicePort>, Option<Arc<ServicePort>>);
+
+/// Which route, which shadow.
+pub(super) type RouteShadow = (Arc<RouteName>, Arc<ServicePort>);
 
 /// What one worker, or all of them, counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +74,8 @@ pub struct Report {
     pub exchanges: BTreeMap<FrontendBackend, Exchanges>,
     /// Copies by shadow.
     pub copies: BTreeMap<Arc<ServicePort>, Copies>,
+    /// Responses to mirrored requests, by route and shadow.
+    pub pairs: BTreeMap<RouteShadow, Pairs>,
     /// Bytes passed through unread: to the server, and back.
     pub passed: [u64; 2],
     /// Retries that no route asks for, by [`RetryReason`].
@@ -69,7 +93,7 @@ pub struct Report {
 // Arrays of more than 32 do not implement Default (Rust 1.95).
 impl Default for Report {
     fn default() -> Self {
-        let (connections, open, exchanges, copies, passed) = Default::default();
+        let (connections, open, exchanges, copies, pairs, passed) = Default::default();
         let (retries, route_retries, uncopied, interim_dropped) = Default::default();
         let refused = [0; RefusalReason::ALL.len()];
         Self {
@@ -77,6 +101,7 @@ impl Default for Report {
             open,
             exchanges,
             copies,
+            pairs,
             passed,
             retries,
             route_retries,
@@ -100,6 +125,12 @@ impl Exchanges {
 }
 
 impl Copies {
+    /// Responses by class, those that occurred.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = RESPONSE_CLASSES.into_iter().zip(self.responses);
+        all.filter(|(_, count)| *count > 0)
+    }
+
     /// Selected and not ended yet: selected - delivered - dropped - unknown.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
@@ -113,6 +144,39 @@ impl Copies {
         self.sent += other.sent;
         self.connections += other.connections;
         add(&mut self.closed, &other.closed);
+        add(&mut self.responses, &other.responses);
+        add(&mut self.grpc, &other.grpc);
+        self.response_times.absorb(&other.response_times);
+    }
+}
+
+impl Pairs {
+    /// Responses of the shadow whose class is that of the primary's, and all.
+    #[must_use]
+    pub fn alike(&self) -> (u64, u64) {
+        let alike = (0..RESPONSE_CLASSES.len()).map(|at| self.counts[at][at]);
+        (alike.sum(), self.counts.as_flattened().iter().sum())
+    }
+
+    /// The classes that differ, and how often: `primary 2xx, shadow 5xx`; the most frequent first.
+    #[must_use]
+    pub fn differing(&self) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        for (primary, row) in RESPONSE_CLASSES.iter().zip(&self.counts) {
+            for (shadow, count) in RESPONSE_CLASSES.iter().zip(row) {
+                if primary != shadow && *count > 0 {
+                    found.push((format!("primary {primary}, shadow {shadow}"), *count));
+                }
+            }
+        }
+        found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        found
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        add(self.counts.as_flattened_mut(), other.counts.as_flattened());
+        self.primary.absorb(&other.primary);
+        self.shadow.absorb(&other.shadow);
     }
 }
 
@@ -132,6 +196,9 @@ impl Report {
         }
         for (pair, theirs) in &other.exchanges {
             self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
+        }
+        for (names, theirs) in &other.pairs {
+            self.pairs.entry(names.clone()).or_default().absorb(theirs);
         }
         for (shadow, theirs) in &other.copies {
             self.copies.entry(Arc::clone(shadow)).or_default().absorb(theirs);

@@ -331,6 +331,7 @@ pub(super) fn primary_response(
     prepare_response(&mut head);
     filters::apply_to_response(&record, &mut head);
     record.responded(ResponseSource::Primary, head.status);
+    record.grpc_status(&head.headers);
     record.endpoint = Some(upstream.endpoint);
     let client = Rc::clone(&record.client);
     if upstream.closes() && client.upstreams.is_only_one() {

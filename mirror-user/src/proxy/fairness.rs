@@ -56,7 +56,7 @@ fn rule(primary: SocketAddr, protocol: AppProtocol, matches: Vec<Matcher>) -> Ru
         RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "route".into() });
     let (filters, timeouts) = (Vec::new(), Timeouts::default());
     let backends = Backends::new(refs);
-    let (name, retry) = (None, None);
+    let (route, name, retry) = (route.into(), None, None);
     let rule = Rule { route, index: 0, name, filters, backends, timeouts, retry };
     RuleEntry { rule: Arc::new(rule), matches, created: None }
 }

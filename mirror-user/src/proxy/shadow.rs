@@ -43,6 +43,7 @@ use self::{
 use super::{
     draw::Draw,
     log_limiter::LogLimiter,
+    mirrored::MirroredRequest,
     protocol::Protocols,
     read_limit::{EndpointReads, WorkerReads},
     tee::{BackendBudget, BudgetCharge, Budgets, CopyBody, CopyBudget, CopyWriter},
@@ -91,11 +92,13 @@ type BackendEntry = (Arc<ServicePort>, Arc<BackendBudget>);
 
 /// What there is to know of a request that is copied, besides its head.
 #[derive(Clone, Copy)]
-pub(super) struct RequestInfo {
+pub(super) struct RequestInfo<'r> {
     /// When its head was there.
     pub(super) started: Instant,
     /// It has no body.
     pub(super) whole: bool,
+    /// Where its responses are reported.
+    pub(super) mirrored: Option<&'r Rc<MirroredRequest>>,
 }
 
 /// A copy that is made, and what feeds its body.
@@ -157,10 +160,11 @@ impl Shadows {
         frontend: SocketAddr,
         mirror: &Mirror,
         head: &request::Parts,
-        info: RequestInfo,
+        info: RequestInfo<'_>,
     ) -> Option<Offer> {
         let Ok(backend) = &mirror.target else { return None };
-        let guard = OutcomeGuard::new(&self.recorder, &backend.service, info.started);
+        let guard =
+            OutcomeGuard::new(&self.recorder, &backend.service, info.started, info.mirrored);
         let CopyParts { pool, copy_budget, head, charge } =
             match self.prepare(workload, frontend, backend, head, info.whole) {
                 Ok(prepared) => prepared,

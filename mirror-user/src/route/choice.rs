@@ -189,7 +189,7 @@ mod tests {
             let route =
                 RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
             let backends = Backends::new(refs);
-            let (name, (timeouts, retry)) = (None, of.clone());
+            let (route, name, (timeouts, retry)) = (route.into(), None, of.clone());
             let rule = Rule { route, index: 0, name, filters, backends, timeouts, retry };
             let table =
                 RouteTable::new([RuleEntry { rule: Arc::new(rule), matches, created: None }]);

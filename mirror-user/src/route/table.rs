@@ -25,7 +25,7 @@ const INDEXED: usize = 12;
 #[derive(Debug)]
 pub struct Rule {
     /// The route it comes from.
-    pub route: RouteName,
+    pub route: Arc<RouteName>,
     /// Its place in the route's `rules`, from 0.
     pub index: usize,
     /// Its `name`.

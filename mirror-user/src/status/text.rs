@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-use super::view::{Condition, Copies, Family, Frontend, Route, Status, Watch, Workload};
+use super::view::{Condition, Copies, Family, Frontend, Responses, Route, Status, Watch, Workload};
 use crate::plain::Plain;
 
 impl Display for Status {
@@ -27,6 +27,11 @@ impl Display for Status {
         section(f, "frontends", &frontends)?;
         section(f, "routes", &self.routes)?;
         section(f, "copies", &self.copies)?;
+        section(
+            f,
+            "responses of shadows, beside the primary's to the same requests",
+            &self.responses,
+        )?;
         let predating: Vec<_> = self.workloads.iter().filter(|w| !w.predating.is_empty()).collect();
         let predating: Vec<_> = predating.into_iter().map(ExistingConnectionCounts).collect();
         section(f, "connections that predate capture, and are direct until reopened", &predating)?;
@@ -155,7 +160,7 @@ fn condition(f: &mut Formatter<'_>, kind: &str, condition: &Condition) -> fmt::R
 
 impl Display for Copies {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { shadow, selected, in_flight, delivered, dropped, unknown } = self;
+        let Self { shadow, selected, in_flight, delivered, dropped, unknown, responses } = self;
         write!(f, "to {}: {selected} selected, {delivered} delivered", Plain(shadow))?;
         for (name, reasons) in [("dropped", dropped), ("unknown", unknown)] {
             let sum: u64 = reasons.values().sum();
@@ -165,7 +170,38 @@ impl Display for Copies {
                 write!(f, " ({})", reasons.join(", "))?;
             }
         }
-        write!(f, ", {in_flight} in flight")
+        write!(f, ", {in_flight} in flight")?;
+        if responses.is_empty() {
+            return Ok(());
+        }
+        let responses: Vec<_> = responses.iter().map(|(code, n)| format!("{code} {n}")).collect();
+        write!(f, "; responses: {}", responses.join(", "))
+    }
+}
+
+impl Display for Responses {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { route, shadow, responses, differing, .. } = self;
+        write!(f, "{} to {}: {responses} responses", Plain(route), Plain(shadow))?;
+        let sum: u64 = differing.values().sum();
+        if sum == 0 {
+            write!(f, ", all of the primary's class")?;
+        } else {
+            let mut differing: Vec<_> = differing.iter().collect();
+            differing.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            let differing: Vec<_> =
+                differing.iter().map(|(how, n)| format!("{}: {n}", Plain(how))).collect();
+            write!(f, ", {sum} of another class ({})", differing.join("; "))?;
+        }
+        match (self.primary_seconds, self.shadow_seconds) {
+            (Some(primary), Some(shadow)) => write!(
+                f,
+                "; on average after {:.1} ms, the primary's after {:.1} ms",
+                shadow * 1e3,
+                primary * 1e3
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -211,7 +247,11 @@ mod tests {
                 "resolved_refs": condition(false), "partially_invalid": {"status": true,
                     "reason": "P", "message": "why"}}],
             "copies": [{"shadow": "d/v2:80", "selected": 9, "in_flight": 1, "delivered": 5,
-                "dropped": {"connect": 2}, "unknown": {"timeout": 1}}],
+                "dropped": {"connect": 2}, "unknown": {"timeout": 1},
+                "responses": {"2xx": 3, "5xx": 2}}],
+            "responses": [{"route": "d/r", "shadow": "d/v2:80", "responses": 5,
+                "differing": {"primary 2xx, shadow 5xx": 2}, "primary_seconds": 0.00121,
+                "shadow_seconds": 0.0034}],
             "uncopied": {"connect": 1},
             "refused": {"head_too_large": 1, "invalid_target": 12},
             "problems": ["p"], "warnings": [],
@@ -251,7 +291,12 @@ mod tests {
             String::new(),
             "copies".into(),
             "  to d/v2:80: 9 selected, 5 delivered, 2 dropped (connect 2), 1 unknown (timeout 1), \
-             1 in flight"
+             1 in flight; responses: 2xx 3, 5xx 2"
+                .into(),
+            String::new(),
+            "responses of shadows, beside the primary's to the same requests".into(),
+            "  d/r to d/v2:80: 5 responses, 2 of another class (primary 2xx, shadow 5xx: 2); on average \
+             after 3.4 ms, the primary's after 1.2 ms"
                 .into(),
             String::new(),
             "connections that predate capture, and are direct until reopened".into(),

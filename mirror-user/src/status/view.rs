@@ -18,6 +18,9 @@ pub(super) struct Status {
     pub(super) frontends: BTreeMap<String, Frontend>,
     pub(super) routes: Vec<Route>,
     pub(super) copies: Vec<Copies>,
+    /// An older agent has none.
+    #[serde(default)]
+    pub(super) responses: Vec<Responses>,
     /// Selected requests without a copy, by reason.
     pub(super) uncopied: BTreeMap<String, u64>,
     /// By reason.
@@ -88,4 +91,19 @@ pub(super) struct Copies {
     pub(super) dropped: BTreeMap<String, u64>,
     /// By reason.
     pub(super) unknown: BTreeMap<String, u64>,
+    /// By class.
+    #[serde(default)]
+    pub(super) responses: BTreeMap<String, u64>,
+}
+
+/// To the same requests.
+#[derive(Debug, Deserialize)]
+pub(super) struct Responses {
+    pub(super) route: String,
+    pub(super) shadow: String,
+    pub(super) responses: u64,
+    /// By the classes of both.
+    pub(super) differing: BTreeMap<String, u64>,
+    pub(super) primary_seconds: Option<f64>,
+    pub(super) shadow_seconds: Option<f64>,
 }

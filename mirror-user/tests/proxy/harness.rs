@@ -98,7 +98,7 @@ pub(crate) fn rule(filters: Vec<Filter>, refs: Vec<BackendRef>) -> RuleEntry {
     let route =
         RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "route".into() });
     let (backends, timeouts) = (Backends::new(refs), Timeouts::default());
-    let (name, retry) = (None, None);
+    let (route, name, retry) = (Arc::new(route), None, None);
     let rule = Rule { route, index: 0, name, filters, backends, timeouts, retry };
     RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None }
 }

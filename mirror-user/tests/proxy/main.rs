@@ -35,6 +35,7 @@ mod pipelining;
 mod raw_connection;
 mod redirect;
 mod refusals;
+mod responses;
 mod retry;
 mod retry_http2;
 mod rewrite;

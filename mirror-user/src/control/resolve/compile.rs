@@ -16,7 +16,7 @@ use crate::{
         Changes, EndpointDetails, Objects, Port, Route, RouteFilter, RouteRule, RuleRefusal,
         ServiceAddress, TargetRef,
     },
-    model::ObjectName,
+    model::{ObjectName, RouteName},
     route::{
         AppProtocol, Backend, BackendRef, Backends, Filter, InvalidBackend, Mirror, Rule,
         RuleEntry, ServicePort,
@@ -175,7 +175,8 @@ fn refused_in_words(name: &ObjectName, refused: &[(SocketAddr, AddressRefusal)])
 /// All rules of a route, and the conditions of their references.
 pub(super) fn compile(guard: &Guard<'_>, known: &mut KnownBackends, route: &Route) -> Compiled {
     let (named, uses, found, notes) = Default::default();
-    let mut compiler = Compiler { guard, known, route, named, uses, found, notes };
+    let name = Arc::new(route.name.clone());
+    let mut compiler = Compiler { guard, known, route, name, named, uses, found, notes };
     let mut faults = Vec::new();
     let rules = route.rules.iter().enumerate();
     let rules = rules.filter_map(|(index, rule)| {
@@ -208,6 +209,8 @@ struct Compiler<'c> {
     guard: &'c Guard<'c>,
     known: &'c mut KnownBackends,
     route: &'c Route,
+    /// Its name, which all of its rules share.
+    name: Arc<RouteName>,
     /// Services that references name.
     named: BTreeSet<ObjectName>,
     /// Ports that were looked up.
@@ -230,7 +233,7 @@ impl Compiler<'_> {
         refs.extend(rule.refusal.as_ref().filter(|refusal| !refusal.kept).map(out_of_force));
         let backends = Backends::new(refs);
         Rule {
-            route: self.route.name.clone(),
+            route: Arc::clone(&self.name),
             index,
             name: rule.name.clone(),
             filters,

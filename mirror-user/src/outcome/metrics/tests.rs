@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     metric_reference::assert_documented,
     model::{ObjectName, RouteKind},
+    outcome::TimedResponse,
     outcome::{
         AccessLog, DropReason, Recorder, RefusalEvent, UnknownReason,
         recorder::tests::{frontend, request},
@@ -13,15 +14,50 @@ use crate::{
     route::ServicePort,
 };
 
+/// Responses of a shadow, and of the primary to the same requests.
+fn respond(recorder: &Recorder, shadow: &Arc<ServicePort>) {
+    let object = ObjectName { namespace: "default".into(), name: "httpbin".into() };
+    let route = Arc::new(RouteKind::Http.named(object));
+    let response = |status, grpc, ms| TimedResponse {
+        status: Some(status),
+        grpc,
+        after: Duration::from_millis(ms),
+    };
+    for (primary, response_of_shadow) in [
+        (response(200, None, 3), response(200, None, 4)),
+        (response(200, None, 3), response(503, None, 400)),
+        (response(200, Some(0), 3), response(200, Some(13), 4)),
+    ] {
+        recorder.shadow_response(shadow, &response_of_shadow);
+        recorder.pair(&route, shadow, &primary, &response_of_shadow);
+    }
+}
+
+/// Copies of each outcome, and one that has none yet.
+fn copy(recorder: &Recorder, shadow: &Arc<ServicePort>) {
+    for outcome in [
+        Some(CopyOutcome::Delivered),
+        Some(CopyOutcome::Dropped(DropReason::Connect)),
+        Some(CopyOutcome::Unknown(UnknownReason::Timeout)),
+        None,
+    ] {
+        recorder.copy_selected(shadow);
+        if let Some(outcome) = outcome {
+            recorder.copy(shadow, outcome, 5, Duration::from_millis(20));
+        }
+    }
+}
+
 fn scrape() -> String {
     let recorder = Recorder::new(AccessLog::off());
-    let v1 = Arc::new(ServicePort { namespace: "default".into(), name: "v1".into(), port: 80 });
-    let v2 = Arc::new(ServicePort { namespace: "default".into(), name: "v2".into(), port: 80 });
+    let [v1, v2] = ["v1", "v2"].map(|name| {
+        Arc::new(ServicePort { namespace: "default".into(), name: name.into(), port: 80 })
+    });
     let httpbin = frontend("httpbin");
     recorder.connection(ConnectionKind::Http1);
-    request(&recorder, &httpbin, Some(&v1), Some(200));
-    request(&recorder, &httpbin, Some(&v1), Some(200));
-    request(&recorder, &httpbin, None, Some(404));
+    for (backend, status) in [(Some(&v1), 200), (Some(&v1), 200), (None, 404)] {
+        request(&recorder, &httpbin, backend, Some(status));
+    }
     recorder.refused(&RefusalEvent {
         client: "default/curl",
         frontend: Some(&httpbin),
@@ -32,17 +68,8 @@ fn scrape() -> String {
     });
     record_reasons(&recorder);
     recorder.shadow_closed(&v2, ShadowClosed::Flood, 1);
-    for outcome in [
-        Some(CopyOutcome::Delivered),
-        Some(CopyOutcome::Dropped(DropReason::Connect)),
-        Some(CopyOutcome::Unknown(UnknownReason::Timeout)),
-        None,
-    ] {
-        recorder.copy_selected(&v2);
-        if let Some(outcome) = outcome {
-            recorder.copy(&v2, outcome, 5, Duration::from_millis(20));
-        }
-    }
+    respond(&recorder, &v2);
+    copy(&recorder, &v2);
     let agent_metrics = AgentMetrics {
         usage: vec![crate::memory::UsageSnapshot {
             workload: "d/curl".into(),
@@ -146,6 +173,27 @@ fn a_scrape_says_what_was_counted() {
 }
 
 #[test]
+fn responses_of_shadows_are_counted_beside_those_of_primaries() {
+    let text = scrape();
+    let lines: HashSet<_> = text.lines().collect();
+    for expected in [
+        "mirror_shadow_responses_total{shadow=\"default/v2:80\",code=\"2xx\"} 1",
+        "mirror_shadow_responses_total{shadow=\"default/v2:80\",code=\"5xx\"} 1",
+        "mirror_shadow_responses_total{shadow=\"default/v2:80\",code=\"grpc_error\"} 1",
+        "mirror_shadow_grpc_responses_total{shadow=\"default/v2:80\",grpc_status=\"13\"} 1",
+        "mirror_shadow_response_duration_seconds_bucket{le=\"0.005\",shadow=\"default/v2:80\"} 2",
+        "mirror_mirrored_responses_total{route=\"default/httpbin\",shadow=\"default/v2:80\",\
+         primary_code=\"2xx\",shadow_code=\"5xx\"} 1",
+        "mirror_mirrored_responses_total{route=\"default/httpbin\",shadow=\"default/v2:80\",\
+         primary_code=\"grpc_ok\",shadow_code=\"grpc_error\"} 1",
+        "mirror_mirrored_response_duration_seconds_bucket{le=\"0.005\",route=\"default/httpbin\",\
+         shadow=\"default/v2:80\",leg=\"primary\"} 3",
+    ] {
+        assert!(lines.contains(expected), "{expected}\nis not in\n{text}");
+    }
+}
+
+#[test]
 fn every_family_has_help_type_and_one_name() {
     let text = scrape();
     let mut families = HashSet::new();
@@ -160,7 +208,7 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 36);
+    assert_eq!(families.len(), 41);
 }
 
 #[test]

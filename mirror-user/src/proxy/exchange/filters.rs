@@ -103,7 +103,8 @@ fn offer(
         return None;
     }
     record.copies += 1;
-    let info = RequestInfo { started: record.started, whole };
+    let mirrored = record.rule.clone().map(|rule| Rc::clone(record.mirrored(&rule)));
+    let info = RequestInfo { started: record.started, whole, mirrored: mirrored.as_ref() };
     let plain = (kind == RequestKind::Upgrade).then(|| Box::new(without_upgrade(head)));
     let head = plain.as_deref().unwrap_or(head);
     let (workload, frontend) = (&record.client.workload, record.client.frontend.address);

@@ -148,6 +148,7 @@ fn reply(
         Bytes::from(format!("{reason}\n"))
     };
     record.responded(by, head.status);
+    record.grpc_status(&head.headers);
     if let Ok(reason) = HeaderValue::from_str(&reason) {
         head.headers.insert(REASON, reason);
     }

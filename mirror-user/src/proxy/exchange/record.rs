@@ -2,9 +2,9 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
 
-use super::{Abort, grpc_status};
+use super::{Abort, grpc_status as grpc};
 use crate::{
     outcome::{Ending, LogFields, RefusalReason, RequestEvent, ResponseSource},
     proxy::{
@@ -13,6 +13,7 @@ use crate::{
         close::CloseMode,
         context::Context,
         http1::Error as Http1Error,
+        mirrored::{MirroredRequest, grpc_status},
         primary::{Failure, Upstream},
         refusal,
     },
@@ -37,6 +38,8 @@ pub(in crate::proxy) struct ExchangeRecord {
     /// Which of the rule's backendRefs was chosen.
     pub(super) entry: Option<usize>,
     pub(super) copies: u32,
+    /// Of a request that was copied.
+    pub(super) mirrored: Option<Rc<MirroredRequest>>,
     /// Origin of the request, if a `CORS` filter has seen it.
     pub(super) origin: Option<Box<HeaderValue>>,
     ctx: Rc<Context>,
@@ -67,9 +70,10 @@ impl ExchangeRecord {
             progress,
             response_bytes: 0,
             by_http2: head.version == Version::HTTP_2,
-            is_grpc: grpc_status::is_call(head),
+            is_grpc: grpc::is_call(head),
             entry: None,
             copies: 0,
+            mirrored: None,
             origin: None,
             ctx,
             method: head.method.clone(),
@@ -91,6 +95,28 @@ impl ExchangeRecord {
         self.source = by;
         self.status = Some(status.as_u16());
         self.log_fields.response_started(self.started);
+        if let Some(mirrored) = &self.mirrored {
+            mirrored.primary_responded(status.as_u16());
+            // What became of a call of gRPC its trailers say.
+            if !self.is_grpc {
+                mirrored.primary_decided();
+            }
+        }
+    }
+
+    /// The response, or its trailers, has a `grpc-status`.
+    pub(super) fn grpc_status(&self, fields: &HeaderMap) {
+        if let Some(mirrored) = self.mirrored.as_ref().filter(|_| self.is_grpc)
+            && let Some(code) = grpc_status(fields)
+        {
+            mirrored.primary_grpc_status(code);
+        }
+    }
+
+    /// The request that is mirrored, as its shadows' legs know it.
+    pub(super) fn mirrored(&mut self, rule: &Rule) -> &Rc<MirroredRequest> {
+        let (recorder, started) = (&self.ctx.recorder, self.started);
+        self.mirrored.get_or_insert_with(|| MirroredRequest::new(recorder, &rule.route, started))
     }
 
     /// mirror refuses it, or ends it on its own account. `reason`: what `x-mirror-reason` says, or
@@ -151,11 +177,14 @@ impl ExchangeRecord {
 
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
+        if let Some(mirrored) = &self.mirrored {
+            mirrored.primary_decided();
+        }
         self.refuse_content();
         self.ctx.recorder.request(&RequestEvent {
             client: &self.client.workload.name,
             frontend: &self.client.frontend,
-            rule: self.rule.as_ref().map(|rule| (&rule.route, rule.index)),
+            rule: self.rule.as_ref().map(|rule| (&*rule.route, rule.index)),
             backend: self.backend.as_ref().map(|backend| &backend.service),
             endpoint: self.endpoint,
             method: &self.method,

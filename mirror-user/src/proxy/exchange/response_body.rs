@@ -202,6 +202,8 @@ impl FromPrimary {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.record.response_bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.record.grpc_status(trailers);
                 }
                 if self.incoming.is_end_stream() {
                     self.complete();

@@ -64,6 +64,8 @@ pub(super) struct Inner<B> {
     pub(super) content: BodyDecoder,
     /// The head of a response that nobody reads was taken, its content was not.
     pub(super) discarding: bool,
+    /// Status of that response, or of the last one.
+    pub(super) discarded_status: u16,
     /// Whoever sends the rest of a request that is answered already.
     sender: Option<Waker>,
     /// Whoever waits until that was sent.
@@ -122,6 +124,7 @@ where
             seen: 0,
             content: BodyDecoder::length(0),
             discarding: false,
+            discarded_status: 0,
             sender: None,
             idler: None,
             persists: true,

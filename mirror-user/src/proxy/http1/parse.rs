@@ -242,6 +242,7 @@ pub(super) fn parse_summary(
 
 /// What is to be known of a response that nobody reads.
 pub(super) struct ResponseSummary {
+    pub(super) status: u16,
     pub(super) interim: bool,
     pub(super) content: BodyDecoder,
     pub(super) persists: bool,
@@ -273,7 +274,7 @@ fn parse_summary_with<const N: usize>(
     let version = version(parsed.version);
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     let (content, persists) = response_content(&framing_headers, status, version, to)?;
-    Ok(Some((len, ResponseSummary { interim, content, persists })))
+    Ok(Some((len, ResponseSummary { status: status.as_u16(), interim, content, persists })))
 }
 
 /// RFC 9112, section 2.2. Left to the parser, a client that sends nothing else would have all of

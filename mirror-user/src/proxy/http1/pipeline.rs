@@ -91,6 +91,11 @@ impl<B> ClientConnection<B> {
         self.inner().discarding
     }
 
+    /// Status of the response whose head [`ClientConnection::poll_discard_response`] has taken last.
+    pub(in crate::proxy) fn discarded_status(&self) -> u16 {
+        self.inner().discarded_status
+    }
+
     /// Ready when an idle connection is of no more use: the server has closed it, or said something
     /// unasked.
     pub(in crate::proxy) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -136,6 +141,7 @@ impl<B> Inner<B> {
                     continue;
                 }
                 (self.content, self.persists) = (summary.content, summary.persists);
+                self.discarded_status = summary.status;
                 self.discarding = true;
             }
             if self.discarding {

@@ -5,7 +5,10 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     outcome::{CopyOutcome, DropReason, Recorder},
-    proxy::tee::CopyStatus,
+    proxy::{
+        mirrored::{MirroredRequest, ShadowObserver},
+        tee::CopyStatus,
+    },
     route::ServicePort,
 };
 
@@ -14,6 +17,7 @@ pub(super) struct OutcomeGuard {
     /// None once settled.
     open: Option<(Rc<Recorder>, Arc<ServicePort>)>,
     started: Instant,
+    mirrored: Option<Rc<MirroredRequest>>,
 }
 
 impl OutcomeGuard {
@@ -22,9 +26,17 @@ impl OutcomeGuard {
         recorder: &Rc<Recorder>,
         shadow: &Arc<ServicePort>,
         started: Instant,
+        mirrored: Option<&Rc<MirroredRequest>>,
     ) -> Self {
         recorder.copy_selected(shadow);
-        Self { open: Some((Rc::clone(recorder), Arc::clone(shadow))), started }
+        let open = Some((Rc::clone(recorder), Arc::clone(shadow)));
+        Self { open, started, mirrored: mirrored.cloned() }
+    }
+
+    /// Where the shadow's response is reported, which may end after the outcome is settled.
+    pub(super) fn observer(&self) -> Option<ShadowObserver> {
+        let (recorder, shadow) = self.open.as_ref()?;
+        Some(ShadowObserver::new(recorder, shadow, self.mirrored.as_ref()))
     }
 
     /// When the copy was selected.

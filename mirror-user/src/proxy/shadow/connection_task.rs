@@ -157,7 +157,7 @@ async fn send_copy(pooled: &PooledConnection, copy: Copy<Http1Head>) -> Reuse {
     let connection = &pooled.connection;
     let Copy { head, body, guard, charge, .. } = copy;
     let status = body.status();
-    let before = connection.written();
+    let (before, since) = (connection.written(), Instant::now());
     let _pending = pooled.limit.expect_response();
     let response = connection.send_encoded(&head.encoded, body);
     let response = tokio::select! {
@@ -171,8 +171,11 @@ async fn send_copy(pooled: &PooledConnection, copy: Copy<Http1Head>) -> Reuse {
         }
     };
     let (outcome, reuse) = match response {
-        Some(Ok(_)) => {
+        Some(Ok(response)) => {
             drop(charge);
+            if let Some(observer) = guard.observer() {
+                observer.responded(response.status().as_u16(), None, since.elapsed());
+            }
             let open = guard.settle_if_whole(&status);
             let reuse = finish(pooled, &status).await;
             pooled.response_done(None);

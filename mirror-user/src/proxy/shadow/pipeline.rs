@@ -36,6 +36,8 @@ pub(super) struct Pipeline<'a> {
     sent: VecDeque<InFlight>,
     /// Taken from the queue so far.
     taken: u32,
+    /// When the last response ended.
+    ended: Option<Instant>,
     /// The first copy.
     first: Option<Copy<Http1Head>>,
     began: Instant,
@@ -45,6 +47,8 @@ struct InFlight {
     copy: Copy<Http1Head>,
     span: Span,
     at: Instant,
+    /// When the head of its response was there, where the rest took longer.
+    responded: Option<Instant>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -60,6 +64,7 @@ impl<'a> Pipeline<'a> {
             pooled,
             sent: VecDeque::new(),
             taken,
+            ended: None,
             first: Some(first),
             began: pooled.since(),
         }
@@ -78,7 +83,10 @@ impl<'a> Pipeline<'a> {
                     self.time_out();
                     return Poll::Ready(PipelineEnd::Closed);
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.note_head();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(persists)) => {
                     self.settle();
                     if !persists {
@@ -116,7 +124,7 @@ impl<'a> Pipeline<'a> {
             let last = self.pooled.is_last(self.taken);
             let span = self.pooled.connection.queue(&copy.head.encoded, last);
             self.pooled.limit.begin();
-            self.sent.push_back(InFlight { at, copy, span });
+            self.sent.push_back(InFlight { at, copy, span, responded: None });
         }
     }
 
@@ -142,9 +150,30 @@ impl<'a> Pipeline<'a> {
     /// The oldest is answered.
     fn settle(&mut self) {
         let Some(sent) = self.sent.pop_front() else { return };
+        self.observe(&sent);
         self.pooled.limit.end();
         self.pooled.response_done(self.sent.front().map(|next| next.at));
         sent.copy.guard.settle(CopyOutcome::Delivered, 0);
+    }
+
+    /// The head of the oldest one's response may be there, and not all of its content.
+    fn note_head(&mut self) {
+        if self.pooled.connection.is_discarding()
+            && let Some(oldest) = self.sent.front_mut()
+        {
+            oldest.responded.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Reports a response: how long its head took since the shadow could turn to it, which is when the copy
+    /// was sent, or the response before it ended.
+    fn observe(&mut self, sent: &InFlight) {
+        let Some(observer) = sent.copy.guard.observer() else { return };
+        let now = Instant::now();
+        let since = self.ended.map_or(sent.at, |ended| ended.max(sent.at));
+        let after = sent.responded.unwrap_or(now).saturating_duration_since(since);
+        self.ended = Some(now);
+        observer.responded(self.pooled.connection.discarded_status(), None, after);
     }
 
     /// The shadow ended the connection: with the last response, or (`error`) before the next.
@@ -178,6 +207,7 @@ impl<'a> Pipeline<'a> {
         if self.pooled.connection.is_discarding()
             && let Some(sent) = self.sent.pop_front()
         {
+            self.observe(&sent);
             sent.copy.guard.settle(CopyOutcome::Delivered, 0);
         }
     }

@@ -17,6 +17,7 @@ use hyper::body::Body as _;
 use tokio::time::timeout_at;
 
 use super::{
+    accounting::OutcomeGuard,
     copy::Copy,
     head::Http1Head,
     outcome::{self, BytesWritten, sent, timed_out},
@@ -31,6 +32,7 @@ use crate::{
             is_unseen, receive_response,
         },
         interim::Interim,
+        mirrored::grpc_status,
         normalize,
         read_limit::{ConnectionMode, RECEIVE_BUFFER, ReadLimit},
         tee::{CopyBody, CopyStatus},
@@ -105,7 +107,7 @@ async fn send_copy(pool: &Rc<EndpointPool>, slot: Slot, copy: Copy<request::Part
     let deadline = Cell::new(pool.http2_copies.deadline(pool.options.response_timeout));
     let status = body.status();
     let socket = Rc::clone(&slot.connection().socket_state);
-    let before = socket.written.get();
+    let (before, since) = (socket.written.get(), Instant::now());
     let _pending = socket.limit.as_ref().map(ReadLimit::expect_response);
     let (mut stream, response) = match RequestStream::open(slot, sender, request, body).await {
         Ok(opened) => opened,
@@ -118,12 +120,9 @@ async fn send_copy(pool: &Rc<EndpointPool>, slot: Slot, copy: Copy<request::Part
     let outcome = match within(pool, &status, &deadline, response).await {
         Ok(Ok(response)) => {
             drop(charge);
-            let open = guard.settle_if_whole(&status);
-            let in_time = finish(pool, &mut stream, response, &status, &deadline).await;
-            if let Some(guard) = open {
-                guard.settle(outcome::responded(&status, in_time), status.taken());
-            }
-            return;
+            let after = since.elapsed();
+            return take_response(pool, &mut stream, response, (&status, &deadline), guard, after)
+                .await;
         }
         Ok(Err(error)) if is_unseen(&error) => {
             if error.is_go_away() {
@@ -148,6 +147,27 @@ async fn send_copy(pool: &Rc<EndpointPool>, slot: Slot, copy: Copy<request::Part
         Err(Stop::Cut(reason)) => CopyOutcome::Dropped(reason),
     };
     guard.settle(outcome, status.taken());
+}
+
+/// The head of the response is there, `after` so long: counts it, and reads the rest.
+async fn take_response(
+    pool: &EndpointPool,
+    stream: &mut RequestStream<CopyBody>,
+    response: Response<RecvStream>,
+    (status, deadline): (&CopyStatus, &Cell<Instant>),
+    guard: OutcomeGuard,
+    after: Duration,
+) {
+    let observer = guard.observer();
+    let (code, in_head) = (response.status().as_u16(), grpc_status(response.headers()));
+    let open = guard.settle_if_whole(status);
+    let (in_time, in_trailers) = finish(pool, stream, response, status, deadline).await;
+    if let Some(observer) = observer {
+        observer.responded(code, in_head.or(in_trailers), after);
+    }
+    if let Some(guard) = open {
+        guard.settle(outcome::responded(status, in_time), status.taken());
+    }
 }
 
 /// Why nothing is known of a copy whose stream ended without a response. `flood`: its connection was closed
@@ -207,17 +227,17 @@ fn resend(pool: &Rc<EndpointPool>, mut copy: Copy<request::Parts>) {
 }
 
 /// Reads the response to its end and drops it, and waits for the rest of the copy to be sent. False
-/// when it was cut, or time ran out.
+/// when it was cut, or time ran out; and the `grpc-status` of its trailers.
 async fn finish(
     pool: &EndpointPool,
     stream: &mut RequestStream<CopyBody>,
     response: Response<RecvStream>,
     status: &CopyStatus,
     deadline: &Cell<Instant>,
-) -> bool {
+) -> (bool, Option<u16>) {
     let mut body = response.into_body();
     let limit = stream.slot().connection().socket_state.limit.clone();
-    let mut length = 0;
+    let (mut length, mut code) = (0, None);
     let rest = async {
         while let Some(data) = body.data().await {
             let Ok(data) = data else { return false };
@@ -229,7 +249,9 @@ async fn finish(
                 return false;
             }
         }
-        let whole = body.trailers().await.is_ok();
+        let trailers = body.trailers().await;
+        code = trailers.as_ref().ok().and_then(|fields| grpc_status(fields.as_ref()?));
+        let whole = trailers.is_ok();
         if whole {
             // A shadow that answers and does not read on is not to keep what the copy holds.
             stream.sent().await;
@@ -249,5 +271,5 @@ async fn finish(
         }
         Err(_) => stream.reset(Reason::CANCEL),
     }
-    whole.is_ok()
+    (whole.is_ok(), code)
 }

@@ -118,7 +118,7 @@ impl Worker {
     }
 
     pub(super) fn guard(&self) -> OutcomeGuard {
-        OutcomeGuard::new(&self.recorder, &self.service, self.now)
+        OutcomeGuard::new(&self.recorder, &self.service, self.now, None)
     }
 
     /// A copy that others may follow before its response.

@@ -298,7 +298,7 @@ fn draw_at(matcher: Matcher, at: usize) -> Draw {
 
 fn entry(draw: &Draw) -> RuleEntry {
     let rule = Rule {
-        route: draw.route.clone(),
+        route: draw.route.clone().into(),
         index: draw.place.0,
         name: None,
         filters: Vec::new(),
@@ -349,7 +349,7 @@ fn no_rule_is_none_and_no_match_is_every_request() {
     );
     let route = RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "r".into() });
     let rule = Rule {
-        route,
+        route: route.into(),
         index: 7,
         name: None,
         filters: Vec::new(),
@@ -367,7 +367,7 @@ fn a_search_takes_turns_and_reads_a_query_once() {
         let route = ObjectName { namespace: "a".into(), name: format!("r-{n}") };
         let route = RouteKind::Http.named(route);
         let (filters, backends) = (Vec::new(), Backends::new(Vec::new()));
-        let (name, timeouts, retry) = (None, Timeouts::default(), None);
+        let (route, name, timeouts, retry) = (route.into(), None, Timeouts::default(), None);
         let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts, retry });
         // All but the last of its parameters are there.
         let params = (0..15).map(|p| format!("p{p}")).chain([format!("missing-{n}")]);
