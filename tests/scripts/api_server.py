@@ -135,7 +135,7 @@ def bulk(first, count):
     return [f"10.{128 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(first, first + count)]
 
 
-KINDS = {name: Kind() for name in ("services", "endpointslices", "httproutes", "referencegrants",
+KINDS = {name: Kind() for name in ("services", "endpointslices", "httproutes", "grpcroutes", "referencegrants",
                                    "namespaces", "pods", "nodes", "customresourcedefinitions")}
 
 

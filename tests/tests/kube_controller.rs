@@ -469,7 +469,7 @@ fn create_routes(api: &Api<'_>, count: usize) {
 
 fn watches_each_kind_once(controller: &Controller<'_>, plane: &ControlPlane<'_>) {
     let requests = controller.account.requests(plane).unwrap();
-    let kinds = ["services", "endpointslices", "httproutes", "referencegrants"];
+    let kinds = ["services", "endpointslices", "httproutes", "grpcroutes", "referencegrants"];
     for kind in kinds {
         let of_kind = requests.iter().filter(|request| request.resource.ends_with(kind));
         // A server that has just learnt of a CRD answers with 429 at first.

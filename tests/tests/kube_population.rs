@@ -197,10 +197,10 @@ fn synced<'n>(node: &'n Node, plane: &ControlPlane<'_>, account: &Account, app: 
     println!("synced in {:?} with {cost:?} of CPU; {}", start.elapsed(), memory(&agent));
     let watches = watches(plane, account);
     println!("watches: {watches:?}");
-    assert_eq!(watches.len(), 8, "{watches:?}");
+    assert_eq!(watches.len(), 9, "{watches:?}");
     for (resource, count) in watches {
-        // One for each of the two CRDs, by name.
-        let expected = if resource == "customresourcedefinitions" { 2 } else { 1 };
+        // One for each of the three CRDs, by name.
+        let expected = if resource == "customresourcedefinitions" { 3 } else { 1 };
         assert_eq!(count, expected, "watches of {resource}");
     }
     agent
