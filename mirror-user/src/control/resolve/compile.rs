@@ -278,6 +278,7 @@ impl Compiler<'_> {
                         self.uses.insert((name.clone(), *port, role));
                         let found = self.known.find(self.guard, (name, *port), role);
                         self.notes.extend(found.note(name));
+                        self.notes.extend(self.headless(name));
                         found.backend
                     }
                     false => Err(InvalidBackend::NotPermitted(name.to_string())),
@@ -288,6 +289,14 @@ impl Compiler<'_> {
         };
         faults.extend(found.as_ref().err().cloned());
         found
+    }
+
+    /// What is special of a Service without a ClusterIP, which no balancer of the cluster stands before.
+    fn headless(&self, name: &ObjectName) -> Option<String> {
+        let service = self.guard.objects().services.get(name)?;
+        (service.address == ServiceAddress::Headless).then(|| {
+            format!("Service {name} is headless: mirror itself chooses among its endpoints")
+        })
     }
 
     /// Whether the route may refer to this Service. Connections to primaries are opened in the client's

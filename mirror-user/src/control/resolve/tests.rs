@@ -396,6 +396,21 @@ fn a_shadow_without_slices_costs_copies_and_no_request() {
 }
 
 #[test]
+fn a_headless_backend_is_said_in_the_status() {
+    let headless = service("default", "b", "None");
+    let rule = "{backendRefs: [{name: b, port: 80}]}";
+    let resolved = resolved(&[
+        &service("default", "a", "10.0.0.1"),
+        &headless,
+        &route("default", "r", "name: a", rule),
+    ]);
+    let refs = &resolved.conditions[0].resolved_refs;
+    assert!(refs.holds, "{refs:?}");
+    let expected = "Service default/b is headless: mirror itself chooses among its endpoints";
+    assert!(refs.message.ends_with(expected), "{refs:?}");
+}
+
+#[test]
 fn a_parent_without_its_group_is_a_warning_for_as_long_as_it_is_there() {
     let wrong =
         route("default", "r", "name: httpbin", "{backendRefs: [{name: httpbin, port: 80}]}")
