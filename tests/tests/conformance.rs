@@ -1,4 +1,5 @@
-//! The Gateway API's own conformance suite, unmodified, with mirror installed as its users install it.
+//! The Gateway API's own conformance suite, unmodified, with mirror installed as its users install it; and the
+//! tests of `tests/conformance/mesh`, which have its form and are not in its report.
 //!
 //! The features below are declared, and all tests of a mesh must pass but those of [`NOT_BUILT`], which
 //! must fail. The report and the results by name are compared with the committed ones; with
@@ -46,6 +47,9 @@ const NOT_BUILT: [(&str, &str); 0] = [];
 /// 30; each test that fails takes all of it.)
 const CONVERGENCE: u64 = 12;
 
+/// The committed results by name, and whether they are those of our tests.
+const RESULTS: [(&str, bool); 2] = [("results.txt", false), ("mesh/results.txt", true)];
+
 const UPDATE: &str = "MIRROR_UPDATE_CONFORMANCE";
 
 /// Which cluster, which features, and who we are.
@@ -77,7 +81,7 @@ fn install(plane: &ControlPlane<'_>) {
 /// What is wrong: each test must have passed, or failed and be listed. Prints which were skipped, and why.
 fn judge(results: &[TestResult], listed: &[(&str, &str)]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for TestResult { name, result, undeclared } in results {
+    for TestResult { name, result, undeclared, .. } in results {
         let reason = listed.iter().find(|(test, _)| test == name).map(|(_, feature)| feature);
         match (result.as_str(), reason) {
             ("passed", None) => {}
@@ -96,10 +100,11 @@ fn judge(results: &[TestResult], listed: &[(&str, &str)]) -> Vec<String> {
     wrong
 }
 
-/// One line for each test.
-fn by_name(results: &[TestResult]) -> String {
+/// One line for each test of the suite, or of ours.
+fn by_name(results: &[TestResult], ours: bool) -> String {
+    let results = results.iter().filter(|test| test.ours == ours);
     let mut lines: Vec<_> =
-        results.iter().map(|test| format!("{} {}\n", test.name, test.result)).collect();
+        results.map(|test| format!("{} {}\n", test.name, test.result)).collect();
     lines.sort();
     lines.concat()
 }
@@ -114,17 +119,22 @@ fn comparable(report: &str) -> Value {
 }
 
 /// Compares what was found with the committed files, or replaces those.
-fn compare(report: &str, results: &str) {
+fn compare(report: &str, results: &[TestResult]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
     let committed = |name: &str| folder.join(name);
     if std::env::var_os(UPDATE).is_some() {
         fs::write(committed("report.yaml"), report).unwrap();
-        fs::write(committed("results.txt"), results).unwrap();
+        for (name, ours) in RESULTS {
+            fs::write(committed(name), by_name(results, ours)).unwrap();
+        }
         return;
     }
     let read = |name: &str| fs::read_to_string(committed(name)).unwrap();
     let differs = |name: &str| format!("{name} differs: with {UPDATE}=1 it is replaced");
-    assert_eq!(read("results.txt"), results, "{}", differs("tests/conformance/results.txt"));
+    for (name, ours) in RESULTS {
+        let file = format!("tests/conformance/{name}");
+        assert_eq!(read(name), by_name(results, ours), "{}", differs(&file));
+    }
     let (old, new) = (comparable(&read("report.yaml")), comparable(report));
     assert_eq!(old, new, "{}", differs("tests/conformance/report.yaml"));
 }
@@ -152,13 +162,14 @@ fn mirror_passes_the_suite_of_the_gateway_api() {
     let log = file.with_extension("log");
     assert!(wrong.is_empty(), "{}\nsee {}", wrong.join("\n"), log.display());
     let report = fs::read_to_string(&file).unwrap();
-    compare(&report, &by_name(&results));
+    compare(&report, &results);
 }
 
 #[test]
 fn a_result_that_is_not_expected_is_reported() {
     let test = |name: &str, result: &str, undeclared: &[&str]| TestResult {
         name: name.into(),
+        ours: false,
         result: result.into(),
         undeclared: undeclared.iter().map(|feature| (*feature).into()).collect(),
     };

@@ -1,8 +1,8 @@
 //! The Gateway API's conformance suite, and the program that its pods run, as their projects publish them.
 //!
 //! In: the sources of `tests/conformance`, which name both in one release each. Out:
-//! `target/conformance/bin`, built by Go: `suite`, the tests of the Gateway API; `server` and `client`,
-//! the two programs of the image `echo-advanced`, which are Istio's.
+//! `target/conformance/bin`, built by Go: `suite`, the tests of the Gateway API, and ours of the same form;
+//! `server` and `client`, the two programs of the image `echo-advanced`, which are Istio's.
 
 use std::{
     fs,
@@ -28,11 +28,13 @@ const LINK: [&str; 3] = ["-trimpath", "-ldflags", "-s -w"];
 #[derive(Clone, Debug)]
 pub struct Conformance(PathBuf);
 
-/// What became of one of the suite's tests.
+/// What became of one of the tests.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct TestResult {
-    /// Its name in the suite.
+    /// Its name in its suite.
     pub name: String,
+    /// Whether it is of `tests/conformance/mesh`, and not the Gateway API's.
+    pub ours: bool,
     /// `passed`, `failed` or `skipped`.
     pub result: String,
     /// Features that it needs and that were not declared: why it was skipped.
@@ -67,9 +69,9 @@ impl Conformance {
         }
     }
 
-    /// Runs the suite with these flags against the cluster, from within its node; the results of its
-    /// tests of a mesh, in the order in which they ran. The report is written to `report`, and what the
-    /// suite says beside it.
+    /// Runs the suite with these flags against the cluster, from within its node, and then our tests; the
+    /// results of those of a mesh, in the order in which they ran. The report, which has the suite's alone, is
+    /// written to `report`, and what both say beside it.
     ///
     /// # Errors
     /// It does not end within `timeout`, or before its first test.
