@@ -28,6 +28,8 @@ mod tests;
 
 pub use self::defaults::Defaults;
 pub use self::fault::{DecodeError, DecodeFault};
+#[cfg(test)]
+pub(super) use self::limits::{GRPC_ROUTE_TEXT, HTTP_ROUTE_TEXT};
 pub use self::service::{endpoint_slice, service};
 use crate::model::{ObjectName, RouteKind};
 
@@ -47,12 +49,12 @@ const GATEWAY_VERSIONS: [&str; 2] =
 pub fn decode(document: Value) -> Result<Object, DecodeError> {
     let limits = limits::check(&document);
     let object = decode_within(document, &Defaults::default(), &mut Allowance::default())?;
-    match (&object, limits) {
-        (Object::Route(_), Err((path, fault))) => {
-            Err(DecodeError::new(&object.identity(), &path.0, fault))
-        }
-        _ => Ok(object),
+    let (Object::Route(route), Err((path, fault))) = (&object, limits) else { return Ok(object) };
+    if route.refused_rules().any(|(_, refusal)| refusal.path == path.0) {
+        // Decoding knows it as well, as the matter of one rule.
+        return Ok(object);
     }
+    Err(DecodeError::new(&object.identity(), &path.0, fault))
 }
 
 /// The same of a cluster. `defaults`: of the CRD of the route's kind, if it is known. `expressions`: what other

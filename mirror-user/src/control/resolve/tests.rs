@@ -8,7 +8,8 @@ mod addresses;
 mod kinds;
 use crate::{
     control::{
-        decode::{decode, expand},
+        decode::{Defaults, decode, decode_within, expand},
+        expressions::Allowance,
         objects::Kind,
     },
     model::{ObjectName, RouteKind},
@@ -175,9 +176,13 @@ fn parents_choose_ports() {
 #[test]
 fn a_route_with_two_parents_that_mean_one_port_attaches_once() {
     let parents = "name: a}, {group: '', kind: Service, name: a, port: 80";
-    let text = service("default", "a", "10.0.0.1")
-        + &route("default", "r", parents, "{backendRefs: [{name: a, port: 80}]}");
-    let resolved = resolved(&[&text]);
+    let mut objects = objects(&[&service("default", "a", "10.0.0.1")]);
+    let text = route("default", "r", parents, "{backendRefs: [{name: a, port: 80}]}");
+    // The CRD of the experimental channel takes it.
+    let route = serde_saphyr::from_multiple(&text).unwrap().remove(0);
+    let route = decode_within(route, &Defaults::default(), &mut Allowance::default());
+    objects.insert(route.unwrap());
+    let resolved = resolve(&AddressPolicy::default(), &objects);
     assert_eq!(resolved.conditions.len(), 2);
     assert_eq!(producer(&resolved).entries().len(), 1);
 }
