@@ -22,6 +22,8 @@ pub mod config_dump;
 pub mod decode;
 pub mod expressions;
 pub mod files;
+#[cfg(test)]
+mod generate;
 pub mod kube;
 pub mod objects;
 pub mod publish;

@@ -10,8 +10,9 @@ use crate::model::ObjectName;
 #[derive(Clone, Debug, Default)]
 pub struct Slices {
     rows: BTreeMap<ObjectName, EndpointSlice>,
-    /// Names of the slices of each Service.
-    of_service: HashMap<ObjectName, Vec<String>>,
+    /// Names of the slices of each Service, in an order that does not depend on which came first: of an
+    /// endpoint that two list, the first says which Pod it is.
+    of_service: HashMap<ObjectName, BTreeSet<String>>,
     /// Slices that belong to none.
     unowned: BTreeSet<ObjectName>,
 }
@@ -39,7 +40,7 @@ impl Slices {
         let old = self.remove(&slice.name);
         match slice.owner() {
             Some(service) => {
-                self.of_service.entry(service).or_default().push(slice.name.name.clone());
+                self.of_service.entry(service).or_default().insert(slice.name.name.clone());
             }
             None => drop(self.unowned.insert(slice.name.clone())),
         }
@@ -54,7 +55,7 @@ impl Slices {
         if let Some(service) = old.owner()
             && let Some(names) = self.of_service.get_mut(&service)
         {
-            names.retain(|other| *other != name.name);
+            names.remove(&name.name);
             if names.is_empty() {
                 self.of_service.remove(&service);
             }
@@ -197,6 +198,26 @@ mod tests {
             unready: Vec::new(),
             created: None,
         }
+    }
+
+    #[test]
+    fn which_slice_came_first_decides_nothing() {
+        let port = Port { name: "http".into(), port: 8000, tcp: true, app_protocol: None };
+        let with_pod = |own: &str| {
+            let mut slice = slice(own, Some("a"), "10.0.0.1");
+            slice.ready[0].pod = Some(format!("pod-{own}").into());
+            slice
+        };
+        let pod = |order: [&str; 2]| {
+            let mut slices = Slices::default();
+            for own in order {
+                slices.insert(with_pod(own));
+            }
+            let endpoints = slices.endpoints(&name("a"), &port);
+            endpoints.values().next().and_then(|details| details.pod.map(String::from))
+        };
+        assert_eq!(pod(["1", "2"]).as_deref(), Some("pod-1"));
+        assert_eq!(pod(["2", "1"]), pod(["1", "2"]));
     }
 
     #[test]

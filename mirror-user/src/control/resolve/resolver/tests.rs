@@ -18,6 +18,8 @@ use crate::{
     route::{Fraction, Matcher, Timeouts},
 };
 
+mod generated;
+
 fn name(namespace: &str, name: &str) -> ObjectName {
     ObjectName { namespace: namespace.into(), name: name.into() }
 }
@@ -212,9 +214,13 @@ fn step() -> impl Strategy<Value = Step> {
 fn summary(resolved: &Resolved) -> String {
     let mut frontends: Vec<_> = resolved.frontends.iter().collect();
     frontends.sort_by_key(|frontend| frontend.address);
+    // An index has no order.
+    let entries = |table: &RouteTable| format!("{:?}", table.entries().collect::<Vec<_>>());
     let frontend = |f: &&ResolvedFrontend| {
-        let consumers: BTreeMap<_, _> = f.consumers.iter().collect();
-        format!("{} {} {:?} {consumers:?} {}\n", f.address, f.service, f.producer, f.ahead)
+        let producer = f.producer.as_ref().map(entries);
+        let consumers = f.consumers.iter().map(|(name, table)| (name, entries(table)));
+        let consumers: BTreeMap<_, _> = consumers.collect();
+        format!("{} {} {producer:?} {consumers:?} {}\n", f.address, f.service, f.ahead)
     };
     let frontends: String = frontends.iter().map(frontend).collect();
     format!("{frontends}{:#?}{:#?}", resolved.conditions, resolved.warnings)
