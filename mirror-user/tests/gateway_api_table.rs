@@ -10,17 +10,23 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The names of all functions in the Rust files of a folder.
+/// The names of all functions in the Rust files of a folder, and of the tests in its Go files.
 fn functions(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             functions(&path, names);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).expect("a source is text");
-            let after = text.lines().filter_map(|line| line.split_once("fn "));
-            names.extend(after.filter_map(|(_, rest)| Some(rest.split_once('(')?.0.to_owned())));
+            continue;
         }
+        // Before a name, and behind it.
+        let (before, behind) = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("rs") => ("fn ", '('),
+            Some("go") => ("ShortName:   \"", '"'),
+            _ => continue,
+        };
+        let text = fs::read_to_string(&path).expect("a source is text");
+        let after = text.lines().filter_map(|line| line.split_once(before));
+        names.extend(after.filter_map(|(_, rest)| Some(rest.split_once(behind)?.0.to_owned())));
     }
 }
 
@@ -38,7 +44,8 @@ fn each_test_that_a_row_names_exists() {
     let named = named(&table);
     assert!(named.len() > 30, "{} tests are named", named.len());
     let mut known = BTreeSet::new();
-    for folder in ["mirror-user/src", "mirror-user/tests", "tests/tests"] {
+    for folder in ["mirror-user/src", "mirror-user/tests", "tests/tests", "tests/conformance/mesh"]
+    {
         functions(&root().join(folder), &mut known);
     }
     let missing: Vec<_> = named.difference(&known).collect();

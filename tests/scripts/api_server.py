@@ -8,6 +8,10 @@ writes of a status. What the test wants is asked for by POST:
     /test/shop?state=WORD      the normal Namespace's route marks requests with WORD
     /test/storm?changes=N      so many changes in the hostile Namespace, as fast as they are read;
                                ends with a line of JSON once all are handed over
+    /test/put?kind=WORD        the object of the body, of a kind such as `services`
+    /test/changes?count=N&rate=R   N changes of routes, R a second: change number I, from 1 on, is object I
+                               modulo their count of the body, with I for STATE; returns the times (those
+                               of CLOCK_MONOTONIC, in seconds) just before each was handed over
 """
 
 import json
@@ -182,6 +186,18 @@ def storm(changes):
     return {"changes": changes, "seconds": time.time() - began}
 
 
+def changes(objects, count, rate):
+    """Changes at a rate, whether they are read or not."""
+    texts = [json.dumps(object) for object in objects]
+    begin, times = time.monotonic(), []
+    for number in range(1, count + 1):
+        time.sleep(max(0, begin + number / rate - time.monotonic()))
+        object = json.loads(texts[number % len(texts)].replace("STATE", str(number)))
+        times.append(time.monotonic())
+        KINDS["httproutes"].put(object)
+    return times
+
+
 LEASES = {}
 
 
@@ -247,6 +263,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {})
         if url.path == "/test/storm":
             return self.answer(200, storm(int(query["changes"][0])))
+        if url.path == "/test/put":
+            KINDS[query["kind"][0]].put(body)
+            return self.answer(200, {})
+        if url.path == "/test/changes":
+            count, rate = int(query["count"][0]), float(query["rate"][0])
+            return self.answer(200, changes(body, count, rate))
         if url.path.endswith("/leases"):
             return self.lease(f"{url.path}/{body['metadata']['name']}", body)
         # An Event.

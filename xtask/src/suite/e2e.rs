@@ -23,7 +23,7 @@ use crate::tools;
 /// Programs whose results would change if others ran beside them. (An agent that is no Pod looks for
 /// kubelet's cgroups all over the machine, and believes those nearest to the root: `selection` has them
 /// deeper than the tests on a cluster.)
-const ALONE: [&str; 21] = [
+const ALONE: [&str; 22] = [
     "changes",
     "clients",
     "counts",
@@ -36,6 +36,7 @@ const ALONE: [&str; 21] = [
     "hostile_shadows",
     "http2",
     "idle",
+    "kube_changes",
     "kube_population",
     "large_copies",
     "leaks",
