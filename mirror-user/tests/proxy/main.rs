@@ -29,6 +29,7 @@ mod limits;
 mod malformed;
 mod memory;
 mod mirroring;
+mod mirrors;
 mod opaque;
 mod ownership;
 mod pipelining;
