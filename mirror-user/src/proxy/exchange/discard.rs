@@ -1,5 +1,5 @@
 //! Content that no primary gets. In: the body of a request that mirror is about to respond to itself, and
-//! the copies that its filters have made. Out: nothing, once the body has ended or has taken too long.
+//! the copies that its filters have made. Out: nothing, once the body has ended or is not waited for any longer.
 //!
 //! With HTTP/2 a response that ends before its request does is followed by RST_STREAM with NO_ERROR
 //! (RFC 9113, section 8.1). Some clients take that for a failure of the request if they are still sending
@@ -22,7 +22,8 @@ use crate::{
     proxy::{body::IncomingBody, interim::Interim, tee::CopyWriter},
 };
 
-/// Longest that a response waits.
+/// Longest that a response waits, with HTTP/2, whether the request is mirrored or not. With HTTP/1 only copies
+/// are the better for it, and none makes a client wait: they get the bytes that have arrived.
 const WAIT: Duration = Duration::from_millis(50);
 
 /// Bytes that are taken, which a client may send without a WINDOW_UPDATE (RFC 9113, section 6.9.2).
@@ -43,7 +44,8 @@ pub(super) fn discard(
         return None;
     }
     Some(Box::pin(async move {
-        let whole = timeout(WAIT, take(&mut body, &copies)).await.unwrap_or(false);
+        let wait = if version == Version::HTTP_2 { WAIT } else { Duration::ZERO };
+        let whole = timeout(wait, take(&mut body, &copies)).await.unwrap_or(false);
         for copy in copies {
             if whole { copy.finish() } else { copy.cut(DropReason::PrimaryEnded) }
         }
