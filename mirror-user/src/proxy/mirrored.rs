@@ -95,10 +95,20 @@ impl ShadowObserver {
     /// `after`: from when the copy was the next on its connection to the response's head.
     pub(in crate::proxy) fn responded(self, status: u16, grpc: Option<u16>, after: Duration) {
         let response = TimedResponse { status: Some(status), grpc, after };
-        self.recorder.shadow_response(&self.shadow, &response);
-        if let Some(request) = self.request {
-            request.shadow_responded(&self.shadow, response);
-        }
+        report(&self.recorder, &self.shadow, self.request.as_deref(), response);
+    }
+}
+
+/// A shadow has responded to a copy of the request.
+pub(in crate::proxy) fn report(
+    recorder: &Recorder,
+    shadow: &Arc<ServicePort>,
+    request: Option<&MirroredRequest>,
+    response: TimedResponse,
+) {
+    recorder.shadow_response(shadow, &response);
+    if let Some(request) = request {
+        request.shadow_responded(shadow, response);
     }
 }
 

@@ -103,7 +103,7 @@ fn offer(
         return None;
     }
     record.copies += 1;
-    let mirrored = record.rule.clone().map(|rule| Rc::clone(record.mirrored(&rule)));
+    let mirrored = record.mirrored();
     let info = RequestInfo { started: record.started, whole, mirrored: mirrored.as_ref() };
     let plain = (kind == RequestKind::Upgrade).then(|| Box::new(without_upgrade(head)));
     let head = plain.as_deref().unwrap_or(head);

@@ -1,5 +1,5 @@
 //! Responses of our own, where there is no primary to ask. Those of a filter are what the route wants.
-//! All others are refusals: each says in `x-mirror-reason` who answered and why, to a gRPC call in `grpc-message`
+//! All others are refusals: each says in `x-mirror-reason` who responded and why, to a gRPC call in `grpc-message`
 //! as well; the log tells a few of them, the metrics all.
 
 use std::{io, net::SocketAddr};

@@ -113,10 +113,12 @@ impl ExchangeRecord {
         }
     }
 
-    /// The request that is mirrored, as its shadows' legs know it.
-    pub(super) fn mirrored(&mut self, rule: &Rule) -> &Rc<MirroredRequest> {
+    /// The request that is mirrored, as its shadows' legs know it; None before a rule is found.
+    pub(super) fn mirrored(&mut self) -> Option<Rc<MirroredRequest>> {
+        let route = &self.rule.as_ref()?.route;
         let (recorder, started) = (&self.ctx.recorder, self.started);
-        self.mirrored.get_or_insert_with(|| MirroredRequest::new(recorder, &rule.route, started))
+        let new = || MirroredRequest::new(recorder, route, started);
+        Some(Rc::clone(self.mirrored.get_or_insert_with(new)))
     }
 
     /// mirror refuses it, or ends it on its own account. `reason`: what `x-mirror-reason` says, or

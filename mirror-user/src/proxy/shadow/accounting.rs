@@ -1,12 +1,16 @@
 //! A selected copy's outcome: settled exactly once, so that
 //! selected = delivered + dropped(reason) + unknown + in flight always holds.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    outcome::{CopyOutcome, DropReason, Recorder},
+    outcome::{CopyOutcome, DropReason, Recorder, TimedResponse},
     proxy::{
-        mirrored::{MirroredRequest, ShadowObserver},
+        mirrored::{self, MirroredRequest, ShadowObserver},
         tee::CopyStatus,
     },
     route::ServicePort,
@@ -33,7 +37,15 @@ impl OutcomeGuard {
         Self { open, started, mirrored: mirrored.cloned() }
     }
 
-    /// Where the shadow's response is reported, which may end after the outcome is settled.
+    /// The shadow has responded; see [`ShadowObserver::responded`].
+    pub(super) fn responded(&self, status: u16, after: Duration) {
+        if let Some((recorder, shadow)) = &self.open {
+            let response = TimedResponse { status: Some(status), grpc: None, after };
+            mirrored::report(recorder, shadow, self.mirrored.as_deref(), response);
+        }
+    }
+
+    /// Where the shadow's response is reported, if all of it is known only after the outcome is settled.
     pub(super) fn observer(&self) -> Option<ShadowObserver> {
         let (recorder, shadow) = self.open.as_ref()?;
         Some(ShadowObserver::new(recorder, shadow, self.mirrored.as_ref()))

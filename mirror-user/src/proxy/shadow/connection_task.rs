@@ -173,9 +173,7 @@ async fn send_copy(pooled: &PooledConnection, copy: Copy<Http1Head>) -> Reuse {
     let (outcome, reuse) = match response {
         Some(Ok(response)) => {
             drop(charge);
-            if let Some(observer) = guard.observer() {
-                observer.responded(response.status().as_u16(), None, since.elapsed());
-            }
+            guard.responded(response.status().as_u16(), since.elapsed());
             let open = guard.settle_if_whole(&status);
             let reuse = finish(pooled, &status).await;
             pooled.response_done(None);

@@ -168,12 +168,11 @@ impl<'a> Pipeline<'a> {
     /// Reports a response: how long its head took since the shadow could turn to it, which is when the copy
     /// was sent, or the response before it ended.
     fn observe(&mut self, sent: &InFlight) {
-        let Some(observer) = sent.copy.guard.observer() else { return };
         let now = Instant::now();
         let since = self.ended.map_or(sent.at, |ended| ended.max(sent.at));
         let after = sent.responded.unwrap_or(now).saturating_duration_since(since);
         self.ended = Some(now);
-        observer.responded(self.pooled.connection.discarded_status(), None, after);
+        sent.copy.guard.responded(self.pooled.connection.discarded_status(), after);
     }
 
     /// The shadow ended the connection: with the last response, or (`error`) before the next.
