@@ -11,41 +11,31 @@
 
 mod bounds;
 mod connection;
+mod release;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub use self::bounds::MemoryLimits;
-use self::bounds::{FillLevel, Usage};
 pub(crate) use self::{
     bounds::MemoryExceeded,
     connection::{ConnectionUsage, MemoryCharge},
 };
-
-/// Memory that was let go of is given back to the kernel once it is more than this, in bytes.
-const MUCH: usize = 8 << 20;
-
-/// How often that is done at most.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// When it is done once more after the last time: what a connection holds besides what it is charged for is
-/// freed a little later.
-const AGAIN: Duration = Duration::from_secs(5);
+use self::{
+    bounds::{FillLevel, Usage},
+    release::Release,
+};
 
 /// The memory of an agent; shared by its workers.
 #[derive(Debug)]
 pub struct AgentUsage {
     total: Arc<AgentTotal>,
     workloads: Mutex<Vec<Weak<WorkloadUsage>>>,
-    /// When memory was given back last.
-    given_back: Mutex<Instant>,
-    /// It is to be given back once more.
-    again: AtomicBool,
 }
 
 /// What all workloads have in common.
@@ -53,8 +43,7 @@ pub struct AgentUsage {
 struct AgentTotal {
     limits: MemoryLimits,
     held: AtomicUsize,
-    /// The most that was held since memory was given back last.
-    peak: AtomicUsize,
+    release: Release,
 }
 
 /// What one workload's connections make the agent hold.
@@ -85,14 +74,9 @@ impl AgentUsage {
     /// None yet.
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Self {
-        let (held, peak) = Default::default();
-        let total = Arc::new(AgentTotal { limits, held, peak });
-        Self {
-            total,
-            workloads: Mutex::default(),
-            given_back: Mutex::new(Instant::now()),
-            again: AtomicBool::new(false),
-        }
+        let (held, release) = (AtomicUsize::default(), Release::new(Instant::now()));
+        let total = Arc::new(AgentTotal { limits, held, release });
+        Self { total, workloads: Mutex::default() }
     }
 
     /// The memory of a workload that is captured from now on.
@@ -124,21 +108,7 @@ impl AgentUsage {
     /// Whether memory that was let go of is to be given back to the kernel; asked with each sweep of
     /// a worker, and true for one of them.
     pub(super) fn gives_back(&self, now: Instant) -> bool {
-        let (held, peak) = (self.held(), self.total.peak.load(Relaxed));
-        let much = peak >= held.saturating_add(MUCH);
-        if !much && !self.again.load(Relaxed) {
-            return false;
-        }
-        let Ok(mut last) = self.given_back.try_lock() else { return false };
-        if now.saturating_duration_since(*last) < if much { PAUSE } else { AGAIN } {
-            return false;
-        }
-        *last = now;
-        self.again.store(much, Relaxed);
-        if much {
-            self.total.peak.store(held, Relaxed);
-        }
-        true
+        self.total.release.is_due(self.held(), now)
     }
 }
 
@@ -187,7 +157,7 @@ impl WorkloadUsage {
     fn add(&self, bytes: usize) -> Usage {
         let workload = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
         let agent = self.total.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.total.peak.fetch_max(agent, Relaxed);
+        self.total.release.holds(agent);
         Usage { connection: bytes, workload, agent }
     }
 
@@ -215,6 +185,8 @@ impl WorkloadUsage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIMITS: MemoryLimits = MemoryLimits {
@@ -259,17 +231,14 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_once_much_was_let_go_of() {
+        const MUCH: usize = 16 << 20;
         let memory = AgentUsage::new(LIMITS);
-        let (workload, begun) = (memory.open("a/b"), Instant::now());
-        let at = |pauses: u32| memory.gives_back(begun + (PAUSE + PAUSE / 10) * pauses);
-        workload.add(MUCH + 1);
-        assert!(!at(1), "it is held still");
+        let (workload, later) = (memory.open("a/b"), Instant::now() + Duration::from_secs(60));
+        workload.add(MUCH);
+        assert!(!memory.gives_back(later), "it is held still");
         workload.give(MUCH);
-        assert!(!memory.gives_back(begun), "too soon");
-        assert!(at(2));
-        assert!(!at(3), "there is nothing more to give");
-        assert!(at(2 + 5), "once more, for what was freed since");
-        assert!(!at(2 + 5 + 10));
+        assert!(memory.gives_back(later));
+        assert!(!memory.gives_back(later), "two at once");
     }
 
     #[test]

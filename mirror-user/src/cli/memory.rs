@@ -30,7 +30,7 @@ pub struct MemoryArgs {
     pub pod_memory: Option<ByteSize>,
 
     /// Most bytes held for the connections of all pods. One pod may take at most two thirds of what is
-    /// free. An idle connection takes about 18KiB. At least 4MiB.
+    /// free. An idle connection takes about 10KiB, one in use about 18KiB. At least 4MiB.
     #[arg(long, env = "MIRROR_AGENT_MEMORY", value_name = "SIZE", default_value = "128MiB")]
     pub agent_memory: ByteSize,
 

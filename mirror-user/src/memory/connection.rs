@@ -1,12 +1,13 @@
 //! What a connection holds of its workload's memory. In: what the connection holds beyond what each
-//! holds. Out: whether it may. Takes from the workload in steps of [`STEP`], and keeps up to two of them.
+//! holds. Out: whether it may. Takes from the workload in steps of [`STEP`], and keeps up to two of them
+//! until the connection is idle.
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use super::{MemoryExceeded, WorkloadUsage};
 
 /// What each connection of a client is charged with, in bytes: what an idle one holds.
-pub(super) const CONNECTION: usize = 10 * 1024;
+pub(super) const CONNECTION: usize = 6 * 1024;
 
 /// What is asked for at once, in bytes.
 const STEP: usize = 8 * 1024;
@@ -67,6 +68,12 @@ impl ConnectionUsage {
         if self.taken.get() > keeps {
             self.workload.give(self.taken.replace(keeps) - keeps);
         }
+    }
+
+    /// Gives back what is kept for the next request, because none may come for a long time.
+    pub(crate) fn settle(&self) {
+        let unused = self.taken.replace(self.held.get()) - self.held.get();
+        self.workload.give(unused);
     }
 
     /// `bytes` as a separate charge.
@@ -174,6 +181,11 @@ mod tests {
         assert_eq!(agent.held(), CONNECTION + 11 * STEP);
         charge.shrink_to(STEP);
         assert_eq!(agent.held(), CONNECTION + 2 * STEP);
+        charge.shrink_to(1);
+        connection.settle();
+        assert_eq!(agent.held(), CONNECTION + 1, "nothing is kept for a request to come");
+        charge.grow_to(2).unwrap();
+        assert_eq!(agent.held(), CONNECTION + 1 + STEP);
         drop((charge, connection));
         assert_eq!((agent.held(), workload.usage().connections), (0, 0));
     }
