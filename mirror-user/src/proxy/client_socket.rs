@@ -78,6 +78,10 @@ impl ClientSocket {
         if upstreams.len() >= FEW && upstreams.len() == upstreams.capacity() {
             upstreams.retain(|other| sockets::is_open(other.fd, other.local));
         }
+        if upstreams.is_empty() {
+            // Most clients have one.
+            upstreams.reserve_exact(1);
+        }
         upstreams.push(upstream);
     }
 

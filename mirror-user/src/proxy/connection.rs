@@ -55,6 +55,9 @@ impl Drop for ConnectionGuard {
 }
 
 /// Takes the connection to its end.
+///
+/// What a connection may become is boxed, here and below, because the future of each connection is as
+/// large as its largest part for as long as it lives, idle or not.
 pub(super) async fn run(
     ctx: Rc<Context>,
     workload: Arc<Workload>,
@@ -86,10 +89,10 @@ pub(super) async fn run(
         FrontendState::Tombstone(frontend) => {
             let _seen = ConnectionGuard::new(&ctx, ConnectionKind::Tombstone);
             let client = Client::new(socket, workload, frontend, memory);
-            opaque::relay(&ctx, &client, stream, BytesMut::new()).await;
+            Box::pin(opaque::relay(&ctx, &client, stream, BytesMut::new())).await;
         }
         FrontendState::Live(frontend) => {
-            let client = Client::new(socket, workload, frontend, memory);
+            let client = Rc::new(Client::new(socket, workload, frontend, memory));
             serve_live(&ctx, client, stream).await;
         }
     }
@@ -132,11 +135,11 @@ fn frontend_id(local: SocketAddr, stream: &TcpStream) -> Option<FrontendId> {
     }
 }
 
-async fn serve_live(ctx: &Rc<Context>, client: Client, mut stream: TcpStream) {
+async fn serve_live(ctx: &Rc<Context>, client: Rc<Client>, mut stream: TcpStream) {
     let routes = client.frontend.routes(&client.workload.namespace);
     if routes.is_none() && !client.frontend.ahead {
         let _seen = ConnectionGuard::new(ctx, ConnectionKind::NoRoute);
-        return opaque::relay(ctx, &client, stream, BytesMut::new()).await;
+        return Box::pin(opaque::relay(ctx, &client, stream, BytesMut::new())).await;
     }
     if client.frontend.only_mirrors(&client.workload.namespace, ctx.options.endpoints) {
         return Box::pin(ahead(ctx, client, stream)).await;
@@ -155,9 +158,9 @@ async fn serve_live(ctx: &Rc<Context>, client: Client, mut stream: TcpStream) {
 
 /// All that the client may send has one destination, which is connected to at once: a refusal, a
 /// server that speaks first, and one that closes what stays silent are seen as without us.
-async fn ahead(ctx: &Rc<Context>, client: Client, stream: TcpStream) {
+async fn ahead(ctx: &Rc<Context>, client: Rc<Client>, stream: TcpStream) {
     let address = client.frontend.address;
-    match ctx.primary.connect_socket(&client.workload, &client.socket, address).await {
+    match Box::pin(ctx.primary.connect_socket(&client.workload, &client.socket, address)).await {
         Ok(upstream) => either(ctx, client, stream, BytesMut::new(), upstream).await,
         Err(error) => opaque::unreachable(ctx, &client, stream, &error),
     }
@@ -165,10 +168,10 @@ async fn ahead(ctx: &Rc<Context>, client: Client, stream: TcpStream) {
 
 /// The client is silent: the server may be the one to speak first, so the original upstream is
 /// opened. Who sends first decides.
-async fn wait(ctx: &Rc<Context>, client: Client, mut stream: TcpStream, mut first: BytesMut) {
+async fn wait(ctx: &Rc<Context>, client: Rc<Client>, mut stream: TcpStream, mut first: BytesMut) {
     let address = client.frontend.address;
     let patience = ctx.options.sniff_timeout;
-    match ctx.primary.connect_socket(&client.workload, &client.socket, address).await {
+    match Box::pin(ctx.primary.connect_socket(&client.workload, &client.socket, address)).await {
         Ok(upstream) => either(ctx, client, stream, first, upstream).await,
         Err(error) => {
             // An HTTP client may still come; a server that cannot be reached never speaks.
@@ -202,7 +205,7 @@ async fn speaks_first(upstream: &TcpStream) {
 /// Waits for either side's first bytes.
 async fn either(
     ctx: &Rc<Context>,
-    client: Client,
+    client: Rc<Client>,
     mut stream: TcpStream,
     mut first: BytesMut,
     upstream: TcpStream,
@@ -217,16 +220,14 @@ async fn either(
     };
     let Some(sniffed) = sniffed else {
         let _seen = ConnectionGuard::new(ctx, ConnectionKind::ServerFirst);
-        return opaque::join(ctx, stream, upstream, first).await;
+        return Box::pin(opaque::join(ctx, stream, upstream, first)).await;
     };
     proceed(ctx, client, stream, first, sniffed, Some(upstream)).await;
 }
 
-// Boxed: a connection's task is as large as its largest part, and that of HTTP/2 is twice as large
-// as that of HTTP/1.
 async fn proceed(
     ctx: &Rc<Context>,
-    client: Client,
+    client: Rc<Client>,
     stream: TcpStream,
     first: BytesMut,
     sniffed: io::Result<Protocol>,
@@ -253,13 +254,13 @@ async fn proceed(
     });
     match (kind, opened) {
         (ConnectionKind::Http1, _) => {
-            Box::pin(serve::http1(ctx, Rc::new(client), stream, first)).await;
+            Box::pin(serve::http1(ctx, client, stream, first)).await;
         }
         (ConnectionKind::Http2, _) => {
-            Box::pin(serve::http2(ctx, Rc::new(client), stream, first.freeze())).await;
+            Box::pin(serve::http2(ctx, client, stream, first.freeze())).await;
         }
-        (_, Some(upstream)) => opaque::join(&ctx, stream, upstream, first).await,
+        (_, Some(upstream)) => Box::pin(opaque::join(&ctx, stream, upstream, first)).await,
         // A client that ends without a byte is shown to the server as it is.
-        (_, None) => opaque::relay(&ctx, &client, stream, first).await,
+        (_, None) => Box::pin(opaque::relay(&ctx, &client, stream, first)).await,
     }
 }

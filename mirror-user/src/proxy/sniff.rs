@@ -2,10 +2,17 @@
 //! [`Protocol`], and the bytes, none of them consumed. Time alone never decides
 //! who may speak.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::BytesMut;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_util::io::poll_read_buf;
 
 /// The HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,7 +41,7 @@ pub(super) async fn sniff(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     patience: Duration,
-) -> std::io::Result<Protocol> {
+) -> io::Result<Protocol> {
     let mut seen = 0;
     loop {
         if let Some(protocol) = classify(buffer, seen) {
@@ -42,8 +49,7 @@ pub(super) async fn sniff(
         }
         seen = buffer.len();
         let begun = !buffer.is_empty();
-        buffer.reserve(4096);
-        let read = stream.read_buf(buffer);
+        let read = poll_fn(|cx| poll_read(stream, buffer, cx));
         let read = if begun {
             match timeout(patience, read).await {
                 Ok(read) => read?,
@@ -56,6 +62,20 @@ pub(super) async fn sniff(
             return Ok(if begun { Protocol::Opaque } else { Protocol::Silent });
         }
     }
+}
+
+/// Reads once. A client may stay silent for as long as it likes, and has no buffer meanwhile.
+fn poll_read(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    buffer.reserve(4096);
+    let polled = poll_read_buf(Pin::new(stream), cx, buffer);
+    if polled.is_pending() && buffer.is_empty() {
+        *buffer = BytesMut::new();
+    }
+    polled
 }
 
 /// What the beginning of a line most likely is: HTTP where a known method and the beginning of a

@@ -94,10 +94,12 @@ impl BufferedIo {
         self.stream.iter_mut().for_each(UpstreamStream::rejoin);
     }
 
-    /// The socket, and what was read of it; from here on every other call fails.
+    /// The socket, and what was read of it; from here on every other call fails. An empty buffer has no
+    /// memory, because its owner may keep it for as long as the connection is idle.
     pub(super) fn take(&mut self) -> Option<(TcpStream, BytesMut)> {
         let stream = self.stream.take()?.into_registered()?;
-        Some((stream, std::mem::take(&mut self.input)))
+        let input = std::mem::take(&mut self.input);
+        Some((stream, if input.is_empty() { BytesMut::new() } else { input }))
     }
 
     /// Whether the peer has neither closed nor said anything, as far as is known without asking the

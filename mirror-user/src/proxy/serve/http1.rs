@@ -59,6 +59,7 @@ pub(in crate::proxy) async fn serve(
 /// upstream connection has ended, if it has and the client has said nothing.
 async fn wait(client: &Client, stream: &TcpStream) -> Option<CloseMode> {
     client.upstreams.shrink();
+    client.memory.settle();
     poll_fn(|cx| {
         if stream.poll_read_ready(cx).is_ready() {
             // How it failed is what the next read says.
