@@ -7,11 +7,12 @@
 use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use http::{HeaderName, Method, Request, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
 use mirror_common::FrontendId;
 use mirror_user::model::{ObjectName, RouteKind};
 use mirror_user::route::{
-    Backends, HeaderMatch, Matcher, PathMatch, RouteTable, Rule, RuleEntry, Timeouts, ValueMatch,
+    Backends, HeaderMatch, Matcher, PathMatch, Pattern, QueryMatch, RouteTable, Rule, RuleEntry,
+    Timeouts, ValueMatch,
 };
 
 /// As a browser or a service's client sends it, with a field that is not to be sent on.
@@ -43,20 +44,69 @@ fn heads(criterion: &mut Criterion) {
 
 fn matcher(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("match");
-    let head = head();
+    let mut head = head();
+    head.headers.insert("x-tenant", HeaderValue::from_static("last"));
     for rules in [1, 10, 100, 1_000, 10_000] {
-        let tables = [
-            ("rules, the last holds", table(rules, |at| format!("/api/v{}", at + 2))),
-            // An index by path is of no use there.
-            ("rules of the request's path, the last holds", table(rules, |_| "/api".into())),
-        ];
-        for (what, table) in tables {
-            assert!(table.find(&head).is_some(), "the last rule holds for everything");
+        for (what, matcher) in TABLES {
+            let table = table(rules, matcher);
+            let found = table.find(&head).map(|rule| rule.index);
+            assert_eq!(found, Some(rules - 1), "the last rule alone holds for the head");
             group.bench_function(format!("{rules} {what}"), |bencher| {
                 bencher.iter(|| black_box(&table).find(black_box(&head)).map(Arc::as_ptr));
             });
         }
     }
+}
+
+/// A rule's match by its place from the end of the table, at which 0 is the last, the one that holds.
+type MatchAt = fn(usize) -> Matcher;
+
+const TABLES: [(&str, MatchAt); 7] = [
+    ("each with another prefix", |at| match at {
+        0 => Matcher::default(),
+        at => {
+            Matcher { path: PathMatch::Prefix(format!("/api/v{}", at + 1)), ..header(at, "blue") }
+        }
+    }),
+    ("of one prefix, each with another value of a header", |at| header(0, value(at, "last"))),
+    ("of one prefix, each with another header", |at| match at {
+        0 => header(0, "last"),
+        at => header(at, "blue"),
+    }),
+    ("of one prefix, each with another value of a query parameter", |at| {
+        let value = ValueMatch::Exact(value(at, "items"));
+        let query = vec![QueryMatch { name: "expand".into(), value }];
+        Matcher { path: PathMatch::Prefix("/api".into()), query, ..Matcher::default() }
+    }),
+    ("of one prefix, each with another method and value of a header", |at| {
+        let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE];
+        let method = Some(methods[at % methods.len()].clone());
+        Matcher { method, ..header(0, value(at / methods.len(), "last")) }
+    }),
+    ("of one prefix, with one value of a header each but the last", |at| match at {
+        0 => Matcher { path: PathMatch::Prefix("/api".into()), ..Matcher::default() },
+        _ => header(0, "blue"),
+    }),
+    ("of one prefix, each with another expression for a header", |at| {
+        let pattern = Pattern::new(&value(at, "last")).expect("it is a valid expression");
+        let mut matcher = header(0, "");
+        matcher.headers[0].value = ValueMatch::Regex(pattern);
+        matcher
+    }),
+];
+
+/// A prefix of the request's path and an Exact header; 0 is the header that the request has.
+fn header(name: usize, value: impl Into<String>) -> Matcher {
+    let name = match name {
+        0 => HeaderName::from_static("x-tenant"),
+        at => format!("x-{at}").parse().expect("it is a name"),
+    };
+    let headers = vec![HeaderMatch { name, value: ValueMatch::Exact(value.into()) }];
+    Matcher { path: PathMatch::Prefix("/api".into()), headers, ..Matcher::default() }
+}
+
+fn value(at: usize, last: &str) -> String {
+    if at == 0 { last.into() } else { format!("value-{at}") }
 }
 
 /// What hyper parses a head with; its fields.
@@ -79,19 +129,8 @@ fn head() -> Parts {
     request.body(()).expect("the head is well-formed").into_parts().0
 }
 
-/// Rules with a prefix, a method and a header each, none of which holds but the last's.
-fn table(rules: usize, path: impl Fn(usize) -> String) -> RouteTable {
+fn table(rules: usize, matcher: MatchAt) -> RouteTable {
     let rule = |at: usize| {
-        let other = Matcher {
-            path: PathMatch::Prefix(path(at)),
-            method: Some(Method::GET),
-            headers: vec![HeaderMatch {
-                name: HeaderName::from_static("x-tenant"),
-                value: ValueMatch::Exact("blue".into()),
-            }],
-            query: Vec::new(),
-        };
-        let matches = if at + 1 == rules { vec![Matcher::default()] } else { vec![other] };
         let route =
             RouteKind::Http.named(ObjectName { namespace: "default".into(), name: "shop".into() });
         let rule = Rule {
@@ -103,6 +142,7 @@ fn table(rules: usize, path: impl Fn(usize) -> String) -> RouteTable {
             timeouts: Timeouts::default(),
             retry: None,
         };
+        let matches = vec![matcher(rules - 1 - at)];
         RuleEntry { rule: Arc::new(rule), matches, created: None }
     };
     RouteTable::new((0..rules).map(rule))

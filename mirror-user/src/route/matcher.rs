@@ -1,6 +1,7 @@
 //! One `matches` entry of a rule: a pure predicate over the request's head. In: the head as it
 //! was parsed. Out: yes or no. It allocates nothing, except where an escaped query value meets a regular
-//! expression, and for an index of the query where several matches ask for parameters.
+//! expression, and for an index of the query where several matches ask for parameters. (The index of
+//! a table does for a field that is repeated, and for an escaped query value.)
 //!
 //! Where the Gateway API leaves the choice to the implementation:
 //! - Paths are compared as sent, byte for byte: no percent-decoding, no removal of `.` or double
@@ -19,7 +20,11 @@ pub use self::{
     mismatch::{Mismatch, Part, Values},
     pattern::{Pattern, PatternError},
 };
-pub(super) use self::{grpc::split as grpc_call, view::View};
+pub(super) use self::{
+    grpc::split as grpc_call,
+    query::{Pairs, decode},
+    view::View,
+};
 use super::Target;
 
 mod grpc;

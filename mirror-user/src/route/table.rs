@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    ops::Range,
+    slice,
     sync::{Arc, OnceLock},
 };
 
@@ -16,10 +16,7 @@ mod index;
 mod tests;
 
 pub use self::criterion::Criterion;
-use self::index::{Candidates, TableIndex};
-
-/// A table of so many matches has an index; a walk through fewer is faster than its lookups.
-const INDEXED: usize = 12;
+use self::index::{Candidates, INDEXED, Places, TableIndex};
 
 /// A rule of a route, compiled.
 #[derive(Debug)]
@@ -125,7 +122,8 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct Content {
     entries: Box<[Entry]>,
-    /// Of a table that is long enough.
+    /// Where there is no index, the places of all entries.
+    all: Places,
     index: Option<TableIndex>,
 }
 
@@ -142,9 +140,13 @@ impl RouteTable {
     pub fn new(rules: impl IntoIterator<Item = RuleEntry>) -> Self {
         let mut entries: Vec<_> = rules.into_iter().flat_map(RuleEntry::entries).collect();
         entries.sort_by(|a, b| b.precedence.cmp(&a.precedence));
-        let matches = || entries.iter().map(|entry| &entry.matcher);
-        let index = (entries.len() >= INDEXED).then(|| TableIndex::new(matches()));
-        let content = Content { entries: entries.into(), index };
+        let matches = (0..).zip(entries.iter().map(|entry| &entry.matcher));
+        let (all, index) = if entries.len() < INDEXED {
+            (matches.map(|(at, _)| at).collect(), None)
+        } else {
+            (Places::default(), Some(TableIndex::new(matches)))
+        };
+        let content = Content { entries: entries.into(), all, index };
         Self { content: Arc::new(content), only_mirrors: Arc::default() }
     }
 
@@ -164,12 +166,9 @@ impl RouteTable {
     #[must_use]
     pub fn search<'t, 'h>(&'t self, head: &'h http::request::Parts) -> Search<'t, 'h> {
         let view = View::new(head);
-        let Content { entries, index } = &*self.content;
-        let order = match index {
-            Some(index) => Order::Indexed(index.candidates(view.path())),
-            None => Order::All(0..entries.len()),
-        };
-        Search { entries, order, view }
+        let Content { entries, all, index } = &*self.content;
+        let candidates = index.as_ref().map(|index| index.candidates(&view));
+        Search { entries, candidates, view, places: all.iter(), found: None }
     }
 
     /// All matches with what decided their place, best first, for `mirror explain`.
@@ -183,28 +182,15 @@ impl RouteTable {
     }
 }
 
-/// Goes through a table, best matches first.
+/// Goes through a table.
 pub struct Search<'t, 'h> {
     entries: &'t [Entry],
-    order: Order<'t, 'h>,
+    candidates: Option<Candidates<'t, 'h>>,
     view: View<'h>,
-}
-
-/// The places of the matches to be tried.
-enum Order<'t, 'h> {
-    All(Range<usize>),
-    Indexed(Candidates<'t, 'h>),
-}
-
-impl Iterator for Order<'_, '_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        match self {
-            Self::All(places) => places.next(),
-            Self::Indexed(candidates) => candidates.next(),
-        }
-    }
+    /// Those of the matches to be tried next, best first.
+    places: slice::Iter<'t, u32>,
+    /// The place of the best match that holds, so far.
+    found: Option<u32>,
 }
 
 impl<'t> Search<'t, '_> {
@@ -212,15 +198,27 @@ impl<'t> Search<'t, '_> {
     /// last match: a step is a byte that an expression reads, some nanosecond. None: it is to go on.
     pub fn run(&mut self, steps: usize) -> Option<Option<&'t Arc<Rule>>> {
         let until = self.view.work().saturating_add(steps);
-        for entry in (&mut self.order).filter_map(|at| self.entries.get(at)) {
-            if entry.matcher.holds(&self.view) {
-                return Some(Some(&entry.rule));
-            }
-            if self.view.work() > until {
-                return None;
+        while self.view.work() <= until {
+            let better = |at: &u32| self.found.is_none_or(|found| *at < found);
+            if let Some(at) = self.places.next().copied().filter(better) {
+                if self.entry(at).is_some_and(|entry| entry.matcher.holds(&self.view)) {
+                    self.found = Some(at);
+                }
+            } else if let Some(places) = self.next_list() {
+                self.places = places.iter();
+            } else {
+                return Some(self.found.and_then(|at| self.entry(at)).map(|entry| &entry.rule));
             }
         }
-        Some(None)
+        None
+    }
+
+    fn next_list(&mut self) -> Option<&'t [u32]> {
+        self.candidates.as_mut()?.next(&self.view, self.found.is_some())
+    }
+
+    fn entry(&self, at: u32) -> Option<&'t Entry> {
+        self.entries.get(usize::try_from(at).ok()?)
     }
 }
 

@@ -5,24 +5,43 @@ use std::{borrow::Cow, collections::HashMap};
 
 /// The value, still encoded, of the first parameter called `name`.
 pub(super) fn first<'q>(query: &'q [u8], name: &str) -> Option<&'q [u8]> {
-    pairs(query).find(|(key, _)| equals(key, name)).map(|(_, value)| value)
+    Pairs::of(query).find(|(key, _)| equals(key, name)).map(|(_, value)| value)
 }
 
 /// The same of all parameters, by their decoded names.
 pub(super) fn index(query: &[u8]) -> HashMap<Cow<'_, [u8]>, &[u8]> {
     let mut params = HashMap::new();
-    for (key, value) in pairs(query) {
+    for (key, value) in Pairs::of(query) {
         params.entry(decode(key)).or_insert(value);
     }
     params
 }
 
 /// Names and values, still encoded.
-fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query.split(|byte| *byte == b'&').map(|pair| match pair.iter().position(|byte| *byte == b'=') {
-        Some(at) => (&pair[..at], &pair[at + 1..]),
-        None => (pair, &pair[pair.len()..]),
-    })
+pub(in crate::route) struct Pairs<'q>(Option<&'q [u8]>);
+
+impl<'q> Pairs<'q> {
+    pub(super) fn of(query: &'q [u8]) -> Self {
+        Self(Some(query))
+    }
+}
+
+impl<'q> Iterator for Pairs<'q> {
+    type Item = (&'q [u8], &'q [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let query = self.0?;
+        let place = |bytes: &[u8], sign| bytes.iter().position(|byte| *byte == sign);
+        let (pair, rest) = match place(query, b'&') {
+            Some(at) => (&query[..at], Some(&query[at + 1..])),
+            None => (query, None),
+        };
+        self.0 = rest;
+        Some(match place(pair, b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        })
+    }
 }
 
 /// Whether `encoded` decodes to `plain`.
@@ -31,7 +50,7 @@ pub(super) fn equals(encoded: &[u8], plain: &str) -> bool {
 }
 
 /// The decoded value; borrowed when there is nothing to decode.
-pub(super) fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
+pub(in crate::route) fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     if encoded.iter().any(|b| matches!(b, b'%' | b'+')) {
         Cow::Owned(QueryDecoder(encoded).collect())
     } else {

@@ -8,9 +8,16 @@ use std::{
     collections::HashMap,
 };
 
-use http::{HeaderName, HeaderValue, Method, header::GetAll, request};
+use http::{
+    HeaderName, HeaderValue, Method,
+    header::{GetAll, Keys},
+    request,
+};
 
-use super::{Pattern, Target, ValueMatch, query};
+use super::{
+    Pattern, Target, ValueMatch,
+    query::{self, Pairs},
+};
 
 /// Parameters that are looked for in the query itself, before an index of it pays.
 const DIRECT: usize = 2;
@@ -21,7 +28,9 @@ const LOOK: usize = 32;
 /// A head, and how much was done with it.
 pub(in crate::route) struct View<'h> {
     head: &'h request::Parts,
-    target: Target<'h>,
+    path: &'h [u8],
+    /// Always the same slice, so that the places of parameters in it can be compared.
+    query: &'h [u8],
     /// Parameters that were looked for.
     looked_for: Cell<usize>,
     /// The first value of each parameter, still encoded, by its decoded name. Its hashes are keyed:
@@ -34,8 +43,9 @@ pub(in crate::route) struct View<'h> {
 impl<'h> View<'h> {
     pub(in crate::route) fn new(head: &'h request::Parts) -> Self {
         let target = Target::of(head);
+        let (path, query) = (target.path(), target.query());
         let (looked_for, params, work) = Default::default();
-        Self { head, target, looked_for, params, work }
+        Self { head, path, query, looked_for, params, work }
     }
 
     /// Steps since the last call: a step is a byte that an expression reads, a nanosecond or so.
@@ -43,12 +53,12 @@ impl<'h> View<'h> {
         self.work.get()
     }
 
-    pub(super) fn method(&self) -> &'h Method {
+    pub(in crate::route) fn method(&self) -> &'h Method {
         &self.head.method
     }
 
     pub(in crate::route) fn path(&self) -> &'h [u8] {
-        self.target.path()
+        self.path
     }
 
     pub(super) fn fields(&self, name: &HeaderName) -> GetAll<'h, HeaderValue> {
@@ -56,10 +66,33 @@ impl<'h> View<'h> {
         self.head.headers.get_all(name)
     }
 
+    /// The names of all fields, each once.
+    pub(in crate::route) fn names(&self) -> Keys<'h, HeaderValue> {
+        self.head.headers.keys()
+    }
+
+    /// What the value of a header is compared with: that of the field, or those of all fields of this name.
+    pub(in crate::route) fn value(&self, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
+        let all = self.fields(name);
+        let values = || all.iter().map(HeaderValue::as_bytes);
+        let first = values().next()?;
+        if values().nth(1).is_none() {
+            return Some(Cow::Borrowed(first));
+        }
+        let joined = values().collect::<Vec<_>>().join(&b","[..]);
+        self.did(joined.len());
+        Some(Cow::Owned(joined))
+    }
+
+    /// Names and values of all parameters, still encoded.
+    pub(in crate::route) fn params(&self) -> Pairs<'h> {
+        Pairs::of(self.query)
+    }
+
     /// The value, still encoded, of the first parameter called `name`.
-    pub(super) fn param(&self, name: &str) -> Option<&'h [u8]> {
+    pub(in crate::route) fn param(&self, name: &str) -> Option<&'h [u8]> {
         let looked_for = self.looked_for.get();
-        let query = self.target.query();
+        let query = self.query;
         if looked_for < DIRECT {
             self.looked_for.set(looked_for + 1);
             self.did(query.len());
@@ -95,8 +128,8 @@ impl<'h> View<'h> {
         }
     }
 
-    /// One more match was looked at.
-    pub(super) fn looked(&self) {
+    /// One more match, or field or parameter, was looked at.
+    pub(in crate::route) fn looked(&self) {
         self.did(LOOK);
     }
 

@@ -1,4 +1,4 @@
-//! The precedence against the Gateway API's list, pair by pair.
+//! The precedence against the Gateway API's list, pair by pair, and what a table finds.
 
 use std::cmp::Ordering;
 
@@ -10,6 +10,9 @@ use crate::{
     model::{ObjectName, RouteKind},
     route::{GrpcMethodMatch, HeaderMatch, Pattern, QueryMatch, ValueMatch},
 };
+
+mod index;
+mod naive;
 
 /// What precedence is made of, drawn small so that ties are common.
 #[derive(Clone, Debug)]
@@ -145,151 +148,6 @@ proptest! {
     }
 }
 
-prop_compose! {
-    /// Matches over so few paths, methods and headers that many hold for one request.
-    fn any_match()(
-        kind in 0_u8..4, path in "(/[ab]?){0,3}", method in 0_u8..4, header in 0_u8..4,
-    ) -> Matcher {
-        let path = if path.is_empty() { "/".to_owned() } else { path };
-        Matcher {
-            path: match kind {
-                0 => PathMatch::Exact(path),
-                1 => PathMatch::Regex(Pattern::new(&format!("{path}.*")).unwrap()),
-                _ => PathMatch::Prefix(path),
-            },
-            ..matcher(PathMatch::default(), method == 0, usize::from(header == 0), 0)
-        }
-    }
-}
-
-/// HTTPPathMatch, word by word: of a prefix, the elements between its slashes, the last of which may be
-/// empty, are the first of the path's.
-fn holds(wanted: &Matcher, path: &str, get: bool, header: bool) -> bool {
-    let path_holds = match &wanted.path {
-        PathMatch::Exact(exact) => exact == path,
-        PathMatch::Regex(pattern) => path.starts_with(pattern.as_str().trim_end_matches(".*")),
-        PathMatch::Prefix(prefix) => {
-            let mut elements: Vec<_> = prefix.split('/').collect();
-            if elements.last() == Some(&"") {
-                elements.pop();
-            }
-            let path: Vec<_> = path.split('/').collect();
-            path.starts_with(&elements)
-        }
-        PathMatch::Grpc(GrpcMethodMatch { service, method }) => {
-            let part = |wanted: &Option<ValueMatch>, part: &str| match wanted {
-                None => true,
-                Some(ValueMatch::Exact(exact)) => exact == part,
-                Some(ValueMatch::Regex(pattern)) => {
-                    part.starts_with(pattern.as_str().trim_end_matches(".*"))
-                }
-            };
-            let parts: Vec<_> = path.splitn(3, '/').collect();
-            matches!(parts[..], ["", of, call] if part(service, of) && part(method, call))
-        }
-    };
-    path_holds && (wanted.method.is_none() || get) && (wanted.headers.is_empty() || header)
-}
-
-proptest! {
-    /// With an index or without one, a table finds what the specification's text says.
-    #[test]
-    fn a_table_finds_what_a_naive_reading_does(
-        matches in prop::collection::vec(any_match(), 0..3 * INDEXED),
-        path in "(/[ab]?){1,4}", get: bool, header: bool,
-    ) {
-        let draws = matches.iter().enumerate().map(|(at, matcher)| draw_at(matcher.clone(), at));
-        let draws: Vec<_> = draws.collect();
-        let wanted = draws.iter().filter(|draw| holds(&draw.matcher, &path, get, header));
-        let wanted = wanted.max_by(|a, b| ladder(a, b)).map(|draw| draw.place.0);
-        let mut request = Request::builder().method(if get { "GET" } else { "PUT" }).uri(&path);
-        if header {
-            request = request.header("x-0", "1");
-        }
-        let head = request.body(()).unwrap().into_parts().0;
-        let table = RouteTable::new(draws.iter().map(entry));
-        prop_assert_eq!(table.find(&head).map(|rule| rule.index), wanted, "{}", path);
-    }
-}
-
-prop_compose! {
-    /// Matches of GRPCRoutes over so few services and methods that many hold for one call.
-    fn any_call()(
-        service in 0_usize..4, method in 0_usize..4, expressions in any::<(bool, bool)>(),
-        header in 0_u8..4,
-    ) -> Matcher {
-        let part = |text: &str, expression: bool| match expression {
-            _ if text.is_empty() => None,
-            true => Some(ValueMatch::Regex(Pattern::new(&format!("{text}.*")).unwrap())),
-            false => Some(ValueMatch::Exact(text.to_owned())),
-        };
-        let service = part(["", "a", "a.B", "b"][service], expressions.0);
-        let method = part(["", "C", "CD", "E"][method], expressions.1);
-        let path = match (&service, &method) {
-            (None, None) => PathMatch::default(),
-            _ => PathMatch::Grpc(GrpcMethodMatch { service, method }),
-        };
-        matcher(path, false, usize::from(header == 0), 0)
-    }
-}
-
-proptest! {
-    /// The same of GRPCRoutes.
-    #[test]
-    fn a_table_of_calls_finds_what_a_naive_reading_does(
-        matches in prop::collection::vec(any_call(), 0..3 * INDEXED),
-        service in "a|a\\.B|a\\.Bc|b|x", method in "C|CD|CDE|E|x", header: bool,
-    ) {
-        let path = format!("/{service}/{method}");
-        let draws = matches.iter().enumerate().map(|(at, matcher)| draw_at(matcher.clone(), at));
-        let draws: Vec<_> = draws.collect();
-        let wanted = draws.iter().filter(|draw| holds(&draw.matcher, &path, false, header));
-        let wanted = wanted.max_by(|a, b| ladder(a, b)).map(|draw| draw.place.0);
-        let mut request = Request::post(&path);
-        if header {
-            request = request.header("x-0", "1");
-        }
-        let head = request.body(()).unwrap().into_parts().0;
-        let table = RouteTable::new(draws.iter().map(entry));
-        prop_assert_eq!(table.find(&head).map(|rule| rule.index), wanted, "{}", path);
-    }
-}
-
-#[test]
-fn an_index_of_calls_tries_only_those_that_concern_a_call() {
-    let only = |service: String, method: &str| {
-        let exact = |text: &str| Some(ValueMatch::Exact(text.to_owned()));
-        let call = GrpcMethodMatch { service: exact(&service), method: exact(method) };
-        matcher(PathMatch::Grpc(call), false, 0, 0)
-    };
-    let table = table((0..10_000).map(|n| only(format!("shop.Service{n}"), "Get")).collect());
-    let steps = |uri: &str| {
-        let head = Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-        let mut search = table.search(&head);
-        let found = search.run(usize::MAX).unwrap().map(|rule| rule.index);
-        (found, search.view.work())
-    };
-    assert_eq!(steps("/shop.Service7777/Get"), (Some(7777), 32));
-    assert_eq!(steps("/shop.Service7777/List"), (None, 0));
-}
-
-#[test]
-fn an_index_tries_only_the_matches_that_concern_a_path() {
-    let only_path = |path: String| matcher(PathMatch::Prefix(path), false, 0, 0);
-    let all = (0..10_000).map(|n| only_path(format!("/service-{n}/v1")));
-    let table = table(all.collect());
-    let steps = |uri: &str| {
-        let head = Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-        let mut search = table.search(&head);
-        let found = search.run(usize::MAX).unwrap().map(|rule| rule.index);
-        (found, search.view.work())
-    };
-    assert_eq!(steps("/service-7777/v1/orders"), (Some(7777), 32));
-    assert_eq!(steps("/service-7777/v2"), (None, 0));
-    let slashes = "/".repeat(60_000);
-    assert_eq!(steps(&slashes), (None, 0));
-}
-
 /// The match of a route's rule at this place.
 fn draw_at(matcher: Matcher, at: usize) -> Draw {
     let route = ObjectName { namespace: "default".into(), name: "r".into() };
@@ -369,10 +227,12 @@ fn a_search_takes_turns_and_reads_a_query_once() {
         let (filters, backends) = (Vec::new(), Backends::new(Vec::new()));
         let (route, name, timeouts, retry) = (route.into(), None, Timeouts::default(), None);
         let rule = Arc::new(Rule { route, index: 0, name, filters, backends, timeouts, retry });
-        // All but the last of its parameters are there.
-        let params = (0..15).map(|p| format!("p{p}")).chain([format!("missing-{n}")]);
-        let value = || ValueMatch::Exact(String::new());
-        let query = params.map(|name| QueryMatch { name, value: value() }).collect();
+        // All but the last of its parameters are there, and that one has no place in an index.
+        let exact =
+            |p| QueryMatch { name: format!("p{p}"), value: ValueMatch::Exact(String::new()) };
+        let missing = ValueMatch::Regex(Pattern::new(".*").unwrap());
+        let missing = QueryMatch { name: format!("missing-{n}"), value: missing };
+        let query = (0..15).map(exact).chain([missing]).collect();
         RuleEntry { rule, matches: vec![Matcher { query, ..Matcher::default() }], created: None }
     };
     let table = RouteTable::new((0..128).map(one));
