@@ -3,10 +3,14 @@
 //! 200 and no content.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 const CONTENT_TYPE: &str = "application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What is encoded in a `grpc-message`: this, and all that is not ASCII ("Percent-Encoded" there).
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Whether a request is a call of gRPC: HTTP/2, with a content-type of `application/grpc` or of a format of it,
 /// as `application/grpc+proto`.
@@ -24,7 +28,8 @@ pub(super) fn fields(status: StatusCode, reason: &str) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(4);
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     fields.insert(STATUS, HeaderValue::from(code(status)));
-    if let Ok(message) = HeaderValue::from_str(&percent_encoded(reason)) {
+    let message = utf8_percent_encode(reason, ENCODED).to_string();
+    if let Ok(message) = HeaderValue::try_from(message) {
         fields.insert(MESSAGE, message);
     }
     fields
@@ -43,18 +48,6 @@ fn code(status: StatusCode) -> u16 {
         500 | 502 | 503 | 504 => UNAVAILABLE,
         _ => UNKNOWN,
     }
-}
-
-/// As `grpc-message` has it: all that is not printable ASCII, and `%`, is encoded.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
@@ -85,9 +78,9 @@ mod tests {
         for (status, expected) in
             [(400, 13), (404, 12), (500, 14), (502, 14), (503, 14), (504, 14), (418, 2)]
         {
-            let fields = fields(StatusCode::from_u16(status).unwrap(), "100 % é\n");
+            let fields = fields(StatusCode::from_u16(status).unwrap(), "100 % é\n\x7f~");
             assert_eq!(fields["grpc-status"], expected.to_string());
-            assert_eq!(fields["grpc-message"], "100 %25 %C3%A9%0A");
+            assert_eq!(fields["grpc-message"], "100 %25 %C3%A9%0A%7F~");
             assert_eq!(fields["content-type"], "application/grpc");
         }
     }
