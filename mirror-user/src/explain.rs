@@ -10,6 +10,7 @@
 mod args;
 mod find;
 mod inspect;
+mod reply;
 mod report;
 mod rule;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// Explains the request on stdout. The exit code says what becomes of it: 0, a rule matches; 3,
-/// mirror itself responds with 404 or 400; 4, its connection is not captured, or passes through
+/// mirror itself responds with 404 or 400, or to a gRPC call with what stands for it; 4, its connection is not captured, or passes through
 /// unparsed. (1 and 2 are those of errors: the folder, the command line.)
 ///
 /// # Errors

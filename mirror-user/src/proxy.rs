@@ -47,6 +47,7 @@ mod validate;
 pub(crate) use accept::accept;
 pub(crate) use authority::Connected;
 pub use context::{Context, Options, SharedContext};
+pub(crate) use exchange::{NO_MATCH, TIMED_OUT, grpc_status};
 pub(crate) use shadow::shadow_host;
 pub use shadow::{ShadowNetns, ShadowOptions};
 pub use tee::{Budget, Budgets};

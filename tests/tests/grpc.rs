@@ -3,12 +3,12 @@
 //! is restarted. A shadow that stops reading costs the primary's stream nothing.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use mirror_tests::{
     Agent, Copies, Pair, Peer, Signal, eventually,
     manifest::{Route, Rule},
-    usage,
+    mirror_binary, usage,
 };
 use serde_json::{Value, json};
 
@@ -84,6 +84,14 @@ fn a_grpc_route_mirrors_the_calls_that_it_names() {
     assert_eq!(got["code"], "UNIMPLEMENTED", "{got}");
     let details = got["details"].as_str().unwrap();
     assert!(details.starts_with("mirror: no rule of the routes"), "{got}");
+    // `mirror explain` says the same: 12 is UNIMPLEMENTED.
+    let mut explain = Command::new(mirror_binary().unwrap());
+    explain.args(["explain", "--json", "POST", "http://web:8000/test.Other/Unary"]);
+    explain.args(["--header", "Content-Type: application/grpc", "--routes"]);
+    let output = explain.arg(pair.node.routes().path()).output().unwrap();
+    let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&explained["status"], &explained["grpc_status"]), (&json!(200), &json!("12")));
+    assert_eq!(explained["grpc_message"], details, "{explained}");
 }
 
 #[test]

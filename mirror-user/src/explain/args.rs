@@ -7,13 +7,14 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, reque
 
 use crate::{
     cli,
+    proxy::grpc_status,
     route::{Values, target},
 };
 
 /// Flags of `mirror explain`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Exit code: 0 if a rule matches; 3 if mirror itself responds with 404 or \
-                        400; 4 if the connection is not captured or not parsed; 1 or 2 on errors.")]
+                        400, or to a gRPC call with what stands for it; 4 if the connection is not captured or not parsed; 1 or 2 on errors.")]
 pub struct ExplainArgs {
     /// Method of the request.
     #[arg(value_parser = method)]
@@ -25,7 +26,8 @@ pub struct ExplainArgs {
     #[arg(value_name = "URL")]
     pub url: UrlTarget,
 
-    /// Header of the request, as 'Name: value'. Host replaces that of the URL. Repeatable.
+    /// Header of the request, as 'Name: value'. Host replaces that of the URL. With a Content-Type of
+    /// application/grpc the request is a gRPC call. Repeatable.
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = field)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
 
@@ -67,7 +69,6 @@ impl ExplainArgs {
     pub(super) fn head(&self) -> request::Parts {
         let mut head = Request::new(()).into_parts().0;
         head.method = self.method.clone();
-        head.version = Version::HTTP_11;
         if self.method == Method::CONNECT {
             head.uri = Uri::from(self.url.authority());
         } else {
@@ -80,6 +81,11 @@ impl ExplainArgs {
         }
         for (name, value) in &self.headers {
             head.headers.append(name.clone(), value.clone());
+        }
+        // gRPC has no other.
+        head.version = Version::HTTP_2;
+        if !grpc_status::is_call(&head) {
+            head.version = Version::HTTP_11;
         }
         head
     }

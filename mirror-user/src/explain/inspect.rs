@@ -5,6 +5,7 @@ use http::{StatusCode, request};
 use super::{
     args::ExplainArgs,
     find::{NotFound, find},
+    reply::Reply,
     report::{
         Candidate, Explanation, FrontendView, MatchResult, MismatchView, RequestView, TableView,
         Verdict,
@@ -18,7 +19,7 @@ use crate::{
         resolve::{Resolved, ResolvedFrontend},
     },
     model::ObjectName,
-    proxy::{Connected, prepare_request},
+    proxy::{Connected, NO_MATCH, grpc_status, prepare_request},
     route::{Backend, Mismatch, Precedence, RouteTable, Values},
 };
 
@@ -104,24 +105,26 @@ fn at_frontend(
         }
     };
     let to = Connected { service: &first.service, address: first.address, namespace };
+    let call = grpc_status::is_call(&head);
     let kind = match prepare_request(&mut head, to) {
         Ok(kind) => kind,
         Err(malformed) => {
-            let status = StatusCode::BAD_REQUEST.as_u16();
-            return Verdict::BadRequest { frontend, status, why: malformed.to_string() };
+            let why = malformed.to_string();
+            let reply = Reply::new(call, StatusCode::BAD_REQUEST, &why);
+            return Verdict::BadRequest { frontend, reply, why };
         }
     };
     let candidates = candidates(routes, &head, args.values());
     let Some(matched) = routes.find(&head) else {
-        let status = StatusCode::NOT_FOUND.as_u16();
-        return Verdict::NoMatch { frontend, table, candidates, status };
+        let reply = Reply::new(call, StatusCode::NOT_FOUND, NO_MATCH);
+        return Verdict::NoMatch { frontend, table, candidates, reply };
     };
     let chosen = candidates.iter().find(|c| matches!(c.result, MatchResult::Chosen { .. }));
     let at = chosen.map_or(0, |chosen| chosen.r#match);
     let address = |backend: &Backend| {
         backend.cluster_address(&first.service, first.address, args.endpoints.into())
     };
-    let given = Circumstances { kind, connected: first.address, suffix: &args.host_suffix };
+    let given = Circumstances { kind, call, connected: first.address, suffix: &args.host_suffix };
     let rule = rule::view(matched, at, head, &given, address);
     Verdict::Match { frontend, table, candidates, rule: Box::new(rule) }
 }

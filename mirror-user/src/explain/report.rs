@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::reply::{GrpcStatus, Reply};
+
 /// What the agent would do with the request, and why.
 #[derive(Debug, Serialize)]
 pub(super) struct Explanation {
@@ -33,9 +35,20 @@ pub(super) enum Verdict {
     /// A frontend, and no route for clients of this namespace.
     PassesThrough { frontend: FrontendView, why: String },
     /// mirror itself responds with 400.
-    BadRequest { frontend: FrontendView, status: u16, why: String },
+    BadRequest {
+        frontend: FrontendView,
+        #[serde(flatten)]
+        reply: Reply,
+        why: String,
+    },
     /// mirror itself responds with 404.
-    NoMatch { frontend: FrontendView, table: TableView, candidates: Vec<Candidate>, status: u16 },
+    NoMatch {
+        frontend: FrontendView,
+        table: TableView,
+        candidates: Vec<Candidate>,
+        #[serde(flatten)]
+        reply: Reply,
+    },
     /// A rule matches.
     Match {
         frontend: FrontendView,
@@ -110,6 +123,9 @@ pub(super) struct RuleView {
     /// `timeouts`; a request that takes longer gets 504.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) timeouts: Vec<String>,
+    /// That 504, or what a gRPC call gets instead.
+    #[serde(skip)]
+    pub(super) timed_out: Reply,
     /// `retry`; the request is sent to its backend again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) retry: Option<String>,
@@ -177,6 +193,9 @@ pub(super) struct BackendView {
     pub(super) endpoints: Vec<String>,
     /// Status with which mirror itself responds, and why; None if a backend gets the request.
     pub(super) answer: Option<(u16, String)>,
+    /// Of that response to a gRPC call, unless a filter responds.
+    #[serde(flatten)]
+    pub(super) grpc: Option<GrpcStatus>,
     pub(super) host: Option<String>,
 }
 

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header, request};
 
-use super::report::{BackendView, CopyView, FilterStep, RuleView};
+use super::{
+    reply::Reply,
+    report::{BackendView, CopyView, FilterStep, RuleView},
+};
 use crate::{
-    proxy::{RequestKind, shadow_host, without_upgrade},
+    proxy::{RequestKind, TIMED_OUT, shadow_host, without_upgrade},
     route::{
         Backend, BackendRef, Filter, HeaderModifier, HttpScheme, Mirror, Rewrite, Rule,
         ServicePort, Timeouts, Verbatim,
@@ -18,6 +21,8 @@ use crate::{
 /// What the filters need to know beside the request's head.
 pub(super) struct Circumstances<'a> {
     pub(super) kind: RequestKind,
+    /// The request is a gRPC call.
+    pub(super) call: bool,
     /// Of the client's connection.
     pub(super) connected: SocketAddr,
     /// Of copies' hosts.
@@ -35,6 +40,9 @@ pub(super) fn view(
     let (filters, responds) = steps(&rule.filters, &mut head, given);
     let refs = rule.backends.refs();
     let total: u64 = refs.iter().map(|entry| u64::from(entry.weight)).sum();
+    let reply = |status, why| Reply::new(given.call, status, why);
+    let none = "the rule has no backend with a weight above 0";
+    let no_backend = || format!("{}: {none}", reply(StatusCode::INTERNAL_SERVER_ERROR, none));
     RuleView {
         route: rule.route.to_string(),
         rule: rule.index,
@@ -43,6 +51,7 @@ pub(super) fn view(
         tunnel: given.kind == RequestKind::Tunnel,
         filters,
         timeouts: timeouts(&rule.timeouts),
+        timed_out: reply(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT),
         // A tunnel is no message that could be sent again.
         retry: rule
             .retry
@@ -50,8 +59,7 @@ pub(super) fn view(
             .filter(|_| given.kind != RequestKind::Tunnel)
             .map(ToString::to_string),
         backends: refs.iter().map(|entry| backend(entry, total, &head, given, &address)).collect(),
-        no_backend: (total == 0)
-            .then(|| "500: the rule has no backend with a weight above 0".to_owned()),
+        no_backend: (total == 0).then(no_backend),
         responds,
     }
 }
@@ -183,14 +191,19 @@ fn backend(
     let changed = changed.collect();
     let address = entry.target.as_ref().ok().and_then(|backend| address(backend));
     let unready = |backend: &Backend| backend.endpoints.is_empty() && address.is_none();
-    let answer = match (&entry.target, responds) {
-        (Err(invalid), _) => Some((500, invalid.to_string())),
-        (Ok(_), Some(status)) => Some((status, "one of its filters responds".to_owned())),
+    let refused = |status, why: String| (Reply::new(given.call, status, &why), why);
+    let reply = match (&entry.target, responds) {
+        (Err(invalid), _) => Some(refused(StatusCode::INTERNAL_SERVER_ERROR, invalid.to_string())),
+        (Ok(_), Some(status)) => {
+            Some((Reply { status, grpc: None }, "one of its filters responds".to_owned()))
+        }
         (Ok(backend), None) if unready(backend) => {
-            Some((503, format!("Service {} has no ready endpoint", backend.service)))
+            let why = format!("Service {} has no ready endpoint", backend.service);
+            Some(refused(StatusCode::SERVICE_UNAVAILABLE, why))
         }
         (Ok(_), None) => None,
     };
+    let (answer, grpc) = reply.map(|(reply, why)| ((reply.status, why), reply.grpc)).unzip();
     BackendView {
         service: entry.target.as_ref().ok().map(|backend| backend.service.to_string()),
         weight: entry.weight,
@@ -199,6 +212,7 @@ fn backend(
         address: address.map(|address| address.to_string()),
         endpoints: entry.target.iter().flat_map(|backend| endpoints(backend)).collect(),
         answer,
+        grpc: grpc.flatten(),
         host: host(&head.headers),
     }
 }

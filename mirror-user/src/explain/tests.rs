@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Parser;
 
-use super::{args::TargetError, *};
+use super::{args::TargetError, reply::Reply, *};
 use crate::route::Verbatim;
 
 #[derive(Debug, Parser)]
@@ -147,8 +147,49 @@ fn what_is_not_captured_says_why() {
 fn a_malformed_request_is_400() {
     let line = ["GET", "nodes.shop:8080/", "-H", "Host: a", "-H", "Host: b"];
     let explanation = explained(&line);
-    assert!(matches!(explanation.verdict, report::Verdict::BadRequest { status: 400, .. }));
+    assert!(matches!(
+        explanation.verdict,
+        report::Verdict::BadRequest { reply: Reply { status: 400, grpc: None }, .. }
+    ));
     assert_eq!(explanation.verdict.exit_code(), 3);
+}
+
+/// Nothing matches, nothing can be chosen, and no head is malformed without a status of gRPC.
+#[test]
+fn a_call_of_grpc_gets_a_grpc_status() {
+    let call = |line: &[&'static str]| {
+        text(&[line, &["-H", "Content-Type: application/grpc+proto"]].concat())
+    };
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["POST", "cart.shop/a.B/C"],
+            "No rule matches: mirror itself responds with 200, grpc-status 12, grpc-message \
+             \"mirror: no rule of the routes attached to this Service matches the request\".",
+        ),
+        (
+            &["POST", "cart.shop/empty"],
+            "clients get 200, grpc-status 14, grpc-message \"mirror: the rule has no backend with a \
+             weight above 0\"",
+        ),
+        (
+            &["GET", "cart.shop/api/beta"],
+            "mirror itself responds with 200, grpc-status 14, grpc-message \"mirror: Service \
+             shop/cart-v3:80 has no ready endpoint\"",
+        ),
+        (
+            &["POST", "nodes.shop:8080/", "-H", "Host: a", "-H", "Host: b"],
+            "mirror itself responds with 200, grpc-status 13, grpc-message \"mirror: ",
+        ),
+    ];
+    for (line, expected) in cases {
+        let text = call(line);
+        assert!(text.contains(expected), "{line:?}: {text}");
+    }
+    let line = ["POST", "cart.shop/a.B/C", "-H", "Content-Type: application/grpc"];
+    let json = serde_json::to_value(explained(&line)).unwrap();
+    assert_eq!((&json["status"], &json["grpc_status"]), (&200.into(), &"12".into()), "{json}");
+    let line = ["POST", "cart.shop/a.B/C", "-H", "Content-Type: application/grpc-web"];
+    assert!(text(&line).contains("mirror itself responds with 404"));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::report::{
-    BackendView, Candidate, CopyView, Explanation, FilterStep, FrontendView, MatchResult, RuleView,
-    TableView, Verdict,
+use super::{
+    reply::Reply,
+    report::{
+        BackendView, Candidate, CopyView, Explanation, FilterStep, FrontendView, MatchResult,
+        RuleView, TableView, Verdict,
+    },
 };
 use crate::plain::Plain;
 
@@ -43,14 +46,14 @@ impl Display for Verdict {
                 frontend.fmt(f)?;
                 writeln!(f, "routes     none: {why}")
             }
-            Self::BadRequest { frontend, status, why } => {
+            Self::BadRequest { frontend, reply, why } => {
                 frontend.fmt(f)?;
-                writeln!(f, "\nmirror itself responds with {status}: {why}")
+                writeln!(f, "\nmirror itself responds with {reply}: {why}")
             }
-            Self::NoMatch { frontend, table, candidates, status } => {
+            Self::NoMatch { frontend, table, candidates, reply } => {
                 write!(f, "{frontend}{table}")?;
                 tried(f, candidates)?;
-                writeln!(f, "\nNo rule matches: mirror itself responds with {status}.")
+                writeln!(f, "\nNo rule matches: mirror itself responds with {reply}.")
             }
             Self::Match { frontend, table, candidates, rule } => {
                 write!(f, "{frontend}{table}")?;
@@ -119,7 +122,8 @@ impl Display for RuleView {
             return writeln!(f, "\nA filter responds with {status}: no backend gets the request.");
         }
         if !self.timeouts.is_empty() {
-            writeln!(f, "\ntimeouts, after which clients get 504: {}", self.timeouts.join(", "))?;
+            let (late, timeouts) = (&self.timed_out, self.timeouts.join(", "));
+            writeln!(f, "\ntimeouts, after which clients get {late}: {timeouts}")?;
         }
         if let Some(retry) = &self.retry {
             writeln!(f, "\nretry, if the backend fails: {retry}")?;
@@ -185,14 +189,15 @@ impl Display for CopyView {
 
 impl Display for BackendView {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { service, weight, share, changes, address, endpoints, answer, host } = self;
+        let Self { service, weight, share, changes, address, endpoints, answer, grpc, host } = self;
         let service = service.as_deref().unwrap_or("nowhere");
         let share = (share * 1e4).round() / 1e4;
         writeln!(f, "  - {service}, weight {weight}: {share} % of the requests")?;
         changes.iter().try_for_each(|change| writeln!(f, "    {}", Plain(change)))?;
         match answer {
             Some((status, why)) => {
-                writeln!(f, "    mirror itself responds with {status}: {}", Plain(why))
+                let reply = Reply { status: *status, grpc: grpc.clone() };
+                writeln!(f, "    mirror itself responds with {reply}: {}", Plain(why))
             }
             None => {
                 match address {

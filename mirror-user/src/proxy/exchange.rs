@@ -4,7 +4,7 @@
 mod bridge;
 mod discard;
 mod filters;
-mod grpc_status;
+pub(crate) mod grpc_status;
 mod local_reply;
 mod record;
 mod response_body;
@@ -23,6 +23,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTI
 use hyper::body::Body;
 use tokio::task::yield_now;
 
+pub(crate) use self::local_reply::{NO_MATCH, TIMED_OUT};
 use self::{filters::FilteredRequest, unsent::UnsentRequest};
 pub(super) use self::{record::ExchangeRecord, response_body::ResponseBody};
 use super::{

@@ -14,7 +14,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Whether a request is a call of gRPC: HTTP/2, with a content-type of `application/grpc` or of a format of it,
 /// as `application/grpc+proto`.
-pub(super) fn is_call(head: &request::Parts) -> bool {
+pub(crate) fn is_call(head: &request::Parts) -> bool {
     let format = || {
         let of = head.headers.get(header::CONTENT_TYPE)?.as_bytes();
         of.strip_prefix(CONTENT_TYPE.as_bytes())
@@ -24,7 +24,7 @@ pub(super) fn is_call(head: &request::Parts) -> bool {
 }
 
 /// The fields of the response.
-pub(super) fn fields(status: StatusCode, reason: &str) -> HeaderMap {
+pub(crate) fn fields(status: StatusCode, reason: &str) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(4);
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     fields.insert(STATUS, HeaderValue::from(code(status)));

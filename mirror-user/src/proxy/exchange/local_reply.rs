@@ -15,6 +15,13 @@ use crate::{
 
 const REASON: HeaderName = HeaderName::from_static("x-mirror-reason");
 
+/// Why a request that no rule matches is refused.
+pub(crate) const NO_MATCH: &str =
+    "no rule of the routes attached to this Service matches the request";
+
+/// Why there is no response in time.
+pub(crate) const TIMED_OUT: &str = "the primary did not respond within the route's timeout";
+
 /// The request is not a message that could be sent on.
 pub(super) fn bad_request(record: ExchangeRecord, why: &Malformed) -> Response<ResponseBody> {
     let (by, refusal) = (ResponseSource::BadRequest, RefusalReason::from(*why));
@@ -26,8 +33,8 @@ pub(super) fn bad_request(record: ExchangeRecord, why: &Malformed) -> Response<R
 
 /// No rule matches (Gateway API, HTTPRouteRule).
 pub(super) fn no_match(record: ExchangeRecord) -> Response<ResponseBody> {
-    let why = "no rule of the routes attached to this Service matches the request";
-    reply(record, ResponseSource::NoMatch, RefusalReason::NoMatch, StatusCode::NOT_FOUND, why)
+    let status = StatusCode::NOT_FOUND;
+    reply(record, ResponseSource::NoMatch, RefusalReason::NoMatch, status, NO_MATCH)
 }
 
 /// The chosen backend is invalid (Gateway API, HTTPRouteRule.backendRefs).
@@ -86,8 +93,8 @@ pub(super) fn bad_response(record: ExchangeRecord, error: &http1::Error) -> Resp
 
 /// The rule's timeout passed (Gateway API, HTTPRouteTimeouts).
 pub(super) fn timed_out(record: ExchangeRecord) -> Response<ResponseBody> {
-    let why = "the primary did not respond within the route's timeout";
-    reply(record, ResponseSource::Timeout, RefusalReason::Timeout, StatusCode::GATEWAY_TIMEOUT, why)
+    let status = StatusCode::GATEWAY_TIMEOUT;
+    reply(record, ResponseSource::Timeout, RefusalReason::Timeout, status, TIMED_OUT)
 }
 
 /// The primary switches protocols, and not to one that the request asked for (RFC 9110, section 7.8):
