@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod bounds;
 mod capture;
 mod log;
 mod memory;
@@ -17,10 +18,11 @@ use clap::value_parser;
 pub(crate) use self::capture::namespace;
 pub use self::{
     addresses::AddressArgs,
+    bounds::BoundError,
     capture::CaptureArgError,
     log::{Log, LogArgs, LogFormat, Suppressed},
-    memory::{MemoryArgs, MemoryError},
-    size::{BudgetError, BudgetLimits, ByteSize, SizeError},
+    memory::MemoryArgs,
+    size::{BudgetLimits, ByteSize, SizeError},
     source::{SourceArgs, SourceChoice, SourceError, SourceKind},
 };
 use crate::{
@@ -316,7 +318,7 @@ impl BudgetArgs {
     ///
     /// # Errors
     /// When a smaller circle has the greater budget, or one is too small.
-    pub fn checked(self) -> Result<BudgetLimits, BudgetError> {
+    pub fn checked(self) -> Result<BudgetLimits, BoundError> {
         BudgetLimits::new(self.request, self.backend, self.agent)
     }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::{
     command::mirror_binary,
@@ -188,6 +189,46 @@ impl<'a> Agent<'a> {
         let connections = metrics.sum("mirror_connections_total", &[("kind", kind)]);
         let requests = metrics.sum("mirror_requests_total", &[]);
         Ok(if connections > 0.0 { requests as u64 } else { 0 })
+    }
+
+    /// The workloads that `/config` lists.
+    ///
+    /// # Errors
+    /// It does not respond, or not with such a list.
+    pub fn workloads(&self) -> Result<Vec<Value>> {
+        let (_, config) = self.get("/config")?;
+        let config: Value = serde_json::from_str(&config)?;
+        config["workloads"].as_array().cloned().context("/config lists no workloads")
+    }
+
+    /// State and reason of a workload (`namespace/name`); no state, and which there are, if it is not
+    /// listed.
+    ///
+    /// # Errors
+    /// As [`Agent::workloads`].
+    pub fn workload(&self, name: &str) -> Result<(String, String)> {
+        let all = self.workloads()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(all.iter().find(|workload| workload["name"] == *name).map_or_else(
+            || (String::new(), format!("{name} is not among {all:?}")),
+            |workload| (text(&workload["state"]), text(&workload["reason"])),
+        ))
+    }
+
+    /// Waits until a workload is in a state. Returns the reason.
+    ///
+    /// # Errors
+    /// It is not within 20 s; with the state that it is in, and the agent's log.
+    pub fn wait_for_workload(&self, name: &str, wanted: &str) -> Result<String> {
+        let mut last = Default::default();
+        let came = eventually(&format!("{name} is {wanted}"), Duration::from_secs(20), || {
+            self.workload(name).is_ok_and(|now| {
+                last = now;
+                last.0 == wanted
+            })
+        });
+        came.with_context(|| format!("{name}: {last:?}\n{}", self.log()))?;
+        Ok(last.1)
     }
 
     /// Sends it a signal.

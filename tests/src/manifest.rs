@@ -210,6 +210,14 @@ impl Rule {
         self.filter(&format!("{}\n  percent: {percent}", mirror(service, port)))
     }
 
+    /// Marks the responses that an agent has carried: `x-via: agent`.
+    #[must_use]
+    pub fn mark(self) -> Self {
+        self.filter(
+            "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    value: agent",
+        )
+    }
+
     /// Adds a filter: an item's YAML, its first line without a dash.
     #[must_use]
     pub fn filter(mut self, yaml: &str) -> Self {

@@ -10,7 +10,6 @@ use mirror_tests::{
     kubelet::{Kubelet, Naming},
     manifest::PodDocument,
 };
-use serde_json::Value;
 
 const SHORT: Duration = Duration::from_secs(20);
 /// Several looks of the agent at cgroups and log folders.
@@ -87,32 +86,6 @@ fn carried(pod: &Pod) -> Option<String> {
     via.map(|via| via.trim().to_owned())
 }
 
-fn workloads(agent: &Agent<'_>) -> Vec<Value> {
-    let (_, config) = agent.get("/config").unwrap();
-    let config: Value = serde_json::from_str(&config).unwrap();
-    config["workloads"].as_array().unwrap().clone()
-}
-
-/// State and reason of a workload, as `/config` says.
-fn state(agent: &Agent<'_>, name: &str) -> (String, String) {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let all = workloads(agent);
-    all.iter().find(|workload| workload["name"] == *name).map_or_else(
-        || (String::new(), format!("{name} is not among {all:?}")),
-        |workload| (text(&workload["state"]), text(&workload["reason"])),
-    )
-}
-
-fn wait_for(agent: &Agent<'_>, name: &str, wanted: &str) -> String {
-    let mut seen = Default::default();
-    let came = eventually(&format!("{name} is {wanted}"), SHORT, || {
-        seen = state(agent, name);
-        seen.0 == wanted
-    });
-    came.unwrap_or_else(|error| panic!("{error}: {seen:?}\n{}", agent.log()));
-    seen.1
-}
-
 #[test]
 fn a_forged_static_pod_neither_takes_a_victim_nor_switches_it_off_in_any_order() {
     let test_bed = TestBed::new("forged");
@@ -131,10 +104,10 @@ fn a_forged_static_pod_neither_takes_a_victim_nor_switches_it_off_in_any_order()
     for (known, expected) in cases {
         let both: Vec<_> = known.into_iter().chain([&fake]).collect();
         let assert = |agent: &Agent<'_>, order: &str| {
-            let reason = wait_for(agent, "attacker/fake-node-1", "refused");
+            let reason = agent.wait_for_workload("attacker/fake-node-1", "refused").unwrap();
             assert!(!reason.is_empty());
             if expected.is_some() {
-                wait_for(agent, "default/victim", "on");
+                agent.wait_for_workload("default/victim", "on").unwrap();
             }
             sleep(LOOKS);
             let via = carried(&victim);
@@ -146,9 +119,9 @@ fn a_forged_static_pod_neither_takes_a_victim_nor_switches_it_off_in_any_order()
         assert(&agent, "together");
         // The forged one first.
         test_bed.write_pods(&[]);
-        eventually("all are let go", SHORT, || workloads(&agent).is_empty()).unwrap();
+        eventually("all are let go", SHORT, || agent.workloads().unwrap().is_empty()).unwrap();
         test_bed.write_pods(&[&fake]);
-        wait_for(&agent, "attacker/fake-node-1", "refused");
+        agent.wait_for_workload("attacker/fake-node-1", "refused").unwrap();
         sleep(LOOKS);
         assert_eq!(carried(&victim), None);
         test_bed.write_pods(&both);
@@ -156,11 +129,11 @@ fn a_forged_static_pod_neither_takes_a_victim_nor_switches_it_off_in_any_order()
         // The victim first.
         test_bed.write_pods(&known.into_iter().collect::<Vec<_>>());
         eventually("the forged one is gone", SHORT, || {
-            state(&agent, "attacker/fake-node-1").0.is_empty()
+            agent.workload("attacker/fake-node-1").unwrap().0.is_empty()
         })
         .unwrap();
         if expected.is_some() {
-            wait_for(&agent, "default/victim", "on");
+            agent.wait_for_workload("default/victim", "on").unwrap();
         }
         test_bed.write_pods(&both);
         assert(&agent, "victim first");
@@ -183,18 +156,18 @@ fn a_static_pod_is_captured_by_the_evidence_of_kubelets_log_folder_alone() {
     let flag = |path: &Path| path.display().to_string();
     {
         let agent = test_bed.agent(&["--pod-logs", &flag(&missing)]);
-        let reason = wait_for(&agent, "default/etcd-node-1", "refused");
+        let reason = agent.wait_for_workload("default/etcd-node-1", "refused").unwrap();
         assert!(reason.contains(&flag(&missing)) && reason.contains("mount"), "{reason}");
         assert_eq!(carried(&pod), None);
     }
     let agent = test_bed.agent(&["--pod-logs", &flag(&logs)]);
-    let reason = wait_for(&agent, "default/etcd-node-1", "refused");
+    let reason = agent.wait_for_workload("default/etcd-node-1", "refused").unwrap();
     assert!(reason.contains(&format!("default_etcd-node-1_{HASH}")), "{reason}");
     // Kubelet makes it before it makes the sandbox.
     fs::create_dir(path(&format!("default_etcd-node-1_{HASH}"))).unwrap();
-    wait_for(&agent, "default/etcd-node-1", "on");
+    agent.wait_for_workload("default/etcd-node-1", "on").unwrap();
     assert_eq!(carried(&pod).as_deref(), Some("default"));
-    let reason = wait_for(&agent, "attacker/fake-node-1", "refused");
+    let reason = agent.wait_for_workload("attacker/fake-node-1", "refused").unwrap();
     assert!(reason.contains(&format!("attacker_fake-node-1_{HASH}")), "{reason}");
     // Two that kubelet has folders of: neither is believed, whoever came first.
     fs::create_dir(path(&format!("attacker_fake-node-1_{HASH}"))).unwrap();
@@ -204,10 +177,10 @@ fn a_static_pod_is_captured_by_the_evidence_of_kubelets_log_folder_alone() {
     ] {
         let told = |reason: &str| reason.contains(other);
         eventually("both are refused", SHORT, || {
-            let (state, reason) = state(&agent, name);
+            let (state, reason) = agent.workload(name).unwrap();
             state == "refused" && told(&reason)
         })
-        .unwrap_or_else(|error| panic!("{error}: {:?}", state(&agent, name)));
+        .unwrap_or_else(|error| panic!("{error}: {:?}", agent.workload(name).unwrap()));
     }
     assert_eq!(carried(&pod), None);
 }
@@ -242,10 +215,10 @@ fn a_cgroup_that_only_carries_a_pods_uid_in_its_name_is_not_taken_for_the_pods()
     }
     test_bed.write_pods(&[&PodDocument::new("victim", &uid)]);
     let agent = test_bed.agent(&[]);
-    let reason = wait_for(&agent, "default/victim", "waiting");
+    let reason = agent.wait_for_workload("default/victim", "waiting").unwrap();
     // Longer than between two walks over the whole tree.
     sleep(Duration::from_secs(6));
-    let (state, still) = state(&agent, "default/victim");
+    let (state, still) = agent.workload("default/victim").unwrap();
     assert_eq!((&*state, &*still), ("waiting", &*reason), "{}", agent.log());
     assert_eq!((carried(&hostile), carried(&delegated)), (None, None));
 }

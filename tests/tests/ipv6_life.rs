@@ -37,9 +37,7 @@ impl TestBed {
         let echo = primary.echo(&["--listen", "[::]:80", "--quiet"]).unwrap();
         let service = node.dual_service("service", 80, 80, &[&primary]).unwrap();
         let backend = node.dual_service("primary", 80, 80, &[&primary]).unwrap();
-        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
-                    value: agent";
-        let route = Route::new("route", &service).rule(Rule::to("primary", 80).filter(mark));
+        let route = Route::new("route", &service).rule(Rule::to("primary", 80).mark());
         let manifests = [service.manifest(), backend.manifest(), route.manifest()];
         node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
         let urls = [service.address().to_string(), service.address6().to_string()];

@@ -42,9 +42,7 @@ impl TestBed {
         let echo = primary.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
         let service = node.service("service", 80, 80, &[&primary]).unwrap();
         let backend = node.service("primary", 80, 80, &[&primary]).unwrap();
-        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
-                    value: agent";
-        let route = Route::new("route", &service).rule(Rule::to("primary", 80).filter(mark));
+        let route = Route::new("route", &service).rule(Rule::to("primary", 80).mark());
         let manifests = [service.manifest(), backend.manifest(), route.manifest()];
         node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
         Self { app, _primary: primary, _echo: echo, node }

@@ -67,8 +67,6 @@ fn a_thousand_frontends_and_a_hundred_pods_are_ready_soon() {
 
 /// The Service, and others like it under other names and addresses, each with a route.
 fn many(service: &Service) -> String {
-    let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
-                value: agent";
     let mut text = String::new();
     for at in 0..SERVICES {
         let mut other = service.clone();
@@ -78,7 +76,7 @@ fn many(service: &Service) -> String {
             other.cluster_ip = [10, 97, high, low].into();
             other.cluster_ip6 = Some(Ipv6Addr::new(0xfd00, 0x10, 0x97, 0, 0, 0, 0, at));
         }
-        let rule = Rule::to(&other.name, 80).filter(mark);
+        let rule = Rule::to(&other.name, 80).mark();
         let route = Route::new(&format!("route-{at}"), &other).rule(rule);
         let _ = write!(text, "{}---\n{}---\n", other.manifest(), route.manifest());
     }

@@ -30,9 +30,7 @@ impl TestBed {
         let primary = node.pod("primary").unwrap();
         let echo = primary.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
         let service = node.service("service", 80, 80, &[&primary]).unwrap();
-        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
-                    value: agent";
-        let route = Route::new("route", &service).rule(Rule::to("service", 80).filter(mark));
+        let route = Route::new("route", &service).rule(Rule::to("service", 80).mark());
         let manifests = [service.manifest(), route.manifest()];
         node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
         Self { service, _echo: echo, _primary: primary, node }
@@ -55,33 +53,15 @@ fn document(pod: &Pod) -> PodDocument {
     PodDocument::new(pod.name(), pod.uid().unwrap())
 }
 
+/// State and reason of a workload of the Namespace `default`.
+fn state(agent: &Agent<'_>, name: &str) -> (String, String) {
+    agent.workload(&format!("default/{name}")).unwrap()
+}
+
 /// Whether a new connection of the pod is carried by the agent.
 fn is_captured(pod: &Pod) -> bool {
     let argv = ["curl", "-sS", "-i", "-m", "5", "http://service/get"];
     pod.run(&argv, SHORT).unwrap().ok().unwrap().contains("x-via: agent")
-}
-
-/// State and reason of a workload, as `/config` says.
-fn state(agent: &Agent<'_>, name: &str) -> (String, String) {
-    let (_, config) = agent.get("/config").unwrap();
-    let config: Value = serde_json::from_str(&config).unwrap();
-    let workloads = config["workloads"].as_array().unwrap();
-    let name = format!("default/{name}");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    workloads.iter().find(|workload| workload["name"] == *name).map_or_else(
-        || (String::new(), format!("{name} is not among {workloads:?}")),
-        |workload| (text(&workload["state"]), text(&workload["reason"])),
-    )
-}
-
-fn wait_for(agent: &Agent<'_>, name: &str, wanted: &str) -> String {
-    let mut seen = Default::default();
-    let came = eventually(&format!("{name} is {wanted}"), SHORT, || {
-        seen = state(agent, name);
-        seen.0 == wanted
-    });
-    came.unwrap_or_else(|error| panic!("{error}: {seen:?}\n{}", agent.log()));
-    seen.1
 }
 
 #[test]
@@ -101,7 +81,7 @@ fn pods_are_found_by_uid_whatever_the_driver_and_the_nesting() {
         }
         assert!(!is_captured(&pods[2]));
         test_bed.write_pods(&documents);
-        wait_for(&agent, "three", "on");
+        agent.wait_for_workload("default/three", "on").unwrap();
         assert!(is_captured(&pods[2]));
         // Known no more, captured no more.
         test_bed.write_pods(&documents[1..]);
@@ -136,7 +116,7 @@ fn who_is_not_captured_is_reported_with_the_reason() {
         ("kata", "refused", "runtime class kata-qemu"),
         ("nowhere", "waiting", "no cgroup"),
     ] {
-        let told = wait_for(&agent, name, wanted);
+        let told = agent.wait_for_workload(&format!("default/{name}"), wanted).unwrap();
         assert!(told.contains(reason), "{name}: {told}");
     }
     assert!(is_captured(&plain) && !is_captured(&mesh));
@@ -144,16 +124,16 @@ fn who_is_not_captured_is_reported_with_the_reason() {
         [("disabled", "not_asked", false), ("maybe", "refused", false), ("enabled", "on", true)]
     {
         test_bed.write_pods(&documents(Some(label)));
-        wait_for(&agent, "plain", wanted);
+        agent.wait_for_workload("default/plain", wanted).unwrap();
         assert_eq!(is_captured(&plain), captured, "{label}");
     }
     // The Namespace speaks for pods that say nothing.
     test_bed.write_pods(&documents(None));
-    wait_for(&agent, "plain", "on");
+    agent.wait_for_workload("default/plain", "on").unwrap();
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  labels: \
                      {mirror.dev/capture: disabled}\n";
     test_bed.node.routes().write("namespace.yaml", namespace).unwrap();
-    let told = wait_for(&agent, "plain", "not_asked");
+    let told = agent.wait_for_workload("default/plain", "not_asked").unwrap();
     assert!(told.contains("Namespace"), "{told}");
     assert!(!is_captured(&plain));
 }
@@ -170,10 +150,10 @@ fn the_pod_of_another_agent_is_refused() {
     pod.listening(&mut other, 15920).unwrap();
     test_bed.write_pods(&[document(&pod)]);
     let agent = test_bed.agent("agent", &[]);
-    let told = wait_for(&agent, "other-agent", "refused");
+    let told = agent.wait_for_workload("default/other-agent", "refused").unwrap();
     assert!(told.contains("another agent"), "{told}");
     other.kill().unwrap();
-    wait_for(&agent, "other-agent", "on");
+    agent.wait_for_workload("default/other-agent", "on").unwrap();
 }
 
 #[test]

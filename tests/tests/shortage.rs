@@ -28,9 +28,7 @@ impl TestBed {
         let (primary, client) = (node.pod("primary").unwrap(), node.pod("client").unwrap());
         let echo = primary.echo(&["--listen", "0.0.0.0:80", "--quiet"]).unwrap();
         let service = node.service("service", 80, 80, &[&primary]).unwrap();
-        let mark = "type: ResponseHeaderModifier\nresponseHeaderModifier:\n  set:\n  - name: x-via\n    \
-                    value: agent";
-        let route = Route::new("route", &service).rule(Rule::to("service", 80).filter(mark));
+        let route = Route::new("route", &service).rule(Rule::to("service", 80).mark());
         let manifests = [service.manifest(), route.manifest()];
         node.routes().write("all.yaml", &manifests.join("---\n")).unwrap();
         Self { _service: service, _echo: echo, client, _primary: primary, node }

@@ -2,7 +2,7 @@
 
 use clap::value_parser;
 
-use super::{ByteSize, size::bytes};
+use super::{BoundError, ByteSize, bounds, size::bytes};
 use crate::memory::MemoryLimits;
 
 /// The least that a connection may be bounded to: the buffers of one that is used.
@@ -41,53 +41,17 @@ pub struct MemoryArgs {
     pub pod_connections: u32,
 }
 
-/// What is wrong with the bounds.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
-    /// Below what it takes to work.
-    #[error("{flag} {size} is below the minimum of {least}: nothing could be served")]
-    TooSmall {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        size: ByteSize,
-        /// The least that it may be.
-        least: ByteSize,
-    },
-    /// A part that exceeds the whole.
-    #[error("{part} {least} is greater than {whole} {most}: raise the second or lower the first")]
-    Order {
-        /// Flag of the part.
-        part: &'static str,
-        /// Its value.
-        least: ByteSize,
-        /// Flag of the whole.
-        whole: &'static str,
-        /// Its value.
-        most: ByteSize,
-    },
-}
-
 impl MemoryArgs {
     /// The bounds.
     ///
     /// # Errors
     /// When one is too small, or a part exceeds the whole.
-    pub fn checked(self) -> Result<MemoryLimits, MemoryError> {
+    pub fn checked(self) -> Result<MemoryLimits, BoundError> {
         let agent = ("--agent-memory", self.agent_memory);
         let pod = self.pod_memory.map_or(agent, |size| ("--pod-memory", size));
         let connection = self.connection_memory.map_or(pod, |size| ("--connection-memory", size));
         let bounds = [(connection, LEAST_CONNECTION), (pod, LEAST_POD), (agent, LEAST_AGENT)];
-        for ((flag, size), least) in bounds {
-            if size < least {
-                return Err(MemoryError::TooSmall { flag, size, least });
-            }
-        }
-        for ((part, least), (whole, most)) in [(connection, pod), (pod, agent)] {
-            if least > most {
-                return Err(MemoryError::Order { part, least, whole, most });
-            }
-        }
+        bounds::check(bounds, "nothing could be served")?;
         let or_free = |size: Option<ByteSize>| size.map_or(usize::MAX, bytes);
         Ok(MemoryLimits {
             connection: or_free(self.connection_memory),

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::{BoundError, bounds};
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -69,33 +71,6 @@ pub struct BudgetLimits {
     pub agent: u64,
 }
 
-/// What is wrong with the budgets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BudgetError {
-    /// Below what one read of a body takes.
-    #[error("{flag} {size} is below the minimum of {least}: one read of a body would exceed it")]
-    TooSmall {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        size: ByteSize,
-        /// The least that it may be.
-        least: ByteSize,
-    },
-    /// A part that exceeds the whole.
-    #[error("{part} {least} is greater than {whole} {most}: raise the second or lower the first")]
-    Order {
-        /// Flag of the part.
-        part: &'static str,
-        /// Its value.
-        least: ByteSize,
-        /// Flag of the whole.
-        whole: &'static str,
-        /// Its value.
-        most: ByteSize,
-    },
-}
-
 impl BudgetLimits {
     /// Compares the bounds. If a part has no bound, that of the whole applies.
     ///
@@ -105,21 +80,12 @@ impl BudgetLimits {
         request: Option<ByteSize>,
         backend: Option<ByteSize>,
         agent: ByteSize,
-    ) -> Result<Self, BudgetError> {
+    ) -> Result<Self, BoundError> {
         let agent = ("--budget-agent", agent);
         let backend = backend.map_or(agent, |size| ("--budget-backend", size));
         let request = request.map_or(backend, |size| ("--budget-request", size));
-        for (part, least) in [(request, LEAST), (backend, LEAST), (agent, LEAST_AGENT)] {
-            let (flag, size) = part;
-            if size < least {
-                return Err(BudgetError::TooSmall { flag, size, least });
-            }
-        }
-        for ((part, least), (whole, most)) in [(request, backend), (backend, agent)] {
-            if least > most {
-                return Err(BudgetError::Order { part, least, whole, most });
-            }
-        }
+        let bounds = [(request, LEAST), (backend, LEAST), (agent, LEAST_AGENT)];
+        bounds::check(bounds, "one read of a body would exceed it")?;
         Ok(Self { request: request.1.0, backend: backend.1.0, agent: agent.1.0 })
     }
 }
