@@ -1,6 +1,6 @@
-//! Chooses the object with the programs for the kernel: the one built from source when it is
-//! there and belongs to these sources, else the committed one when it does, else an error that
-//! says what to run. Nothing is compiled for the kernel here, so that stable Rust is enough.
+//! Chooses the objects with the programs for the kernel: those built from source when they are there
+//! and belong to these sources, else the committed ones when they do, else an error that says what
+//! to run. Nothing is compiled for the kernel here, so that stable Rust is enough.
 
 use std::{
     env, fs,
@@ -10,6 +10,9 @@ use std::{
 
 #[path = "../mirror-ebpf/source_hash.rs"]
 mod source_hash;
+
+/// The objects, and the variables by which the program finds them.
+const OBJECTS: [(&str, &str); 2] = [("mirror", "MIRROR_OBJECT"), ("tap", "MIRROR_TAP_OBJECT")];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -21,7 +24,7 @@ fn main() {
         }
     }
     match choose(&root) {
-        Ok(object) => copy(&object),
+        Ok(objects) => OBJECTS.iter().zip(objects).for_each(|(what, from)| copy(*what, &from)),
         Err(message) => {
             println!("cargo::error={message}");
             exit(1);
@@ -29,30 +32,31 @@ fn main() {
     }
 }
 
-fn choose(root: &Path) -> Result<PathBuf, String> {
+/// The paths of the objects, in the order of [`OBJECTS`].
+fn choose(root: &Path) -> Result<Vec<PathBuf>, String> {
     let sources = source_hash::source_hash(root)
         .map_err(|e| format!("the sources of the programs for the kernel: {e}"))?;
-    let fresh = (root.join("target/bpf/mirror"), root.join("target/bpf/mirror.sha256"));
-    let committed = (
-        root.join("mirror-ebpf/prebuilt/mirror.o"),
-        root.join("mirror-ebpf/prebuilt/mirror.o.sha256"),
-    );
-    for (object, hash) in [fresh, committed] {
-        let belongs = fs::read_to_string(hash).is_ok_and(|hash| hash.trim() == sources);
-        if belongs && object.exists() {
-            return Ok(object);
+    let fresh = (root.join("target/bpf"), "");
+    let committed = (root.join("mirror-ebpf/prebuilt"), ".o");
+    for (folder, ending) in [fresh, committed] {
+        let hash = fs::read_to_string(folder.join("sources.sha256"));
+        let belong = hash.is_ok_and(|hash| hash.trim() == sources);
+        let objects: Vec<_> =
+            OBJECTS.iter().map(|(name, _)| folder.join(format!("{name}{ending}"))).collect();
+        if belong && objects.iter().all(|object| object.exists()) {
+            return Ok(objects);
         }
     }
-    Err("no object with the programs for the kernel belongs to the sources in mirror-ebpf and \
-         mirror-common: they were changed after mirror-ebpf/prebuilt/mirror.o was built. Run \
+    Err("no objects with the programs for the kernel belong to the sources in mirror-ebpf and \
+         mirror-common: they were changed after those in mirror-ebpf/prebuilt were built. Run \
          `cargo xtask build-ebpf` (it says what to install when a tool is missing)"
         .to_owned())
 }
 
-fn copy(object: &Path) {
-    let target =
-        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("mirror.o");
+fn copy((name, variable): (&str, &str), object: &Path) {
+    let target = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
+        .join(format!("{name}.o"));
     fs::copy(object, &target)
         .unwrap_or_else(|e| panic!("copying {} to {}: {e}", object.display(), target.display()));
-    println!("cargo::rustc-env=MIRROR_OBJECT={}", target.display());
+    println!("cargo::rustc-env={variable}={}", target.display());
 }

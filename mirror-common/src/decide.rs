@@ -1,7 +1,9 @@
 //! The pure decisions of the programs: is a connect looked at, is a worker alive, where is its
 //! socket. The programs call these very functions; the host tests them.
 
-use crate::{FrontendId, Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags, Reason};
+use crate::{
+    FrontendEntry, FrontendId, Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags, Reason,
+};
 
 /// A heartbeat older than this is stale, in ns.
 pub const STALE_NS: u64 = 1_000_000_000;
@@ -60,19 +62,30 @@ pub struct Caller {
     pub bound_dev_if: u32,
 }
 
-/// Whether a worker is to be asked for this connection: its frontend and the pod's entry, or the
-/// reason for letting it go direct. Nearly all connections of a pod lead to no frontend, so that
-/// nothing else is asked for those: each question is some 20 to 60 ns of their connect(2).
+/// What becomes of a connection to a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// It goes to a worker, if one takes it.
+    Proxy(FrontendId, PodEntry),
+    /// It goes where the client wants, and is copied.
+    Tap(FrontendId),
+}
+
+/// What becomes of this connection, or the reason for letting it go direct. Nearly all connections of
+/// a pod lead to no frontend, so that nothing else is asked for those: each question is some 20 to
+/// 60 ns of their connect(2). `taps`: whether the program can tap; a pod that cannot be tapped has
+/// the connections to tapped frontends taken to the agent, as all others.
 ///
 /// # Errors
 /// The first reason that holds, in the order below.
 #[inline(always)]
 pub fn consider(
     connect: &Connect,
-    frontend: impl FnOnce() -> Option<FrontendId>,
+    taps: bool,
+    frontend: impl FnOnce() -> Option<FrontendEntry>,
     pod: impl FnOnce() -> Option<PodEntry>,
     caller: impl FnOnce() -> Caller,
-) -> Result<(FrontendId, PodEntry), Reason> {
+) -> Result<Capture, Reason> {
     if connect.kind != SOCK_STREAM || connect.protocol != IPPROTO_TCP {
         return Err(Reason::NotTcp);
     }
@@ -81,17 +94,21 @@ pub fn consider(
     }
     let Some(frontend) = frontend() else { return Err(Reason::NotAFrontend) };
     let Some(pod) = pod() else { return Err(Reason::PodUnknown) };
-    if !pod.flags.contains(connect.family.flag()) {
+    let tapped = taps && frontend.is_tapped() && pod.flags.contains(PodFlags::TAP);
+    if !tapped && !pod.flags.contains(connect.family.flag()) {
         return Err(Reason::PodOff);
     }
     let Caller { uid, bound_dev_if } = caller();
     if uid == MESH_UIDS[0] || uid == MESH_UIDS[1] {
         return Err(Reason::MeshUid);
     }
+    if tapped {
+        return Ok(Capture::Tap(frontend.id()));
+    }
     if bound_dev_if != 0 {
         return Err(Reason::BoundDevice);
     }
-    Ok((frontend, pod))
+    Ok(Capture::Proxy(frontend.id(), pod))
 }
 
 /// Whether an address (network byte order) is in 127.0.0.0/8.
@@ -164,21 +181,23 @@ mod tests {
         Connect { kind: 1, protocol: 6, family: Family::V4, loopback }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as a map gives it")]
+    fn proxied() -> Option<FrontendEntry> {
+        Some(FrontendEntry::proxied(FRONTEND))
+    }
+
     fn someone() -> Caller {
         Caller { uid: 1000, bound_dev_if: 0 }
     }
 
     /// To a frontend, from an ordinary process.
-    fn considered(
-        connect: &Connect,
-        pod: Option<PodEntry>,
-    ) -> Result<(FrontendId, PodEntry), Reason> {
-        consider(connect, || Some(FRONTEND), || pod, someone)
+    fn considered(connect: &Connect, pod: Option<PodEntry>) -> Result<Capture, Reason> {
+        consider(connect, true, proxied, || pod, someone)
     }
 
     #[test]
     fn an_ordinary_connection_is_looked_at() {
-        assert_eq!(considered(&tcp([10, 96, 0, 1]), Some(ON)), Ok((FRONTEND, ON)));
+        assert_eq!(considered(&tcp([10, 96, 0, 1]), Some(ON)), Ok(Capture::Proxy(FRONTEND, ON)));
     }
 
     #[test]
@@ -195,7 +214,7 @@ mod tests {
         ] {
             assert_eq!(considered(&connect, pod), Err(reason));
         }
-        let by = |caller| consider(&to, || Some(FRONTEND), || Some(ON), || caller);
+        let by = |caller| consider(&to, true, proxied, || Some(ON), || caller);
         for uid in MESH_UIDS {
             assert_eq!(by(Caller { uid, ..someone() }), Err(Reason::MeshUid));
         }
@@ -215,15 +234,40 @@ mod tests {
     }
 
     #[test]
+    fn a_tapped_frontend_is_tapped_where_program_and_pod_can() {
+        let to = tcp([10, 96, 0, 1]);
+        let tapped = || Some(FrontendEntry::tapped(FRONTEND));
+        let with = |flags| move || Some(PodEntry { flags, ..ON });
+        let both = PodFlags::TAP.with(PodFlags::CAPTURE_V4);
+        let ends = |taps, flags| consider(&to, taps, tapped, with(flags), someone);
+        // Neither a listener nor a canary is needed.
+        for flags in [PodFlags::TAP, both] {
+            assert_eq!(ends(true, flags), Ok(Capture::Tap(FRONTEND)));
+        }
+        for (taps, flags) in [(false, both), (true, PodFlags::CAPTURE_V4)] {
+            let proxied = Capture::Proxy(FRONTEND, PodEntry { flags, ..ON });
+            assert_eq!(ends(taps, flags), Ok(proxied));
+        }
+        assert_eq!(ends(false, PodFlags::TAP), Err(Reason::PodOff));
+        let caller = |caller| consider(&to, true, tapped, with(both), || caller);
+        assert_eq!(caller(Caller { uid: MESH_UIDS[0], ..someone() }), Err(Reason::MeshUid));
+        let bound = Caller { bound_dev_if: 2, ..someone() };
+        assert_eq!(caller(bound), Ok(Capture::Tap(FRONTEND)));
+        let flags = both;
+        let ordinary = consider(&to, true, proxied, with(flags), someone);
+        assert_eq!(ordinary, Ok(Capture::Proxy(FRONTEND, PodEntry { flags, ..ON })));
+    }
+
+    #[test]
     fn nothing_is_asked_that_need_not_be() {
         let (pod, caller) = (|| panic!("the pod"), || panic!("the caller"));
         for connect in [Connect { kind: 2, ..tcp([10, 0, 0, 1]) }, tcp([127, 0, 0, 1])] {
-            assert!(consider(&connect, || panic!("the frontend"), pod, caller).is_err());
+            assert!(consider(&connect, true, || panic!("the frontend"), pod, caller).is_err());
         }
         let to = tcp([10, 0, 0, 1]);
-        assert_eq!(consider(&to, || None, pod, caller), Err(Reason::NotAFrontend));
+        assert_eq!(consider(&to, true, || None, pod, caller), Err(Reason::NotAFrontend));
         let off = || Some(PodEntry { flags: PodFlags::default(), ..ON });
-        assert_eq!(consider(&to, || Some(FRONTEND), off, caller), Err(Reason::PodOff));
+        assert_eq!(consider(&to, true, proxied, off, caller), Err(Reason::PodOff));
     }
 
     #[test]

@@ -10,13 +10,19 @@ mod decide;
 #[allow(unsafe_code, reason = "aya reads these types from maps as they are: unsafe impl Pod")]
 mod maps;
 mod reason;
+mod tap;
 
 pub use codec::{FrontendId, is_loopback_v6, mapped_v4, words};
 pub use decide::{
-    Caller, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, STALE_NS, WorkerState, consider,
-    is_loopback, socket_index, worker_state,
+    Caller, Capture, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, STALE_NS, WorkerState,
+    consider, is_loopback, socket_index, worker_state,
 };
 pub use maps::{
-    FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS, PodEntry, PodFlags,
+    FrontendEntry, FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS,
+    PodEntry, PodFlags,
 };
 pub use reason::Reason;
+pub use tap::{
+    FIRST_BYTES, Piece, STOP_ENTRIES, Stream, TapCount, TapKind, TapMark, TapRecord, TapState,
+    TapStop, first_bytes, shard, stop_index,
+};

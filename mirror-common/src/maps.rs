@@ -1,6 +1,8 @@
 //! The types of the maps' keys and values, laid out the same for the programs and the agent. Every
 //! padding byte is a field: the kernel compares keys byte by byte.
 
+use crate::FrontendId;
+
 /// Workers that one agent may have; the stride of a slot in the map of sockets.
 pub const MAX_WORKERS: u32 = 64;
 /// Network namespaces captured at one time: kubelet's limit is 110 pods on a node by default.
@@ -33,6 +35,43 @@ pub struct FrontendKeyV6 {
     pub zero: u16,
 }
 
+/// Value of a frontend: its id, and what becomes of connections to it. One word, so that a program
+/// never sees half of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct FrontendEntry(pub u32);
+
+impl FrontendEntry {
+    /// The bit above all ids.
+    const TAPPED: u32 = 1 << 31;
+
+    /// Connections are taken to the agent.
+    #[must_use]
+    pub const fn proxied(id: FrontendId) -> Self {
+        Self(id.0 & FrontendId::MAX.0)
+    }
+
+    /// Connections stay as they are, and what their clients send is copied.
+    #[must_use]
+    pub const fn tapped(id: FrontendId) -> Self {
+        Self(Self::proxied(id).0 | Self::TAPPED)
+    }
+
+    /// The frontend's id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn id(self) -> FrontendId {
+        FrontendId(self.0 & FrontendId::MAX.0)
+    }
+
+    /// Whether it is [`FrontendEntry::tapped`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tapped(self) -> bool {
+        self.0 & Self::TAPPED != 0
+    }
+}
+
 /// What the programs know of a captured network namespace; its key is the netns cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -59,6 +98,8 @@ impl PodFlags {
     pub const CAPTURE_V4: Self = Self(1);
     /// IPv6 connections are captured.
     pub const CAPTURE_V6: Self = Self(2);
+    /// Connections to tapped frontends are tapped; without it they are taken to the agent.
+    pub const TAP: Self = Self(4);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]
@@ -96,7 +137,7 @@ const _: () = assert!(size_of::<FrontendKey>() == 8 && align_of::<FrontendKey>()
 const _: () = assert!(size_of::<FrontendKeyV6>() == 20 && align_of::<FrontendKeyV6>() == 4);
 const _: () = assert!(size_of::<PodEntry>() == 28 && align_of::<PodEntry>() == 4);
 const _: () = assert!(size_of::<Heartbeat>() == 16 && align_of::<Heartbeat>() == 8);
-const _: () = assert!(size_of::<crate::FrontendId>() == 4);
+const _: () = assert!(size_of::<FrontendId>() == 4 && size_of::<FrontendEntry>() == 4);
 
 #[cfg(feature = "user")]
 mod user {
@@ -111,4 +152,8 @@ mod user {
     unsafe impl aya::Pod for super::Heartbeat {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::FrontendId {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FrontendEntry {}
+    // SAFETY: as above; asserted beside it.
+    unsafe impl aya::Pod for crate::TapStop {}
 }

@@ -26,11 +26,15 @@ pub enum Reason {
     NotTcp = 8,
     /// From a service mesh's proxy.
     MeshUid = 9,
+    /// Not taken to the agent: what the client sends is copied.
+    Tapped = 10,
+    /// To be tapped, and the kernel had no memory to note it: direct, without copies.
+    TapFailed = 11,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Captured,
         Self::NotAFrontend,
         Self::PodUnknown,
@@ -41,10 +45,12 @@ impl Reason {
         Self::Loopback,
         Self::NotTcp,
         Self::MeshUid,
+        Self::Tapped,
+        Self::TapFailed,
     ];
 
     /// Entries of the counters' map.
-    #[allow(clippy::cast_possible_truncation, reason = "ten")]
+    #[allow(clippy::cast_possible_truncation, reason = "twelve")]
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
     /// The index in the counters' map.
@@ -68,6 +74,8 @@ impl Reason {
             Self::Loopback => "loopback",
             Self::NotTcp => "not_tcp",
             Self::MeshUid => "mesh_uid",
+            Self::Tapped => "tapped",
+            Self::TapFailed => "tap_failed",
         }
     }
 }

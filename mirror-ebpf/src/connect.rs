@@ -1,6 +1,6 @@
 //! connect(2) of an IPv4 socket of a captured pod: a connection to a frontend goes to
-//! 127.64.0.0 + id on the agent's port, when a worker is there to take it. Anything else passes
-//! untouched.
+//! 127.64.0.0 + id on the agent's port, when a worker is there to take it, or is marked where its
+//! frontend is tapped. Anything else passes untouched.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -9,17 +9,18 @@ use aya_ebpf::{
         bpf_get_current_uid_gid,
         generated::{bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_release},
     },
-    macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
-    Caller, Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider, is_loopback,
+    Caller, Capture, Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider,
+    is_loopback,
 };
 
 use crate::{
     count::count,
     maps::{FRONTENDS, PODS},
+    mark,
     workers::no_worker_reason,
 };
 
@@ -28,44 +29,55 @@ pub(crate) const GO_ON: i32 = 1;
 /// Length of the IPv4 part of a `bpf_sock_tuple`.
 const TUPLE_V4: u32 = 12;
 
-/// Attached to the pod's own cgroup, so that it runs before programs on ancestors.
-#[cgroup_sock_addr(connect4)]
-pub fn connect4(ctx: SockAddrContext) -> i32 {
-    let reason = match redirect(&ctx) {
-        Ok(()) => Reason::Captured,
-        Err(reason) => reason,
+/// To be attached to the pod's own cgroup, so that it runs before programs on ancestors.
+#[inline(always)]
+pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
+    done(ctx, redirect(ctx))
+}
+
+/// Counts how it ended. A socket that is not tapped may have been before.
+#[inline(always)]
+pub(crate) fn done(ctx: &SockAddrContext, ended: Result<Reason, Reason>) -> i32 {
+    let reason = match ended {
+        Ok(reason) | Err(reason) => reason,
     };
+    if mark::TAPS && reason != Reason::Tapped && reason != Reason::NotTcp {
+        mark::clear(ctx);
+    }
     count(reason);
     GO_ON
 }
 
 #[inline(always)]
-fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
+fn redirect(ctx: &SockAddrContext) -> Result<Reason, Reason> {
     let addr = ctx.sock_addr;
     // SAFETY: the kernel passes a valid context; the verifier checks every field.
     let (address, port) = unsafe { ((*addr).user_ip4, (*addr).user_port as u16) };
-    let (id, pod) = captured_v4(ctx, address, port)?;
+    let (id, pod) = match captured_v4(ctx, address, port)? {
+        Capture::Proxy(id, pod) => (id, pod),
+        Capture::Tap(id) => return mark::mark(ctx, id),
+    };
     // SAFETY: both fields are writable in this hook.
     unsafe {
         (*addr).user_ip4 = id.to_net();
         (*addr).user_port = u32::from(pod.port);
     }
-    Ok(())
+    Ok(Reason::Captured)
 }
 
-/// The id that stands for an IPv4 destination, and where its listeners are; or why the connection
-/// goes direct.
+/// What becomes of a connection to an IPv4 destination; or why it goes direct.
 #[inline(always)]
 pub(crate) fn captured_v4(
     ctx: &SockAddrContext,
     address: u32,
     port: u16,
-) -> Result<(FrontendId, PodEntry), Reason> {
+) -> Result<Capture, Reason> {
     let key = FrontendKey { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
     let frontend = || unsafe { FRONTENDS.get(&key) }.copied();
     let facts = facts(ctx, Family::V4, is_loopback(address));
-    let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
+    let capture = consider(&facts, mark::TAPS, frontend, || pod(ctx), || caller(ctx))?;
+    let Capture::Proxy(id, pod) = capture else { return Ok(capture) };
     if !worker_takes(ctx, id, &pod) {
         let reason = no_worker_reason();
         debug!(
@@ -83,7 +95,7 @@ pub(crate) fn captured_v4(
         u16::from_be(port),
         id.0
     );
-    Ok((id, pod))
+    Ok(capture)
 }
 
 /// What is known of the connection beside its destination.

@@ -6,18 +6,18 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
-    macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
-    Family, FrontendId, FrontendKeyV6, PodEntry, Reason, consider, is_loopback_v6, mapped_v4,
+    Capture, Family, FrontendId, FrontendKeyV6, PodEntry, Reason, consider, is_loopback_v6,
+    mapped_v4,
 };
 
 use crate::{
-    connect::{GO_ON, caller, captured_v4, facts, pod},
-    count::count,
+    connect::{caller, captured_v4, done, facts, pod},
     maps::FRONTENDS6,
+    mark,
     words::{peer_address, read, set_peer_address},
     workers::no_worker_reason,
 };
@@ -25,52 +25,46 @@ use crate::{
 /// Length of the IPv6 part of a `bpf_sock_tuple`.
 const TUPLE_V6: u32 = 36;
 
-/// Attached to the pod's own cgroup, so that it runs before programs on ancestors.
-#[cgroup_sock_addr(connect6)]
-pub fn connect6(ctx: SockAddrContext) -> i32 {
-    let reason = match redirect(&ctx) {
-        Ok(()) => Reason::Captured,
-        Err(reason) => reason,
-    };
-    count(reason);
-    GO_ON
+/// To be attached to the pod's own cgroup, so that it runs before programs on ancestors.
+#[inline(always)]
+pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
+    done(ctx, redirect(ctx))
 }
 
 #[inline(always)]
-fn redirect(ctx: &SockAddrContext) -> Result<(), Reason> {
+fn redirect(ctx: &SockAddrContext) -> Result<Reason, Reason> {
     let addr = ctx.sock_addr;
     let address = peer_address(ctx);
     // SAFETY: the kernel passes a valid context; the verifier checks every field.
     let port = unsafe { (*addr).user_port as u16 };
-    let to = match mapped_v4(address) {
-        Some(v4) => {
-            let (id, pod) = captured_v4(ctx, v4, port)?;
-            // SAFETY: both fields are writable in this hook.
-            unsafe {
-                (*addr).user_ip6[3] = id.to_net();
-                (*addr).user_port = u32::from(pod.port);
-            }
-            return Ok(());
-        }
+    let mapped = mapped_v4(address);
+    let capture = match mapped {
+        Some(v4) => captured_v4(ctx, v4, port)?,
         None => captured_v6(ctx, address, port)?,
     };
-    set_peer_address(ctx, to.0.to_net_v6());
+    let (id, pod) = match capture {
+        Capture::Proxy(id, pod) => (id, pod),
+        Capture::Tap(id) => return mark::mark(ctx, id),
+    };
+    if mapped.is_some() {
+        // SAFETY: the field is writable in this hook.
+        unsafe { (*addr).user_ip6[3] = id.to_net() };
+    } else {
+        set_peer_address(ctx, id.to_net_v6());
+    }
     // SAFETY: the field is writable in this hook.
-    unsafe { (*addr).user_port = u32::from(to.1.port) };
-    Ok(())
+    unsafe { (*addr).user_port = u32::from(pod.port) };
+    Ok(Reason::Captured)
 }
 
 #[inline(always)]
-fn captured_v6(
-    ctx: &SockAddrContext,
-    address: [u32; 4],
-    port: u16,
-) -> Result<(FrontendId, PodEntry), Reason> {
+fn captured_v6(ctx: &SockAddrContext, address: [u32; 4], port: u16) -> Result<Capture, Reason> {
     let key = FrontendKeyV6 { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
     let frontend = || unsafe { FRONTENDS6.get(&key) }.copied();
     let facts = facts(ctx, Family::V6, is_loopback_v6(address));
-    let (id, pod) = consider(&facts, frontend, || pod(ctx), || caller(ctx))?;
+    let capture = consider(&facts, mark::TAPS, frontend, || pod(ctx), || caller(ctx))?;
+    let Capture::Proxy(id, pod) = capture else { return Ok(capture) };
     if !worker_takes(ctx, id, &pod) {
         let reason = no_worker_reason();
         debug!(
@@ -88,7 +82,7 @@ fn captured_v6(
         u16::from_be(port),
         id.0
     );
-    Ok((id, pod))
+    Ok(capture)
 }
 
 /// As [`crate::connect`] asks for IPv4.

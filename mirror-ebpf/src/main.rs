@@ -2,13 +2,18 @@
 //! agent), sk_lookup (gives it to a live worker), names (give the application its own view back).
 //!
 //! Every exit lets the application's call go on: connect never returns 0, which would refuse it.
+//!
+//! An agent that taps loads the connect hooks of the other binary, `tap`, instead of these.
 #![no_std]
 #![no_main]
 
 mod connect;
 mod connect6;
 mod count;
+mod hooks;
 mod maps;
+#[path = "unmarked.rs"]
+mod mark;
 mod names;
 mod names6;
 mod steer;

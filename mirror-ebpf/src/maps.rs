@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, SockMap},
 };
 use mirror_common::{
-    FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_SOCKETS,
-    MAX_WORKERS, PodEntry, Reason,
+    FrontendEntry, FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS,
+    MAX_SOCKETS, MAX_WORKERS, PodEntry, Reason,
 };
 
 /// Captured network namespaces by their cookie.
@@ -19,7 +19,7 @@ pub(crate) static PODS: HashMap<u64, PodEntry> = HashMap::with_max_entries(MAX_P
 
 /// The IPv4 frontends that a route names.
 #[map]
-pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendId> =
+pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendEntry> =
     HashMap::with_max_entries(MAX_FRONTENDS, 0);
 
 /// IPv4 frontends by id, tombstones included.
@@ -30,7 +30,7 @@ pub(crate) static ADDRESSES: HashMap<FrontendId, FrontendKey> =
 /// The IPv6 frontends that a route names. Not allocated ahead, as the next: most clusters have
 /// none, and 65,536 entries are some ten megabytes.
 #[map]
-pub(crate) static FRONTENDS6: HashMap<FrontendKeyV6, FrontendId> =
+pub(crate) static FRONTENDS6: HashMap<FrontendKeyV6, FrontendEntry> =
     HashMap::with_max_entries(MAX_FRONTENDS, BPF_F_NO_PREALLOC);
 
 /// IPv6 frontends by id, tombstones included.

@@ -20,6 +20,7 @@ mod heartbeat;
 mod pod;
 mod programs;
 mod status;
+mod tap;
 mod trial;
 
 use std::{
@@ -42,6 +43,7 @@ pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heartbeat::KernelHeartbeat;
 pub use programs::{Programs, ProgramsError};
 pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
+pub use tap::{TapCounters, TapRing};
 pub use trial::{TrialError, trial, trial_below, trial_connect};
 
 use crate::{memory::AgentUsage, route::Snapshot, sockets::NetnsSockets, workload::WorkerCommand};

@@ -16,7 +16,7 @@ use self::{
     publish::{FrontendMap, Publisher},
     resolve::{AddressPolicy, FrontendChanges, Resolver},
 };
-use crate::route::Snapshot;
+use crate::route::{CaptureMode, EndpointChoice, Snapshot};
 
 pub mod config_dump;
 pub mod decode;
@@ -70,6 +70,13 @@ impl<M: FrontendMap> Control<M> {
     #[must_use]
     pub fn by(self, policy: AddressPolicy) -> Self {
         Self { resolver: Resolver::new(policy.clone()), policy, ..self }
+    }
+
+    /// The same with frontends captured in this mode, where this chooses the endpoints. Nothing may be in
+    /// force yet.
+    #[must_use]
+    pub fn capturing(self, mode: CaptureMode, choice: EndpointChoice) -> Self {
+        Self { publisher: self.publisher.capturing(mode, choice), ..self }
     }
 
     /// Whether the kernel refused a part of the last state: then [`Control::retry`].

@@ -30,6 +30,7 @@ pub mod outcome;
 pub mod plain;
 pub mod proxy;
 pub mod route;
+pub mod segment;
 pub mod selection;
 pub mod sockets;
 pub mod status;

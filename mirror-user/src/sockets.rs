@@ -42,6 +42,17 @@ pub enum NetnsTarget {
     Netns(Arc<Netns>),
 }
 
+impl NetnsTarget {
+    /// The cookie of a captured namespace.
+    #[must_use]
+    pub fn cookie(&self) -> Option<u64> {
+        match self {
+            Self::Own => None,
+            Self::Netns(netns) => Some(netns.cookie),
+        }
+    }
+}
+
 /// Makes sockets, non-blocking and close-on-exec.
 pub trait SocketFactory: Send + Sync + std::fmt::Debug {
     /// A TCP socket, not bound and not connected.

@@ -1,5 +1,5 @@
-//! Builds the programs for the kernel from source. In: which tools there are. Out:
-//! target/bpf/mirror with the hash of its sources beside it, and on request the committed copy.
+//! Builds the programs for the kernel from source. In: which tools there are. Out: target/bpf/mirror
+//! and target/bpf/tap with the hash of their sources beside them, and on request the committed copies.
 //!
 //! rustc alone cannot link for BPF: it needs bpf-linker, and core for that target is not
 //! distributed, so that it is built from rust-src, which only an unstable flag of cargo does.
@@ -24,6 +24,8 @@ pub struct Options {
     pub commit: bool,
 }
 
+/// What the hash is called, beside the objects.
+const HASH: &str = "sources.sha256";
 const TARGET: &str = "bpfel-unknown-none";
 const LINKER_VERSION: &str = "0.13.0";
 const PACKAGES: [&str; 7] = [
@@ -36,7 +38,10 @@ const PACKAGES: [&str; 7] = [
     "zlib1g-dev",
 ];
 
-/// Builds into target/bpf and returns the object's path. Says on stderr which tools it chose.
+/// The objects, by the names of their binaries.
+const OBJECTS: [&str; 2] = ["mirror", "tap"];
+
+/// Builds into target/bpf and returns its path. Says on stderr which tools it chose.
 ///
 /// # Errors
 /// No toolchain (with what to install), or a build that fails.
@@ -50,28 +55,28 @@ pub fn build(root: &Path, options: Options) -> Result<PathBuf> {
         None => bail!(missing("no tools to build the programs for the kernel with")),
     };
     eprintln!("build-ebpf: {}", toolchain.describe());
-    let object = toolchain.build(root)?;
+    let built = toolchain.build(root)?;
     let folder = root.join("target/bpf");
-    store(&object, &folder.join("mirror"), &folder.join("mirror.sha256"), root)?;
+    store(&built, &folder, "", root)?;
     if options.commit {
-        let prebuilt = root.join("mirror-ebpf/prebuilt");
-        store(&object, &prebuilt.join("mirror.o"), &prebuilt.join("mirror.o.sha256"), root)?;
+        store(&built, &root.join("mirror-ebpf/prebuilt"), ".o", root)?;
     }
-    Ok(folder.join("mirror"))
+    Ok(folder)
 }
 
-/// Checks that the committed object was built from the sources as they are.
+/// Checks that the committed objects were built from the sources as they are.
 ///
 /// # Errors
-/// It was not, or it is missing; with the command that helps.
+/// They were not, or one is missing; with the command that helps.
 pub fn check_committed(root: &Path) -> Result<()> {
     let prebuilt = root.join("mirror-ebpf/prebuilt");
     let sources = source_hash::source_hash(root)?;
-    let stored = prebuilt.join("mirror.o.sha256");
+    let stored = prebuilt.join(HASH);
     let hash = fs::read_to_string(&stored).with_context(|| format!("{}", stored.display()))?;
-    if hash.trim() != sources || !prebuilt.join("mirror.o").is_file() {
+    let missing = |name| !prebuilt.join(format!("{name}.o")).is_file();
+    if hash.trim() != sources || OBJECTS.into_iter().any(missing) {
         bail!(
-            "mirror-ebpf/prebuilt/mirror.o is stale: it was built from other sources. Run \
+            "mirror-ebpf/prebuilt is stale: its objects were built from other sources. Run \
              `cargo xtask build-ebpf --commit` and commit the result"
         );
     }
@@ -137,7 +142,7 @@ impl Toolchain {
         if !status.success() {
             bail!("building the programs for the kernel failed ({status}): {command:?}");
         }
-        Ok(target_dir.join(TARGET).join("release/mirror"))
+        Ok(target_dir.join(TARGET).join("release"))
     }
 }
 
@@ -242,15 +247,19 @@ fn install() -> Result<()> {
     Ok(())
 }
 
-/// Copies the object and writes its hash last, so that a copy that was cut short never counts.
-fn store(object: &Path, to: &Path, hash: &Path, root: &Path) -> Result<()> {
-    let folder = to.parent().context("the object's place has a folder")?;
+/// Copies the objects, with this ending, and writes their hash last, so that a copy that was cut short
+/// never counts.
+fn store(built: &Path, folder: &Path, ending: &str, root: &Path) -> Result<()> {
+    let hash = folder.join(HASH);
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     if hash.exists() {
-        fs::remove_file(hash).with_context(|| format!("removing {}", hash.display()))?;
+        fs::remove_file(&hash).with_context(|| format!("removing {}", hash.display()))?;
     }
-    fs::copy(object, to)
-        .with_context(|| format!("copying {} to {}", object.display(), to.display()))?;
-    fs::write(hash, source_hash::source_hash(root)? + "\n")
+    for name in OBJECTS {
+        let (object, to) = (built.join(name), folder.join(format!("{name}{ending}")));
+        fs::copy(&object, &to)
+            .with_context(|| format!("copying {} to {}", object.display(), to.display()))?;
+    }
+    fs::write(&hash, source_hash::source_hash(root)? + "\n")
         .with_context(|| format!("writing {}", hash.display()))
 }

@@ -2,7 +2,9 @@
 
 use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use aya::programs::{ProgramInfo, cgroup_sock_addr::CgroupSockAddrLink, loaded_programs};
+use aya::programs::{
+    ProgramInfo, cgroup_skb::CgroupSkbLink, cgroup_sock_addr::CgroupSockAddrLink, loaded_programs,
+};
 
 use super::{
     cgroup::is_shortage,
@@ -29,6 +31,10 @@ pub(crate) struct Attached {
     /// First, so that a drop ends capturing before the names go.
     connect: Vec<CgroupSockAddrLink>,
     _names: Vec<CgroupSockAddrLink>,
+    /// None where nothing is tapped, or the kernel does not allow it here.
+    egress: Option<CgroupSkbLink>,
+    /// No other agent that was here before marks sockets.
+    first: bool,
     inode: u64,
 }
 
@@ -37,15 +43,22 @@ impl Attached {
     pub(crate) fn new(programs: &mut Programs, path: &Path) -> Result<Self, AttachError> {
         let cgroup = File::open(path).map_err(AttachError::Open)?;
         let inode = cgroup.metadata().map_err(AttachError::Open)?.ino();
-        let mut attach = |hook| {
-            programs.attach(hook, &cgroup).map_err(|error| match forbidden(&error, hook, path) {
-                Some(text) => AttachError::Forbidden(text),
-                None => error.into(),
-            })
-        };
-        let names = Hook::NAMES.into_iter().map(&mut attach).collect::<Result<_, _>>()?;
-        let connect = Hook::CONNECT.into_iter().map(&mut attach).collect::<Result<_, _>>()?;
-        Ok(Self { connect, _names: names, inode })
+        let names = attach_all(programs, &Hook::NAMES, &cgroup, path)?;
+        // Before the hooks that mark: a connection is copied from its first byte, or not at all.
+        let egress = attach_egress(programs, &cgroup, path);
+        let connect = attach_all(programs, &Hook::CONNECT, &cgroup, path)?;
+        Ok(Self { connect, _names: names, egress, first: false, inode })
+    }
+
+    /// Whether connections to tapped frontends are to be tapped here. Of two agents the one that was here
+    /// first does it, until it has detached; then those of the other, which it proxied meanwhile, are.
+    pub(crate) fn taps(&mut self, programs: &Programs, path: &Path) -> bool {
+        if self.egress.is_none() || self.connect.is_empty() {
+            return false;
+        }
+        // Whoever comes later stands behind.
+        self.first = self.first || is_first(programs, path).unwrap_or(false);
+        self.first
     }
 
     /// Captures no more connections; getpeername still returns the original destinations.
@@ -62,6 +75,40 @@ impl Attached {
     }
 }
 
+fn attach_all(
+    programs: &mut Programs,
+    hooks: &[Hook],
+    cgroup: &File,
+    path: &Path,
+) -> Result<Vec<CgroupSockAddrLink>, AttachError> {
+    let attach = |hook: &Hook| {
+        programs.attach(*hook, cgroup).map_err(|error| match forbidden(&error, *hook, path) {
+            Some(text) => AttachError::Forbidden(text),
+            None => error.into(),
+        })
+    };
+    hooks.iter().map(attach).collect()
+}
+
+/// None, with a line in the log, where the kernel does not allow it: what would be tapped is proxied.
+fn attach_egress(programs: &mut Programs, cgroup: &File, path: &Path) -> Option<CgroupSkbLink> {
+    programs.attach_egress(cgroup).unwrap_or_else(|error| {
+        let cgroup = path.display();
+        tracing::warn!(%cgroup, %error, "cannot tap: all its captured connections are proxied");
+        None
+    })
+}
+
+/// Whether of the programs on the cgroup that mark sockets this agent's is the first; None if that
+/// cannot be seen.
+fn is_first(programs: &Programs, path: &Path) -> Option<bool> {
+    let (own, name) = programs.marker()?;
+    let (_, ids) =
+        sys::cgroup_programs(File::open(path).ok()?, Hook::Connect4.attach_type()).ok()?;
+    let marks = |id: &u32| *id == own || program_name(*id) == name;
+    Some(ids.iter().find(|id| marks(id)) == Some(&own))
+}
+
 /// For EPERM: whose program on which ancestor forbids attaching.
 fn forbidden(error: &ProgramsError, hook: Hook, path: &Path) -> Option<String> {
     if !error.is_forbidden() {
@@ -74,7 +121,8 @@ fn forbidden(error: &ProgramsError, hook: Hook, path: &Path) -> Option<String> {
     });
     Some(match culprit {
         Some((cgroup, ids)) => {
-            let names: Vec<String> = ids.iter().map(|id| program_name(*id)).collect();
+            let names: Vec<_> =
+                ids.iter().map(|id| format!("program {id} ({})", program_name(*id))).collect();
             format!(
                 "{} cannot be attached: {} on {} was attached without BPF_F_ALLOW_MULTI, which \
                  forbids programs below; its owner must attach it with that flag",
@@ -95,6 +143,5 @@ fn forbidden(error: &ProgramsError, hook: Hook, path: &Path) -> Option<String> {
 fn program_name(id: u32) -> String {
     let info: Option<ProgramInfo> =
         loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
-    let name = info.as_ref().and_then(|info| info.name_as_str()).unwrap_or("?").to_owned();
-    format!("program {id} ({name})")
+    info.as_ref().and_then(|info| info.name_as_str()).unwrap_or("?").to_owned()
 }

@@ -153,11 +153,25 @@ impl CaptureLoop {
         for index in 0..self.members.len() {
             self.follow(index, now);
         }
+        self.tap();
         for shared in self.pods.values_mut() {
             shared.pod.tick(&mut self.deps, now);
         }
         self.count(now);
         self.programs.flush_log();
+    }
+
+    /// Says of each namespace whether its connections may be tapped: all workloads in it must allow it.
+    fn tap(&mut self) {
+        self.pods.values_mut().for_each(|shared| shared.pod.set_taps(true));
+        for (config, phase) in &mut self.members {
+            if let Phase::Captured { cookie, attached, .. } = phase
+                && !attached.taps(&self.programs, &config.cgroup)
+                && let Some(shared) = self.pods.get_mut(cookie)
+            {
+                shared.pod.set_taps(false);
+            }
+        }
     }
 
     /// Counts the connections that predate capture of the next workload that is due, in turn.

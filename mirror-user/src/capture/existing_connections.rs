@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use mirror_common::Family;
 
 use crate::{
-    route::{FrontendState, ServicePort, Snapshot},
+    route::{Capture, FrontendState, ServicePort, Snapshot},
     sockets::{
         NetnsSockets, NetnsTarget,
         diag::{self, SocketConnection},
@@ -47,9 +47,18 @@ pub(super) struct Frontends {
     /// snapshot.
     next: Arc<Snapshot>,
     generation: Option<u64>,
-    known: HashMap<SocketAddr, (Arc<ServicePort>, Instant)>,
+    known: HashMap<SocketAddr, KnownFrontend>,
     /// When the newest one appeared.
     newest: Option<Instant>,
+}
+
+/// A frontend in force.
+struct KnownFrontend {
+    service: Arc<ServicePort>,
+    since: Instant,
+    /// Its connections go to the agent, so that those that do not predate it. Of a tapped one, nothing
+    /// distinguishes those that do.
+    proxied: bool,
 }
 
 impl Frontends {
@@ -68,12 +77,16 @@ impl Frontends {
         let mut before = std::mem::take(&mut self.known);
         for lookup in snapshot.frontends.values() {
             let FrontendState::Live(frontend) = lookup else { continue };
-            let since = before.remove(&frontend.address).map(|(_, since)| since);
+            let since = before.remove(&frontend.address).map(|known| known.since);
             if since.is_none() {
                 self.newest = Some(now);
             }
-            let entry = (Arc::clone(&frontend.service), since.unwrap_or(now));
-            self.known.insert(frontend.address, entry);
+            let known = KnownFrontend {
+                service: Arc::clone(&frontend.service),
+                since: since.unwrap_or(now),
+                proxied: matches!(frontend.capture, Capture::Proxied(_)),
+            };
+            self.known.insert(frontend.address, known);
         }
     }
 }
@@ -122,7 +135,7 @@ impl ExistingConnections {
         self.counted = Some(now);
         let own = |connection: &SocketConnection| {
             target.cgroups.contains(&connection.cgroup)
-                && frontends.known.contains_key(&connection.destination)
+                && frontends.known.get(&connection.destination).is_some_and(|known| known.proxied)
         };
         let found = target.sockets.run(target.netns, || diag::connections(own));
         let mut found = match found.and_then(|found| found) {
@@ -138,8 +151,8 @@ impl ExistingConnections {
         }
         self.counts.clear();
         for connection in &found {
-            if let Some((service, _)) = frontends.known.get(&connection.destination) {
-                *self.counts.entry(service.to_string()).or_default() += 1;
+            if let Some(known) = frontends.known.get(&connection.destination) {
+                *self.counts.entry(known.service.to_string()).or_default() += 1;
             }
         }
     }
@@ -158,7 +171,7 @@ impl ExistingConnections {
             let family = family(connection.destination);
             let met = last[family as usize];
             let known = frontends.known.get(&connection.destination);
-            let new = known.is_some_and(|(_, since)| met.is_none_or(|met| *since > met));
+            let new = known.is_some_and(|known| met.is_none_or(|met| known.since > met));
             if !(new && target.on[family as usize]) {
                 return true;
             }

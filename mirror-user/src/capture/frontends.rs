@@ -7,10 +7,13 @@ use aya::{
     Pod,
     maps::{HashMap, MapData, MapError},
 };
-use mirror_common::{FrontendId, FrontendKey, FrontendKeyV6, words};
+use mirror_common::{FrontendEntry, FrontendId, FrontendKey, FrontendKeyV6, words};
 
 use super::programs::{Programs, ProgramsError};
-use crate::{control::publish::FrontendMap, error_chain::WithCauses};
+use crate::{
+    control::publish::{FrontendMap, MapEntry},
+    error_chain::WithCauses,
+};
 
 /// Why a frontend could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +58,22 @@ impl KernelFrontends {
 impl FrontendMap for KernelFrontends {
     type Error = FrontendMapError;
 
-    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), FrontendMapError> {
+    fn insert(
+        &mut self,
+        id: FrontendId,
+        address: SocketAddr,
+        capture: MapEntry,
+    ) -> Result<(), FrontendMapError> {
         if !(FrontendId::FIRST..=FrontendId::MAX).contains(&id) {
             return Err(FrontendMapError::Id(id));
         }
+        let entry = match capture {
+            MapEntry::Proxied => FrontendEntry::proxied(id),
+            MapEntry::Tapped => FrontendEntry::tapped(id),
+        };
         let inserted = match address {
-            SocketAddr::V4(address) => self.v4.insert(id, key(address)),
-            SocketAddr::V6(address) => self.v6.insert(id, key_v6(address)),
+            SocketAddr::V4(address) => self.v4.insert(entry, key(address)),
+            SocketAddr::V6(address) => self.v6.insert(entry, key_v6(address)),
         };
         inserted.map_err(|source| FrontendMapError::Kernel { what: address.to_string(), source })
     }
@@ -84,15 +96,15 @@ impl FrontendMap for KernelFrontends {
 
 /// The maps of one family.
 struct MapPair<K> {
-    forward: HashMap<MapData, K, FrontendId>,
+    forward: HashMap<MapData, K, FrontendEntry>,
     reverse: HashMap<MapData, FrontendId, K>,
 }
 
 impl<K: Pod> MapPair<K> {
     /// The reverse entry is written first, so that getpeername never sees an id that it does not
     /// know.
-    fn insert(&mut self, id: FrontendId, key: K) -> Result<(), MapError> {
-        self.reverse.insert(id, key, 0).and_then(|()| self.forward.insert(key, id, 0))
+    fn insert(&mut self, entry: FrontendEntry, key: K) -> Result<(), MapError> {
+        self.reverse.insert(entry.id(), key, 0).and_then(|()| self.forward.insert(key, entry, 0))
     }
 }
 

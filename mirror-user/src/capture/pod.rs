@@ -76,6 +76,8 @@ pub(crate) struct CapturedPod {
     route_monitor: Option<RouteMonitor>,
     /// What the canaries say; the entry has less while the workload is full.
     allowed: PodFlags,
+    /// Connections to tapped frontends are tapped, not taken to the workers.
+    taps: bool,
     /// Since when new connections go direct because the workload holds much.
     full: Option<Instant>,
     /// None after the end began.
@@ -134,6 +136,7 @@ impl CapturedPod {
             loopback6: Loopback6::new(port),
             route_monitor: route_monitor.ok(),
             allowed: PodFlags::default(),
+            taps: false,
             full: None,
             steer: None,
         };
@@ -189,6 +192,10 @@ impl CapturedPod {
         }
         self.full = full_since(&listeners.workload, self.full, now);
         entry.flags = if self.full.is_some() { PodFlags::default() } else { self.allowed };
+        if self.taps {
+            // It needs neither a listener nor memory of the pod's account.
+            entry.flags = entry.flags.with(PodFlags::TAP);
+        }
         if entry != self.entry {
             match deps.pods.insert(self.cookie, entry, 0) {
                 Ok(()) => self.entry = entry,
@@ -199,6 +206,11 @@ impl CapturedPod {
                 }
             }
         }
+    }
+
+    /// Whether connections to tapped frontends are tapped, from the next tick on.
+    pub(crate) fn set_taps(&mut self, taps: bool) {
+        self.taps = taps;
     }
 
     /// Whether new connections of the family are captured.

@@ -6,6 +6,7 @@
 //! and dies with the process.
 
 mod error;
+mod tap;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,7 +20,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use mirror_common::{
-    FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_PODS, MAX_WORKERS, PodEntry,
+    FrontendEntry, FrontendId, FrontendKey, FrontendKeyV6, Heartbeat, MAX_PODS, MAX_WORKERS,
+    PodEntry,
 };
 
 pub use error::ProgramsError;
@@ -102,6 +104,15 @@ impl Hook {
         }
     }
 
+    /// The program that stands in for it where connections are tapped.
+    fn tap_name(self) -> Option<&'static str> {
+        match self {
+            Self::Connect4 => Some(tap::CONNECT4),
+            Self::Connect6 => Some(tap::CONNECT6),
+            _ => None,
+        }
+    }
+
     /// `enum bpf_attach_type`.
     pub(crate) fn attach_type(self) -> u32 {
         match self {
@@ -122,6 +133,9 @@ pub struct Programs {
     loader: EbpfLoader<'static>,
     mount: OwnedFd,
     ebpf: Ebpf,
+    /// The programs of the tap, whose connect hooks stand in for the others'; None where nothing is
+    /// tapped.
+    tap: Option<Ebpf>,
     /// Reads the programs' log; None when they write none.
     flush: Option<Box<dyn FnMut() + Send>>,
     workers: u32,
@@ -148,12 +162,12 @@ impl Programs {
         let mut ebpf = loader.load(OBJECT).map_err(ProgramsError::Object)?;
         for hook in Hook::NAMES.into_iter().chain(Hook::CONNECT) {
             let name = hook.name();
-            sock_addr(&mut ebpf, hook)?
+            sock_addr(&mut ebpf, name)?
                 .load()
                 .map_err(|source| ProgramsError::Refused { name, source })?;
         }
         let flush = if log { Some(reader(&mut ebpf)?) } else { None };
-        let mut programs = Self { loader, mount, ebpf, flush, workers };
+        let mut programs = Self { loader, mount, ebpf, tap: None, flush, workers };
         // Loaded once without a namespace, so that a refusal is known at start.
         programs.load_steer()?;
         Ok(programs)
@@ -180,11 +194,18 @@ impl Programs {
         cgroup: impl AsFd,
     ) -> Result<CgroupSockAddrLink, ProgramsError> {
         let name = hook.name();
-        let program = sock_addr(&mut self.ebpf, hook)?;
+        let program = self.sock_addr(hook)?;
         program
             .attach(cgroup, CgroupAttachMode::Single)
             .and_then(|id| program.take_link(id))
             .map_err(|source| ProgramsError::Attach { name, source })
+    }
+
+    fn sock_addr(&mut self, hook: Hook) -> Result<&mut CgroupSockAddr, ProgramsError> {
+        match (&mut self.tap, hook.tap_name()) {
+            (Some(tap), Some(name)) => sock_addr(tap, name),
+            _ => sock_addr(&mut self.ebpf, hook.name()),
+        }
     }
 
     /// Loads sk_lookup for a slot (below [`MAX_PODS`]) and a port (of [`PORTS`]), and attaches it
@@ -221,7 +242,7 @@ impl Programs {
 
     pub(crate) fn frontends(
         &self,
-    ) -> Result<HashMap<MapData, FrontendKey, FrontendId>, ProgramsError> {
+    ) -> Result<HashMap<MapData, FrontendKey, FrontendEntry>, ProgramsError> {
         self.map("FRONTENDS", Map::HashMap)
     }
 
@@ -233,7 +254,7 @@ impl Programs {
 
     pub(crate) fn frontends_v6(
         &self,
-    ) -> Result<HashMap<MapData, FrontendKeyV6, FrontendId>, ProgramsError> {
+    ) -> Result<HashMap<MapData, FrontendKeyV6, FrontendEntry>, ProgramsError> {
         self.map("FRONTENDS6", Map::HashMap)
     }
 
@@ -285,9 +306,12 @@ fn reader(ebpf: &mut Ebpf) -> Result<Box<dyn FnMut() + Send>, ProgramsError> {
     Ok(Box::new(move || logger.flush()))
 }
 
-fn sock_addr(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut CgroupSockAddr, ProgramsError> {
-    let missing = ProgramsError::Missing(hook.name());
-    match ebpf.program_mut(hook.name()).map(TryInto::try_into) {
+fn sock_addr<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut CgroupSockAddr, ProgramsError> {
+    let missing = ProgramsError::Missing(name);
+    match ebpf.program_mut(name).map(TryInto::try_into) {
         Some(Ok(program)) => Ok(program),
         _ => Err(missing),
     }

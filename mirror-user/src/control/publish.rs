@@ -16,9 +16,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::resolve::{FrontendChanges, ResolvedFrontend};
-use crate::route::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
+use crate::route::{
+    Capture, CaptureMode, ConnectionRef, EndpointChoice, Frontend, FrontendId, FrontendState,
+    Snapshot,
+};
 
-pub use self::map::{FrontendMap, PublishError};
+pub use self::map::{FrontendMap, MapEntry, PublishError};
 
 mod map;
 #[cfg(test)]
@@ -42,14 +45,25 @@ pub struct Publisher<M> {
     issued: HashSet<FrontendId>,
     next: FrontendId,
     capacity: usize,
+    mode: CaptureMode,
+    choice: EndpointChoice,
 }
 
 #[derive(Debug)]
 struct KnownFrontend {
     id: FrontendId,
-    /// Whether the map may have it.
-    captured: bool,
+    /// What the map has of it, as far as is known.
+    captured: Captured,
     state: State,
+}
+
+/// What the map has of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Captured {
+    /// Nothing.
+    No,
+    /// This, or what it had before: the map did not take it.
+    As(MapEntry),
 }
 
 #[derive(Debug)]
@@ -70,7 +84,16 @@ impl<M: FrontendMap> Publisher<M> {
             issued: HashSet::new(),
             next: FrontendId::FIRST,
             capacity: MAX_KNOWN,
+            mode: CaptureMode::default(),
+            choice: EndpointChoice::default(),
         }
+    }
+
+    /// The same with frontends captured in this mode, where this chooses the endpoints. Nothing may be in
+    /// force yet.
+    #[must_use]
+    pub fn capturing(self, mode: CaptureMode, choice: EndpointChoice) -> Self {
+        Self { mode, choice, ..self }
     }
 
     /// Puts exactly these frontends in force. Otherwise as [`Publisher::change`].
@@ -143,17 +166,19 @@ impl<M: FrontendMap> Publisher<M> {
         let (id, connection_ref, captured) = match self.known.get(&address) {
             Some(known) => (known.id, Arc::clone(&known.frontend().connection_ref), known.captured),
             None if self.known.len() >= self.capacity => return Err(resolved),
-            None => (self.issue(), ConnectionRef::default(), false),
+            None => (self.issue(), ConnectionRef::default(), Captured::No),
         };
-        let frontend = Frontend {
+        let mut frontend = Frontend {
             id,
             address,
             service: resolved.service,
             producer: resolved.producer,
             consumers: resolved.consumers,
             ahead: resolved.ahead,
+            capture: Capture::Removed,
             connection_ref,
         };
+        frontend.capture = self.mode.capture(|| frontend.tap_obstacle(self.choice));
         let state = State::Live(Arc::new(frontend));
         self.known.insert(address, KnownFrontend { id, captured, state });
         Ok(())
@@ -184,21 +209,22 @@ impl<M: FrontendMap> Publisher<M> {
         self.snapshot.store(Arc::new(Snapshot { generation, frontends: frontends.collect() }));
     }
 
-    /// Enters all live frontends into the map that are not there yet.
+    /// Enters all live frontends into the map that are not there yet, or otherwise.
     fn capture(&mut self, errors: &mut Vec<PublishError<M::Error>>) {
         for (address, known) in &mut self.known {
-            if known.captured || matches!(known.state, State::Removed(..)) {
+            let Some(entry) = known.wanted().filter(|entry| known.captured != Captured::As(*entry))
+            else {
                 continue;
-            }
-            match self.map.insert(known.id, *address) {
-                Ok(()) => known.captured = true,
+            };
+            match self.map.insert(known.id, *address, entry) {
+                Ok(()) => known.captured = Captured::As(entry),
                 Err(source) => errors.push(PublishError::Insert { address: *address, source }),
             }
         }
     }
 
-    /// Takes the frontends that are gone out of the map, then out of the snapshot; those as well
-    /// that the map would not let go of before.
+    /// Takes the frontends that are gone out of the map, then out of the snapshot; those as well that the
+    /// map would not let go of before, and those that are left alone from now on.
     fn retire(
         &mut self,
         gone: &HashSet<SocketAddr>,
@@ -206,12 +232,12 @@ impl<M: FrontendMap> Publisher<M> {
         errors: &mut Vec<PublishError<M::Error>>,
     ) {
         for (address, known) in &mut self.known {
-            let going = gone.contains(address);
-            if !known.captured || !(going || matches!(known.state, State::Removed(..))) {
+            let going = gone.contains(address) || known.wanted().is_none();
+            if known.captured == Captured::No || !going {
                 continue;
             }
             match self.map.remove(*address) {
-                Ok(()) => known.captured = false,
+                Ok(()) => known.captured = Captured::No,
                 Err(source) => errors.push(PublishError::Remove { address: *address, source }),
             }
         }
@@ -263,6 +289,16 @@ impl KnownFrontend {
         }
     }
 
+    /// What the map is to have of it.
+    fn wanted(&self) -> Option<MapEntry> {
+        let State::Live(frontend) = &self.state else { return None };
+        match frontend.capture {
+            Capture::Proxied(_) => Some(MapEntry::Proxied),
+            Capture::Tapped => Some(MapEntry::Tapped),
+            Capture::Direct(_) | Capture::Removed => None,
+        }
+    }
+
     fn removed_at(&self) -> Option<Instant> {
         match self.state {
             State::Live(_) => None,
@@ -275,6 +311,7 @@ impl KnownFrontend {
         let old = self
             .removed_at()
             .is_some_and(|at| now.saturating_duration_since(at) >= MIN_TOMBSTONE_AGE);
-        old && !self.captured && Arc::strong_count(&self.frontend().connection_ref) == 1
+        old && self.captured == Captured::No
+            && Arc::strong_count(&self.frontend().connection_ref) == 1
     }
 }

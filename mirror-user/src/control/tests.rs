@@ -3,7 +3,10 @@
 use std::{collections::HashMap, convert::Infallible, fs, net::SocketAddr, time::Duration};
 
 use super::*;
-use crate::{control::config_dump::ConfigDump, route::FrontendId};
+use crate::{
+    control::{config_dump::ConfigDump, publish::MapEntry},
+    route::FrontendId,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Map(HashMap<SocketAddr, FrontendId>);
@@ -11,7 +14,12 @@ pub(super) struct Map(HashMap<SocketAddr, FrontendId>);
 impl FrontendMap for Map {
     type Error = Infallible;
 
-    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Infallible> {
+    fn insert(
+        &mut self,
+        id: FrontendId,
+        address: SocketAddr,
+        _: MapEntry,
+    ) -> Result<(), Infallible> {
         self.0.insert(address, id);
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::{
     model::{ObjectName, RouteKind},
     outcome::{AccessLog, Recorder},
     route::{
-        AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Frontend, FrontendId,
+        AppProtocol, Backend, BackendRef, Backends, Capture, EndpointChoice, Frontend, FrontendId,
         FrontendState, HeaderMatch, Matcher, Pattern, RouteTable, Rule, RuleEntry, ServicePort,
         Snapshot, Timeouts, ValueMatch,
     },
@@ -69,6 +69,7 @@ fn context(original: SocketAddr, rules: Vec<RuleEntry>) -> Rc<Context> {
         producer: Some(RouteTable::new(rules)),
         consumers: HashMap::new(),
         ahead: false,
+        capture: Capture::default(),
         connection_ref: Arc::default(),
     };
     let frontends = HashMap::from_iter([(FRONTEND, FrontendState::Live(Arc::new(front)))]);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Backend, Filter, Frontend, Matcher, Rule, ServicePort, Timeouts};
+use super::{Backend, Frontend, Matcher, ObstacleKind, ServicePort};
 
 /// Who chooses the endpoint of a Service that has a ClusterIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,28 +66,14 @@ impl Frontend {
         let Some(table) = self.routes(namespace) else { return true };
         *table.only_mirrors.get_or_init(|| {
             let every = Matcher::default();
-            let is_own = |backend: &Backend| {
-                backend.cluster_address(&self.service, self.address, choice) == Some(self.address)
+            let foreign = |backend: &Backend| {
+                let to = backend.cluster_address(&self.service, self.address, choice);
+                (to != Some(self.address)).then_some(ObstacleKind::Backend)
             };
             // A request that no rule matches gets 404.
             table.entries().any(|(matcher, _)| *matcher == every)
-                && table.entries().all(|(_, rule)| rule.only_mirrors(is_own))
+                && table.entries().all(|(_, rule)| rule.acts(foreign).is_none())
         })
-    }
-}
-
-impl Rule {
-    fn only_mirrors(&self, is_own: impl Fn(&Backend) -> bool) -> bool {
-        let mut used = self.backends.refs().iter().filter(|entry| entry.weight > 0).peekable();
-        let mirrors = |filters: &[Filter]| filters.iter().all(|f| matches!(f, Filter::Mirror(_)));
-        mirrors(&self.filters)
-            && self.timeouts == Timeouts::default()
-            && self.retry.is_none()
-            && used.peek().is_some()
-            && used.all(|entry| {
-                let target = entry.target.as_ref();
-                mirrors(&entry.filters) && target.is_ok_and(|backend| is_own(backend))
-            })
     }
 }
 
@@ -96,7 +82,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::route::{AppProtocol, Cors, PathModifier, Redirect, Rewrite};
+    use crate::route::{
+        AppProtocol, Capture, Cors, Filter, PathModifier, Redirect, Rewrite, Rule, Timeouts,
+    };
 
     fn service(name: &str) -> Arc<ServicePort> {
         Arc::new(ServicePort { namespace: "d".into(), name: name.into(), port: 80 })
@@ -200,6 +188,7 @@ mod tests {
                 producer: Some(table),
                 consumers: std::collections::HashMap::new(),
                 ahead: false,
+                capture: Capture::default(),
                 connection_ref: Arc::default(),
             };
             frontend.only_mirrors("d", choice)

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 pub use mirror_common::FrontendId;
 
-use super::{RouteTable, ServicePort};
+use super::{Capture, RouteTable, ServicePort};
 use crate::hash::FastHashMap;
 
 /// Everything that the data path knows of routes at one moment.
@@ -46,6 +46,8 @@ pub struct Frontend {
     /// Whether it is captured ahead of its routes: connections are parsed though no route holds, so
     /// that one that comes acts on them at once.
     pub ahead: bool,
+    /// What becomes of connections to it.
+    pub capture: Capture,
     /// Counts the connections that carry the id.
     pub connection_ref: ConnectionRef,
 }
@@ -68,6 +70,7 @@ impl Frontend {
             producer: None,
             consumers: HashMap::new(),
             ahead: false,
+            capture: Capture::Removed,
             connection_ref: Arc::clone(&self.connection_ref),
         }
     }

@@ -20,9 +20,9 @@ use std::{
 use mirror_user::{
     capture::{
         Capture, CapturePlan, Existing, FamilyState, KernelFrontends, KernelHeartbeat, Origin,
-        Programs, State, WorkloadConfig, WorkloadStatus, check,
+        Programs, State, TapCounters, TapRing, WorkloadConfig, WorkloadStatus, check,
     },
-    control::publish::FrontendMap as _,
+    control::publish::{FrontendMap as _, MapEntry},
     heartbeat::HeartbeatSink as _,
     memory::{AgentUsage, MemoryLimits},
     route::FrontendId,
@@ -350,10 +350,25 @@ impl Agent {
     /// With what the programs log.
     pub(crate) fn with_log(workloads: Vec<WorkloadConfig>, log: bool) -> Self {
         let programs = Programs::load(WORKERS, log).unwrap_or_else(|e| panic!("{e}"));
+        Self::with(workloads, programs, MapEntry::Proxied)
+    }
+
+    /// One that taps, with rings of so many bytes, and what its programs copy.
+    pub(crate) fn tapping(
+        workloads: Vec<WorkloadConfig>,
+        ring: u32,
+    ) -> (Self, Vec<TapRing>, TapCounters) {
+        let mut programs = Programs::load(WORKERS, false).unwrap_or_else(|e| panic!("{e}"));
+        let tap = programs.load_tap(ring, false);
+        let (rings, counters) = tap.unwrap_or_else(|e| panic!("{e}"));
+        (Self::with(workloads, programs, MapEntry::Tapped), rings, counters)
+    }
+
+    fn with(workloads: Vec<WorkloadConfig>, programs: Programs, entry: MapEntry) -> Self {
         let mut frontends = KernelFrontends::new(&programs).expect("the maps open");
         for (id, vip) in [(ID, VIP), (ID6, VIP6)] {
             let vip: SocketAddr = vip.parse().expect("an address");
-            frontends.insert(id, vip).expect("the map takes it");
+            frontends.insert(id, vip, entry).expect("the map takes it");
         }
         let heartbeat = KernelHeartbeat::new(&programs).expect("the map opens");
         let served = ServedListeners::default();

@@ -8,7 +8,7 @@ use mirror_user::{
         files,
         resolve::{self, AddressPolicy},
     },
-    route::{Frontend, FrontendState, RouteTable},
+    route::{Capture, Frontend, FrontendState, RouteTable},
 };
 use serde_json::Value;
 
@@ -81,6 +81,7 @@ fn serve(table: RouteTable, primary: &Server) -> Rig {
     let rig = Setup::to(primary).start();
     let frontend = Frontend {
         ahead: false,
+        capture: Capture::default(),
         id: FRONTEND,
         address: primary.address,
         service: service("web"),

@@ -21,9 +21,9 @@ use mirror_user::{
     outcome::{AccessLog, Copies, CopyOutcome, Report},
     proxy::{Budgets, Options, ShadowNetns, ShadowOptions, SharedContext},
     route::{
-        AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Filter, Fraction, Frontend,
-        FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry, ServicePort, Snapshot,
-        Timeouts,
+        AppProtocol, Backend, BackendRef, Backends, Capture, EndpointChoice, Filter, Fraction,
+        Frontend, FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry, ServicePort,
+        Snapshot, Timeouts,
     },
     sockets::{NetnsTarget, SocketFactory, keepalive_left},
     worker::{Worker, WorkerParts},
@@ -111,6 +111,7 @@ pub(crate) fn frontend(
 ) -> Arc<Frontend> {
     Arc::new(Frontend {
         ahead: false,
+        capture: Capture::default(),
         id,
         address: original,
         service: service("front"),

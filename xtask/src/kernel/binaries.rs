@@ -15,8 +15,12 @@ use crate::tools;
 
 /// A test target and its package. Left out are those with bounds on time (an emulated processor is
 /// too slow for them) and those that need clients and servers of others.
-const SHORT: [(&str, &str); 3] =
-    [("mirror-user", "capture"), ("mirror-tests", "walkthrough"), ("mirror-tests", "starts")];
+const SHORT: [(&str, &str); 4] = [
+    ("mirror-user", "capture"),
+    ("mirror-user", "capture_tap"),
+    ("mirror-tests", "walkthrough"),
+    ("mirror-tests", "starts"),
+];
 
 const LONG: [(&str, &str); 4] = [
     ("mirror-user", "capture_v6"),

@@ -5,16 +5,31 @@ use std::net::SocketAddr;
 use super::MAX_KNOWN;
 use crate::route::FrontendId;
 
+/// What becomes of connections to a captured frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapEntry {
+    /// They are taken to the workers.
+    Proxied,
+    /// They stay as they are, and what their clients send is copied.
+    Tapped,
+}
+
 /// The kernel's maps of frontends, by address and by id.
 pub trait FrontendMap {
     /// Why the kernel refused.
     type Error: std::error::Error;
 
-    /// Starts the capture of connections to `address`. Repeating it is no error.
+    /// Starts the capture of connections to `address`, or changes what becomes of new ones. Repeating it is
+    /// no error.
     ///
     /// # Errors
     /// What `bpf(2)` says.
-    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Self::Error>;
+    fn insert(
+        &mut self,
+        id: FrontendId,
+        address: SocketAddr,
+        capture: MapEntry,
+    ) -> Result<(), Self::Error>;
 
     /// Ends the capture; what the id stands for stays known. An address that is not there is no
     /// error.

@@ -5,12 +5,19 @@ use std::{cell::RefCell, collections::HashMap, fmt, net::Ipv4Addr, rc::Rc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{RouteTable, ServicePort};
+use crate::{
+    model::{ObjectName, RouteKind},
+    route::{
+        AppProtocol, Backend, BackendRef, Backends, RouteTable, Rule, RuleEntry, ServicePort,
+        Timeouts,
+    },
+};
 
 /// A map that checks the promise at every step, from inside.
 struct Fake {
     snapshot: Arc<ArcSwap<Snapshot>>,
     forward: Rc<RefCell<HashMap<SocketAddr, FrontendId>>>,
+    entries: Rc<RefCell<HashMap<SocketAddr, MapEntry>>>,
     /// Refuses the calls whose turn it is.
     refuse: Vec<bool>,
     calls: usize,
@@ -29,7 +36,8 @@ impl std::error::Error for Refused {}
 
 impl Fake {
     fn new(snapshot: &Arc<ArcSwap<Snapshot>>, refuse: Vec<bool>) -> Self {
-        Self { snapshot: Arc::clone(snapshot), forward: Rc::default(), refuse, calls: 0 }
+        let (forward, entries) = Default::default();
+        Self { snapshot: Arc::clone(snapshot), forward, entries, refuse, calls: 0 }
     }
 
     fn step(&mut self) -> Result<(), Refused> {
@@ -55,16 +63,27 @@ impl Fake {
 impl FrontendMap for Fake {
     type Error = Refused;
 
-    fn insert(&mut self, id: FrontendId, address: SocketAddr) -> Result<(), Refused> {
+    fn insert(
+        &mut self,
+        id: FrontendId,
+        address: SocketAddr,
+        entry: MapEntry,
+    ) -> Result<(), Refused> {
         self.step()?;
-        assert!(matches!(self.snapshot.load().frontends.get(&id), Some(FrontendState::Live(_))));
+        let snapshot = self.snapshot.load();
+        let Some(FrontendState::Live(frontend)) = snapshot.frontends.get(&id) else {
+            panic!("captured and not live");
+        };
+        assert_eq!(frontend.capture == Capture::Tapped, entry == MapEntry::Tapped);
         self.forward.borrow_mut().insert(address, id);
+        self.entries.borrow_mut().insert(address, entry);
         Ok(())
     }
 
     fn remove(&mut self, address: SocketAddr) -> Result<(), Refused> {
         self.step()?;
         self.forward.borrow_mut().remove(&address);
+        self.entries.borrow_mut().remove(&address);
         Ok(())
     }
 
@@ -103,6 +122,74 @@ fn id_of(publisher: &Publisher<Fake>, host: u8) -> Option<u32> {
 
 fn lookup(publisher: &Publisher<Fake>, id: u32) -> Option<FrontendState> {
     publisher.snapshot.load().frontends.get(&FrontendId(id)).cloned()
+}
+
+/// With a rule that matches everything and only mirrors, or one that does more.
+fn routed(host: u8, only_mirrors: bool) -> FrontendChanges {
+    let mut changes = frontends(&[host]);
+    let frontend = changes.values_mut().next().unwrap().as_mut().unwrap();
+    let backend = Backend {
+        service: Arc::clone(&frontend.service),
+        protocol: AppProtocol::default(),
+        addresses: vec![frontend.address],
+        endpoints: Vec::new(),
+        unready: Vec::new(),
+        affinity: false,
+    };
+    let target = Ok(Arc::new(backend));
+    let name = ObjectName { namespace: "d".into(), name: "r".into() };
+    let rule = Rule {
+        route: RouteKind::Http.named(name).into(),
+        index: 0,
+        name: None,
+        filters: Vec::new(),
+        backends: Backends::new(vec![BackendRef { weight: 1, filters: Vec::new(), target }]),
+        timeouts: Timeouts {
+            request: (!only_mirrors).then_some(Duration::from_secs(1)),
+            backend: None,
+        },
+        retry: None,
+    };
+    let entry = RuleEntry { rule: Arc::new(rule), matches: Vec::new(), created: None };
+    frontend.producer = Some(RouteTable::new([entry]));
+    changes
+}
+
+#[test]
+fn a_change_of_routes_changes_how_new_connections_are_captured() {
+    for (mode, otherwise) in [
+        (CaptureMode::Proxy, Some(MapEntry::Proxied)),
+        (CaptureMode::Auto, Some(MapEntry::Proxied)),
+        (CaptureMode::Tap, None),
+    ] {
+        let mut publisher = publisher(Vec::new()).capturing(mode, EndpointChoice::Service);
+        let mut now = Instant::now();
+        for only_mirrors in [true, false, false, true, false] {
+            now += Duration::from_secs(1);
+            assert!(publisher.change(routed(1, only_mirrors), now).is_empty());
+            let entry = publisher.map().entries.borrow().get(&address(1)).copied();
+            let tapped = only_mirrors && mode != CaptureMode::Proxy;
+            let expected = if tapped { Some(MapEntry::Tapped) } else { otherwise };
+            assert_eq!(entry, expected, "{mode:?} {only_mirrors}");
+            // The id stays, and so do the connections that carry it.
+            assert_eq!(id_of(&publisher, 1), Some(2));
+        }
+        assert!(publisher.replace(FrontendChanges::new(), now).is_empty());
+        assert!(publisher.map().entries.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_frontend_that_the_map_refuses_to_change_is_tried_again() {
+    let mut publisher = publisher(Vec::new()).capturing(CaptureMode::Auto, EndpointChoice::Service);
+    let now = Instant::now();
+    assert!(publisher.change(routed(1, false), now).is_empty());
+    publisher.map.refuse = vec![true];
+    assert_eq!(publisher.change(routed(1, true), now).len(), 1);
+    assert_eq!(publisher.map().entries.borrow()[&address(1)], MapEntry::Proxied);
+    publisher.map.refuse.clear();
+    assert!(publisher.change(FrontendChanges::new(), now).is_empty());
+    assert_eq!(publisher.map().entries.borrow()[&address(1)], MapEntry::Tapped);
 }
 
 #[test]
