@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod drain;
+mod tapping;
 mod view;
 pub mod watchdog;
 
@@ -27,6 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    tapping::Tapping,
     view::{Admission, AgentView, Capturing, Logs, RouteSources},
     watchdog::{HeartbeatPipe, Watchdog},
 };
@@ -34,7 +36,7 @@ use crate::{
     admin::{Admin, Hosts},
     capture::{
         self, Capture, CapturePlan, CommandSender, Existing, KernelFrontends, KernelHeartbeat,
-        Programs,
+        Programs, TapRing,
     },
     cli::{self, AgentArgs, Log, ShadowFrom, SourceChoice},
     control::{
@@ -50,6 +52,7 @@ use crate::{
     outcome::{AccessLog, LogWriter},
     proxy::{Budgets, Options, ShadowNetns, ShadowOptions, SharedContext},
     route::{EndpointChoice, Snapshot},
+    segment::SegmentSource,
     selection::{PodLogs, PodSelection, Tree},
     sockets::{NetnsSockets, sys::bound_kept_memory},
     worker::{Worker, WorkerParts},
@@ -80,7 +83,9 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    let mut programs = Programs::load(args.workers, tracing::enabled!(tracing::Level::DEBUG))?;
+    let debug = tracing::enabled!(tracing::Level::DEBUG);
+    let mut programs = Programs::load(args.workers, debug)?;
+    let mut tapping = Tapping::load(args.tap, &mut programs, debug);
     let sockets = Arc::new(NetnsSockets::new().context("cannot open the agent's own namespace")?);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let shared = SharedContext {
@@ -93,11 +98,12 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
     let (access, writer) = access_log(args).context("cannot start the access log")?;
     let (watchdog, pipes) =
         Watchdog::spawn(args.workers, STALE, &args.log).context("cannot start the watchdog")?;
-    let workers = start_workers(&programs, pipes, &shared, &access)?;
+    let workers = start_workers(&programs, tapping.take_rings(), pipes, &shared, &access)?;
     let report = Arc::new(ArcSwap::from_pointee(ControlReport::default()));
     let mut control =
         Control::new(KernelFrontends::new(&programs)?, Arc::clone(&snapshot), Arc::clone(&report))
-            .by(args.policy(&source));
+            .by(args.policy(&source))
+            .capturing(tapping.mode, shared.options.endpoints);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut source = runtime.block_on(open(&source, args))?;
     let pods_changed = source.put_in_force(&mut control, Instant::now());
@@ -118,7 +124,7 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
         pod_selection.follow(source.objects());
     }
     let logs = Logs { access, own: log.dropped(), suppressed: log.suppressed() };
-    let capturing = Capturing { obstacle, capture: &capture, pod_selection: &pod_selection };
+    let capturing = Capturing { obstacle, tapping, capture: &capture, selection: &pod_selection };
     let (endpoints, watches) = (shared.options.endpoints, source.watches());
     let routes = RouteSources { snapshot, report, endpoints, watches };
     let view = AgentView::new(capturing, &workers, routes, (shared.budgets, memory), logs);
@@ -291,10 +297,12 @@ fn access_log(args: &AgentArgs) -> io::Result<(AccessLog, Option<LogWriter>)> {
 
 fn start_workers(
     programs: &Programs,
+    rings: Vec<TapRing>,
     pipes: Vec<HeartbeatPipe>,
     shared: &SharedContext,
     access: &AccessLog,
 ) -> anyhow::Result<Vec<Worker>> {
+    let mut rings = rings.into_iter();
     (0..)
         .zip(pipes)
         .map(|(index, pipe)| {
@@ -302,8 +310,9 @@ fn start_workers(
                 kernel: KernelHeartbeat::new(programs)?,
                 watchdog: pipe,
             });
-            let parts =
-                WorkerParts { index, shared: shared.clone(), access: access.clone(), heartbeat };
+            let tap = rings.next().map(|ring| Box::new(ring) as Box<dyn SegmentSource>);
+            let (shared, access) = (shared.clone(), access.clone());
+            let parts = WorkerParts { index, shared, access, heartbeat, tap };
             Worker::start(parts).with_context(|| format!("cannot start worker {index}"))
         })
         .collect()

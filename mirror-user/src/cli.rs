@@ -13,7 +13,7 @@ mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::value_parser;
+use clap::{ValueEnum, value_parser};
 
 pub(crate) use self::capture::namespace;
 pub use self::{
@@ -29,7 +29,7 @@ use crate::{
     capture::WorkloadConfig,
     control::resolve::AddressPolicy,
     outcome::LineFormat,
-    route::EndpointChoice,
+    route::{CaptureMode, EndpointChoice},
     selection::{Choice, PodLogs, Policy},
 };
 
@@ -79,6 +79,11 @@ pub struct AgentArgs {
         value_delimiter = ','
     )]
     pub capture: Vec<WorkloadConfig>,
+
+    /// How connections are captured: taken to the agent, which passes their requests on (proxy), or
+    /// left as they are while the kernel copies what clients send (tap), where the routes only mirror.
+    #[command(flatten, next_help_heading = "Capture")]
+    pub tap: TapArgs,
 
     /// Which pods are captured.
     #[command(flatten, next_help_heading = "Capture")]
@@ -172,6 +177,54 @@ pub struct AgentArgs {
     /// The agent's own log.
     #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
+}
+
+/// Flags of the tap.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct TapArgs {
+    /// How connections are captured. A tap adds no hop: connections stay as they are, and the kernel
+    /// copies what clients send. It is possible where each rule at an address only mirrors, its backend
+    /// is the parent itself, and a rule matches every request; `mirror explain` and `mirror status` show
+    /// what stands against it. A tap does not copy HTTP/2, TLS, what follows an Upgrade, CONNECT or
+    /// Expect: 100-continue on a connection, nor what finds no room in --tap-ring;
+    /// mirror_tap_stopped_total counts such connections. If the kernel cannot tap, all is proxied.
+    #[arg(long, env = "MIRROR_MODE", value_enum, default_value = "proxy")]
+    pub mode: ModeArg,
+
+    /// Bytes of each worker's ring, by which the kernel hands over copies. What finds no room is not
+    /// copied. A number with B, KiB, MiB or GiB; a power of two from 256KiB to 1GiB.
+    #[arg(long = "tap-ring", env = "MIRROR_TAP_RING", value_name = "SIZE", default_value = "4MiB",
+          value_parser = ring)]
+    pub ring: ByteSize,
+}
+
+impl TapArgs {
+    /// The length of a ring in bytes.
+    #[must_use]
+    pub fn ring(self) -> u32 {
+        u32::try_from(self.ring.0).expect("at most 1 GiB")
+    }
+}
+
+/// How connections are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// The agent stands between client and primary.
+    Proxy,
+    /// Where the routes only mirror, connections are tapped; others are not captured.
+    Tap,
+    /// Where the routes only mirror, connections are tapped; others are proxied.
+    Auto,
+}
+
+impl From<ModeArg> for CaptureMode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Proxy => Self::Proxy,
+            ModeArg::Tap => Self::Tap,
+            ModeArg::Auto => Self::Auto,
+        }
+    }
 }
 
 /// Flags of the selection of pods.
@@ -328,6 +381,16 @@ fn response_limit(text: &str) -> Result<ByteSize, String> {
     const LEAST: ByteSize = ByteSize(64 << 10);
     let size: ByteSize = text.parse().map_err(|error: SizeError| error.to_string())?;
     if size < LEAST { Err(format!("{size} is less than {LEAST}")) } else { Ok(size) }
+}
+
+/// The length of a ring, which the kernel wants in whole pages, and a power of two.
+fn ring(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|error: SizeError| error.to_string())?;
+    if size.0.is_power_of_two() && (256 << 10..=1 << 30).contains(&size.0) {
+        Ok(size)
+    } else {
+        Err(format!("{size} is not a power of two from 256KiB to 1GiB"))
+    }
 }
 
 /// One worker per core, as far as affinity and cgroup quota allow, at most 64.

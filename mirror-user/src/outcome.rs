@@ -15,6 +15,7 @@ mod response;
 
 pub use access::{AccessLog, LineFormat, LogFields, LogWriter};
 pub use histogram::Histogram;
+pub(crate) use metrics::stopped;
 pub use metrics::{AgentMetrics, CONTENT_TYPE, WatchMetrics, encode};
 pub use recorder::Recorder;
 pub use report::{Copies, Exchanges, FrontendBackend, Pairs, Report, Reports};
@@ -102,9 +103,46 @@ pub enum Ending {
     Tunnel,
 }
 
+/// How mirror saw a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// It stood between the client and the primary.
+    #[default]
+    Proxy,
+    /// It read what the client sent to the primary. What the primary responded is not known.
+    Tap,
+}
+
+/// Why no further requests of a tapped connection are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TapEnd {
+    /// Bytes are missing, and with them where the next request begins.
+    Lost,
+    /// What came is no request of HTTP/1, or one that could be read in two ways.
+    Malformed,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// CONNECT: what follows depends on the response.
+    Connect,
+    /// The request asks for another protocol: what follows depends on the response.
+    Upgrade,
+    /// `Expect: 100-continue`: whether content follows depends on the response.
+    Expect,
+    /// Too much is held of heads that are not complete.
+    Memory,
+    /// More connections are tapped than are kept track of, and this one was silent for longest.
+    Evicted,
+    /// Its routes do more than mirror since it was opened, or are gone.
+    Untapped,
+    /// It belongs to no workload that is captured.
+    UnknownWorkload,
+}
+
 /// One request on the primary leg, reported once, at its end.
 #[derive(Debug)]
 pub struct RequestEvent<'a> {
+    /// How it was seen.
+    pub mode: Mode,
     /// The client, as `namespace/name`.
     pub client: &'a str,
     /// Where the client connected to.
@@ -283,6 +321,8 @@ pub enum DropReason {
     Unfit,
     /// The agent went away.
     Shutdown,
+    /// The connection is tapped, and bytes of the request could not be copied.
+    Tap,
 }
 
 /// Why nothing is known of a copy that was sent.
@@ -318,6 +358,8 @@ pub enum Uncopied {
     InvalidBackend,
     /// None of the shadow's endpoints may get copies; the route's conditions say why.
     RefusedShadow,
+    /// It is malformed, and came by a tapped connection. (A proxied one gets 400.)
+    Malformed,
 }
 
 /// Why a request was sent to the primary once more.

@@ -30,7 +30,8 @@ use crate::{
     admin::ReportRequest,
     heartbeat::{BEAT, HeartbeatSink},
     outcome::{AccessLog, Recorder},
-    proxy::{self, Context, SharedContext},
+    proxy::{self, Context, SharedContext, Tap},
+    segment::SegmentSource,
     sockets,
     workload::{WorkerCommand, Workload},
 };
@@ -45,6 +46,8 @@ pub struct WorkerParts {
     pub access: AccessLog,
     /// Its heartbeat.
     pub heartbeat: Box<dyn HeartbeatSink>,
+    /// What tapped connections send; None where nothing is tapped.
+    pub tap: Option<Box<dyn SegmentSource>>,
 }
 
 /// A running worker. Dropping it ends the worker and waits for its thread.
@@ -154,9 +157,14 @@ fn serve(parts: WorkerParts, channels: Channels, made: &std_mpsc::SyncSender<io:
 }
 
 async fn run(parts: WorkerParts, mut channels: Channels) {
-    let WorkerParts { index, shared, access, mut heartbeat } = parts;
+    let WorkerParts { index, shared, access, mut heartbeat, tap } = parts;
     let ctx = Context::new(&shared, Recorder::new(access));
-    let mut listeners = Listeners { ctx: Rc::clone(&ctx), open: HashMap::new() };
+    let tapping = tap.map(|source| {
+        let tap = Tap::new(&ctx);
+        spawn_local(Rc::clone(&tap).run(source));
+        tap
+    });
+    let mut listeners = Listeners { ctx: Rc::clone(&ctx), tap: tapping, open: HashMap::new() };
     spawn_local(ctx.time_slices.renew());
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,6 +209,8 @@ impl WorkerStats {
 /// The listeners of a worker, by workload.
 struct Listeners {
     ctx: Rc<Context>,
+    /// Which of their workloads' connections are tapped.
+    tap: Option<Rc<Tap>>,
     /// One for each family.
     open: HashMap<u64, Vec<Listener>>,
 }
@@ -220,6 +230,9 @@ struct Queues {
 impl Listeners {
     fn open(&mut self, workload: Arc<Workload>, listener: StdListener) {
         let key = workload.key;
+        if let Some(tap) = &self.tap {
+            tap.join(&workload);
+        }
         match TcpListener::from_std(listener) {
             Ok(listener) => {
                 let listener = Rc::new(listener);
@@ -237,6 +250,9 @@ impl Listeners {
     fn close(&mut self, key: u64) {
         for listener in self.open.remove(&key).unwrap_or_default() {
             listener.task.abort();
+        }
+        if let Some(tap) = &self.tap {
+            tap.leave(key);
         }
         self.ctx.leave(key);
     }

@@ -81,7 +81,8 @@ async fn metrics(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
 
 async fn status(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
     let report = workers.report().await;
-    json(&StatusReport::new(view.ready(), view.config(), &report))
+    let tap = view.agent_metrics().tap;
+    json(&StatusReport::new(view.ready(), view.config(), &report, &tap))
 }
 
 fn json(value: &impl Serialize) -> Response<Bytes> {

@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use mirror_common::TapCount;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     model::RouteName,
-    outcome::{Copies, CopyOutcome, Histogram, Pairs, RefusalReason, Report, Uncopied},
+    outcome::{Copies, CopyOutcome, Histogram, Pairs, RefusalReason, Report, Uncopied, stopped},
     route::ServicePort,
 };
 
@@ -25,6 +26,12 @@ pub(super) struct StatusReport {
     uncopied: BTreeMap<&'static str, u64>,
     /// What mirror refused or ended on its own account, by reason.
     refused: BTreeMap<&'static str, u64>,
+    /// Requests of tapped connections.
+    tapped: u64,
+    /// Tapped connections whose further requests are not copied, by reason.
+    tap_stopped: BTreeMap<&'static str, u64>,
+    /// Bytes of tapped connections that found no room in a ring.
+    tap_lost_bytes: u64,
     #[serde(flatten)]
     config: Value,
 }
@@ -70,7 +77,12 @@ impl PairsDump {
 }
 
 impl StatusReport {
-    pub(super) fn new(ready: Result<(), String>, config: Value, report: &Report) -> Self {
+    pub(super) fn new(
+        ready: Result<(), String>,
+        config: Value,
+        report: &Report,
+        tap: &[(TapCount, u64)],
+    ) -> Self {
         let copies = report.copies.iter().map(|(shadow, copies)| CopiesDump::new(shadow, copies));
         Self {
             ready: ready.is_ok(),
@@ -79,6 +91,13 @@ impl StatusReport {
             responses: report.pairs.iter().map(|(key, pairs)| PairsDump::new(key, pairs)).collect(),
             uncopied: counted(Uncopied::ALL.map(Uncopied::label), report.uncopied),
             refused: counted(RefusalReason::ALL.map(RefusalReason::label), report.refused),
+            tapped: report.exchanges.values().map(|counts| counts.tapped).sum(),
+            tap_stopped: stopped(report, tap),
+            tap_lost_bytes: tap
+                .iter()
+                .filter(|(what, _)| *what == TapCount::LostBytes)
+                .map(|(_, n)| n)
+                .sum(),
             config,
         }
     }

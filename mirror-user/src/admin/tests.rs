@@ -107,7 +107,7 @@ async fn config_is_json_and_all_else_is_refused() {
     let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
     let expected = json!({
         "generation": 3, "ready": true, "unready": null, "copies": [], "uncopied": {},
-        "refused": {},
+        "refused": {}, "tapped": 0, "tap_stopped": {}, "tap_lost_bytes": 0,
         "responses": [],
     });
     assert_eq!(value, expected);

@@ -17,9 +17,10 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::tapping::Tapping;
 use crate::{
     admin::{self, Admin, AdminError, Hosts, ReportRequest},
-    capture::{Capture, State, WorkloadStatus},
+    capture::{Capture, State, TapCounters, WorkloadStatus},
     cli::Suppressed,
     control::config_dump::{ConfigDump, ControlReport},
     kube::Health,
@@ -35,6 +36,7 @@ use crate::{
 pub(super) struct AgentView {
     /// Why nothing is captured at all.
     obstacle: Option<String>,
+    tapping: Tapping,
     /// Gone once the agent takes itself apart.
     capture: Weak<Capture>,
     pod_selection: Weak<PodSelection>,
@@ -103,8 +105,9 @@ pub(super) struct Logs {
 pub(super) struct Capturing<'a> {
     /// Why nothing is captured at all.
     pub(super) obstacle: Option<String>,
+    pub(super) tapping: Tapping,
     pub(super) capture: &'a Arc<Capture>,
-    pub(super) pod_selection: &'a Arc<PodSelection>,
+    pub(super) selection: &'a Arc<PodSelection>,
 }
 
 impl AgentView {
@@ -116,11 +119,12 @@ impl AgentView {
         logs: Logs,
     ) -> Self {
         let workers = workers.iter().map(Worker::stats).collect();
-        let Capturing { obstacle, capture, pod_selection } = capturing;
+        let Capturing { obstacle, tapping, capture, selection } = capturing;
         Self {
             obstacle,
+            tapping,
             capture: Arc::downgrade(capture),
-            pod_selection: Arc::downgrade(pod_selection),
+            pod_selection: Arc::downgrade(selection),
             settled: AtomicBool::new(false),
             workers,
             routes,
@@ -151,6 +155,8 @@ impl AgentView {
 struct Config<'a> {
     /// Why nothing is captured at all.
     obstacle: Option<&'a str>,
+    /// How connections are captured: of the flag, or "proxy" where the kernel cannot tap.
+    mode: &'static str,
     /// Who chooses the endpoint of a request.
     endpoints: &'static str,
     workloads: Vec<WorkloadStatus>,
@@ -205,7 +211,8 @@ impl admin::AdminView for AgentView {
         let obstacle = self.obstacle.as_deref();
         let endpoints = self.routes.endpoints.label();
         let workloads = self.workloads();
-        serde_json::to_value(Config { obstacle, endpoints, workloads, watches, routes })
+        let mode = self.tapping.mode.label();
+        serde_json::to_value(Config { obstacle, mode, endpoints, workloads, watches, routes })
             .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
     }
 
@@ -229,6 +236,11 @@ impl admin::AdminView for AgentView {
             }
             None => Vec::new(),
         };
+        let tap = self.tapping.counters.as_ref().map_or(Ok(Vec::new()), TapCounters::read);
+        let tap = tap.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the counters of the tap cannot be read");
+            Vec::new()
+        });
         let watches = self.routes.watches.iter().map(|(kind, health)| WatchMetrics {
             kind,
             age: health.age(),
@@ -244,6 +256,7 @@ impl admin::AdminView for AgentView {
             shadow_held: shadow_held.collect(),
             usage: self.memory.usage(),
             capture_connects,
+            tap,
             workloads: states.into_iter().collect(),
             workloads_ipv6: ipv6.into_iter().collect(),
             generation: self.routes.snapshot.load().generation,

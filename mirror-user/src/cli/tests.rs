@@ -165,7 +165,7 @@ fn every_flag_can_come_from_the_environment_under_its_own_name() {
         assert!(arg.get_help().is_some(), "--{long} has no help");
         flags += 1;
     }
-    assert_eq!(flags, 36);
+    assert_eq!(flags, 38);
 }
 
 proptest! {

@@ -17,7 +17,7 @@ use crate::{
     model::{ObjectName, RouteName},
     route::{
         Backend, BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend,
-        Matcher, RouteTable, Rule, Snapshot,
+        Matcher, RouteTable, Rule, Snapshot, TapObstacle,
     },
 };
 
@@ -138,11 +138,29 @@ pub struct FrontendDump {
     connections: usize,
     /// Whether its Service is captured ahead of its routes.
     ahead: bool,
+    /// What becomes of its connections.
+    capture: &'static str,
+    /// Why it is not tapped; absent where it is, or would not be in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_tapped: Option<ObstacleDump>,
     producer: Option<Vec<MatchDump>>,
     consumers: BTreeMap<String, Vec<MatchDump>>,
     /// Matches that are in force and not listed.
     #[serde(skip_serializing_if = "is_zero")]
     matches_left_out: usize,
+}
+
+/// Why a frontend is not tapped.
+#[derive(Debug, Serialize)]
+struct ObstacleDump {
+    reason: &'static str,
+    why: String,
+}
+
+impl ObstacleDump {
+    fn new(obstacle: &TapObstacle) -> Self {
+        Self { reason: obstacle.kind.label(), why: obstacle.to_string() }
+    }
 }
 
 /// One match and its rule, in the order in which they are tried.
@@ -214,6 +232,8 @@ impl FrontendDump {
             // The publisher and the frontend itself hold one each.
             connections: Arc::strong_count(&frontend.connection_ref).saturating_sub(1),
             ahead: frontend.ahead,
+            capture: frontend.capture.label(),
+            not_tapped: frontend.capture.obstacle().map(ObstacleDump::new),
             producer: frontend.producer.as_ref().map(&mut table),
             consumers: consumers.map(|(ns, routes)| (ns.clone(), table(routes))).collect(),
             matches_left_out,

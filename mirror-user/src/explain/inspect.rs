@@ -8,7 +8,7 @@ use super::{
     reply::Reply,
     report::{
         Candidate, Explanation, FrontendView, MatchResult, MismatchView, RequestView, TableView,
-        Verdict,
+        TapView, Verdict,
     },
     rule::{self, Circumstances, fields, target},
 };
@@ -20,7 +20,7 @@ use crate::{
     },
     model::ObjectName,
     proxy::{Connected, NO_MATCH, grpc_status, prepare_request},
-    route::{Backend, Mismatch, Precedence, RouteTable, Values},
+    route::{Backend, EndpointChoice, Mismatch, Precedence, RouteTable, TapSubject, Values},
 };
 
 pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
@@ -80,7 +80,8 @@ fn at_frontend(
 ) -> Verdict {
     let first = frontends[0];
     let addresses = frontends.iter().map(|f| f.address.to_string()).collect();
-    let frontend = FrontendView { service: first.service.to_string(), addresses };
+    let tap = tap(first, args.endpoints.into());
+    let frontend = FrontendView { service: first.service.to_string(), addresses, tap };
     let namespace = &args.client_namespace;
     let (table, routes) = match (first.consumers.get(namespace), &first.producer) {
         (Some(routes), _) => (TableView::Consumer { namespace: namespace.clone() }, routes),
@@ -127,6 +128,22 @@ fn at_frontend(
     let given = Circumstances { kind, call, connected: first.address, suffix: &args.host_suffix };
     let rule = rule::view(matched, at, head, &given, address);
     Verdict::Match { frontend, table, candidates, rule: Box::new(rule) }
+}
+
+/// Whether connections to this frontend, and any other of its Service port, can be tapped.
+fn tap(frontend: &ResolvedFrontend, choice: EndpointChoice) -> TapView {
+    let subject = TapSubject {
+        service: &frontend.service,
+        address: frontend.address,
+        producer: frontend.producer.as_ref(),
+        ahead: frontend.ahead,
+    };
+    let obstacle = subject.obstacle(frontend.consumers.values(), choice);
+    TapView {
+        possible: obstacle.is_none(),
+        reason: obstacle.as_ref().map(|obstacle| obstacle.kind.label()),
+        why: obstacle.map(|obstacle| obstacle.to_string()),
+    }
 }
 
 /// All matches, those behind the chosen one as well: a user asks why it is not another.

@@ -63,6 +63,16 @@ pub(super) struct FrontendView {
     pub(super) service: String,
     /// More than one for a headless Service.
     pub(super) addresses: Vec<String>,
+    pub(super) tap: TapView,
+}
+
+/// Whether its connections can be tapped.
+#[derive(Debug, Serialize)]
+pub(super) struct TapView {
+    pub(super) possible: bool,
+    /// The name of what stands against it.
+    pub(super) reason: Option<&'static str>,
+    pub(super) why: Option<String>,
 }
 
 /// Which table holds for the client.

@@ -66,7 +66,11 @@ impl Display for Verdict {
 
 impl Display for FrontendView {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "frontend   Service {} at {}", self.service, self.addresses.join(", "))
+        writeln!(f, "frontend   Service {} at {}", self.service, self.addresses.join(", "))?;
+        match &self.tap.why {
+            None => writeln!(f, "tap        possible (mirror agent --mode auto or tap)"),
+            Some(why) => writeln!(f, "tap        not possible: {}", Plain(why)),
+        }
     }
 }
 

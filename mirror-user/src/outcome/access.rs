@@ -32,6 +32,7 @@
 //! | `RESPONSE_BYTES` | `response_bytes` | of the response's body, as far as it was passed on |
 //! | `COPIES` | `copies` | how many mirrors selected the request |
 //! | `ATTEMPTS` | `attempts` | how often mirror tried to send it to the primary: 1, and one more for each retry that its rule asks for; 0 where no primary was to get it |
+//! | `MODE` | `mode` | how mirror saw the request: `proxy`, or `tap`, which does not see the response |
 //! | `"REASON"` | `reason` | why mirror refused it, or ended it on its own account: what `x-mirror-reason` says where there is a response |
 //!
 //! Within the quotes `"` and `\` are preceded by `\`, and control characters and bytes that are no
@@ -199,6 +200,7 @@ struct LogLine<'a> {
     response_bytes: u64,
     copies: u32,
     attempts: u32,
+    mode: &'static str,
     reason: Option<Cow<'a, str>>,
 }
 
@@ -231,6 +233,7 @@ impl<'a> LogLine<'a> {
             response_bytes: event.response_bytes,
             copies: event.copies,
             attempts: event.attempts,
+            mode: event.mode.label(),
             reason: noted.and_then(|noted| noted.reason.as_deref()).map(cut::reason),
         }
     }
@@ -269,7 +272,7 @@ impl fmt::Display for LogLine<'_> {
             None => f.write_str(" -")?,
         }
         write!(f, " {:.3} {} {}", self.duration_ms, self.request_bytes, self.response_bytes)?;
-        write!(f, " {} {}", self.copies, self.attempts)?;
+        write!(f, " {} {} {}", self.copies, self.attempts, self.mode)?;
         write!(f, " {}", OrDash(self.reason.as_deref().map(Quoted)))
     }
 }

@@ -2,8 +2,8 @@
 //! part of the interface: dashboards and alerts name them.
 
 use super::{
-    ConnectionKind, CopyOutcome, DropReason, Ending, RefusalReason, ResponseSource, RetryReason,
-    RouteRetryReason, ShadowClosed, Uncopied, UnknownReason,
+    ConnectionKind, CopyOutcome, DropReason, Ending, Mode, RefusalReason, ResponseSource,
+    RetryReason, RouteRetryReason, ShadowClosed, TapEnd, Uncopied, UnknownReason,
 };
 use crate::route::ServicePort;
 
@@ -62,7 +62,7 @@ labels! {
         PrimaryFailed => "primary_failed",
         Tunnel => "tunnel",
     }
-    DropReason: 15 {
+    DropReason: 16 {
         NoEndpoint => "no_endpoint",
         Connections => "connections",
         Backoff => "backoff",
@@ -78,6 +78,7 @@ labels! {
         SendTimeout => "send_timeout",
         Unfit => "unfit",
         Shutdown => "shutdown",
+        Tap => "tap",
     }
     UnknownReason: 4 {
         Timeout => "timeout",
@@ -89,11 +90,28 @@ labels! {
         LongResponse => "long_response",
         Flood => "flood",
     }
-    Uncopied: 4 {
+    Uncopied: 5 {
         WebSocket => "websocket",
         Connect => "connect",
         InvalidBackend => "invalid_backend",
         RefusedShadow => "refused_shadow",
+        Malformed => "malformed",
+    }
+    Mode: 2 {
+        Proxy => "proxy",
+        Tap => "tap",
+    }
+    TapEnd: 10 {
+        Lost => "lost",
+        Malformed => "malformed",
+        Http2 => "http2",
+        Connect => "connect",
+        Upgrade => "upgrade",
+        Expect => "expect",
+        Memory => "memory",
+        Evicted => "evicted",
+        Untapped => "untapped",
+        UnknownWorkload => "unknown_workload",
     }
     RefusalReason: 35 {
         MalformedHead => "malformed_head",
@@ -224,6 +242,7 @@ mod tests {
         assert!(ResponseSource::ALL.iter().enumerate().all(|(at, source)| *source as usize == at));
         assert!(Ending::ALL.iter().enumerate().all(|(at, ending)| *ending as usize == at));
         assert!(RefusalReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        assert!(TapEnd::ALL.iter().enumerate().all(|(at, end)| *end as usize == at));
         assert!(Uncopied::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(ShadowClosed::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(RetryReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));

@@ -2,8 +2,9 @@
 //! labels and units follow <https://prometheus.io/docs/practices/naming/>; label values come from
 //! fixed lists or from Service names, never from what a client sent.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
+use mirror_common::TapCount;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
@@ -13,7 +14,7 @@ use prometheus_client::{
 
 use super::{
     ConnectionKind, CopyOutcome, Ending, Histogram, Pairs, RefusalReason, Report, ResponseSource,
-    RetryReason, RouteRetryReason, ShadowClosed, Uncopied,
+    RetryReason, RouteRetryReason, ShadowClosed, TapEnd, Uncopied,
     labels::{CLASSES, service},
     report::RouteShadow,
     response::{GRPC_CODES, RESPONSE_CLASSES},
@@ -46,6 +47,8 @@ pub struct AgentMetrics {
     pub shadow_endpoints_refused: Vec<(&'static str, u64)>,
     /// What captured workloads hold.
     pub usage: Vec<UsageSnapshot>,
+    /// What the tap's programs have counted; empty where nothing is tapped.
+    pub tap: Vec<(TapCount, u64)>,
     /// Lines of the access log that were dropped.
     pub access_log_dropped: u64,
     /// Lines of the agent's own log that were dropped.
@@ -97,6 +100,7 @@ impl Collector for Scrape {
         families.exchanges(&self.report)?;
         families.bytes(&self.report)?;
         families.copies(&self.report)?;
+        families.tap(&self.report, &self.agent_metrics)?;
         families.shadows(&self.report, &self.agent_metrics)?;
         families.shadow_responses(&self.report)?;
         families.pairs(&self.report)?;
@@ -228,6 +232,41 @@ impl Families<'_> {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn tap(&mut self, report: &Report, agent_metrics: &AgentMetrics) -> fmt::Result {
+        let help = "Requests of tapped connections.";
+        self.counter("mirror_tapped_requests", None, help, |to| {
+            let mut tapped = report.exchanges.iter().filter(|(_, counts)| counts.tapped > 0);
+            tapped.try_for_each(|((frontend, _), counts)| {
+                add(to, &[("frontend", &service(frontend))], counts.tapped)
+            })
+        })?;
+        let counts = &agent_metrics.tap;
+        let of = |wanted| counts.iter().filter(move |(count, _)| *count == wanted).map(|(_, n)| *n);
+        let help = "Connections that were tapped.";
+        self.counter("mirror_tapped_connections", None, help, |to| {
+            of(TapCount::Connections).try_for_each(|n| add(to, &[], n))
+        })?;
+        let help = "Segments of tapped connections, by whether the ring had room for them.";
+        self.counter("mirror_tap_segments", None, help, |to| {
+            let all = [("copied", TapCount::Records), ("lost", TapCount::LostRecords)];
+            all.into_iter().try_for_each(|(outcome, count)| {
+                of(count).try_for_each(|n| add(to, &[("outcome", outcome)], n))
+            })
+        })?;
+        let help = "Bytes of them.";
+        self.counter("mirror_tap", Some(&Unit::Bytes), help, |to| {
+            let all = [("copied", TapCount::Bytes), ("lost", TapCount::LostBytes)];
+            all.into_iter().try_for_each(|(outcome, count)| {
+                of(count).try_for_each(|n| add(to, &[("outcome", outcome)], n))
+            })
+        })?;
+        let help = "Tapped connections whose further requests are not copied, by reason.";
+        self.counter("mirror_tap_stopped", None, help, |to| {
+            let stopped = stopped(report, counts);
+            stopped.into_iter().try_for_each(|(reason, n)| add(to, &[("reason", reason)], n))
         })
     }
 
@@ -483,6 +522,17 @@ impl Families<'_> {
         let unit = Some(&Unit::Seconds);
         fill(&mut self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?)
     }
+}
+
+/// Tapped connections that are copied no further, by why: what the programs see, and what the workers do.
+pub(crate) fn stopped(report: &Report, counts: &[(TapCount, u64)]) -> BTreeMap<&'static str, u64> {
+    let mut stopped = BTreeMap::new();
+    let by_programs = counts.iter().filter_map(|(count, n)| Some((count.reason()?, *n)));
+    let by_workers = TapEnd::ALL.into_iter().map(TapEnd::label).zip(report.tap_ends);
+    for (reason, n) in by_programs.chain(by_workers).filter(|(_, n)| *n > 0) {
+        *stopped.entry(reason).or_default() += n;
+    }
+    stopped
 }
 
 /// All combinations of class, response source and ending.

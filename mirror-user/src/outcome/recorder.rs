@@ -4,9 +4,9 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, Pairs,
-    RefusalEvent, Report, RequestEvent, RetryReason, RouteRetryReason, ShadowClosed, TimedResponse,
-    Uncopied,
+    AccessLog, ConnectionKind, Copies, CopyOutcome, Ending, Exchanges, LogFields, Mode, Pairs,
+    RefusalEvent, Report, RequestEvent, RetryReason, RouteRetryReason, ShadowClosed, TapEnd,
+    TimedResponse, Uncopied,
     labels::class,
     report::{FrontendBackend, RouteShadow},
 };
@@ -77,6 +77,11 @@ impl Recorder {
     pub fn request(&self, event: &RequestEvent<'_>) {
         let state = &mut *self.state.borrow_mut();
         let slot = state.exchanges.exchange(&event.frontend.service, event.backend);
+        if event.mode == Mode::Tap {
+            // How it ended is not known.
+            slot.tapped += 1;
+            return self.access.write(event);
+        }
         let class = class(event.status);
         slot.requests[class][event.source as usize][event.ending as usize] += 1;
         slot.durations[class].observe(event.duration);
@@ -120,6 +125,11 @@ impl Recorder {
     /// A mirror selected a request, and no copy is made of it.
     pub fn uncopied(&self, reason: Uncopied) {
         self.state.borrow_mut().plain.uncopied[reason as usize] += 1;
+    }
+
+    /// No further requests of a tapped connection are copied.
+    pub fn tap_ended(&self, end: TapEnd) {
+        self.state.borrow_mut().plain.tap_ends[end as usize] += 1;
     }
 
     /// A mirror selected a request: exactly one [`Recorder::copy`] must follow.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, ResponseSource, RetryReason,
-    RouteRetryReason, ShadowClosed, Uncopied,
+    RouteRetryReason, ShadowClosed, TapEnd, Uncopied,
     labels::CLASSES,
     response::{GRPC_CODES, RESPONSE_CLASSES},
 };
@@ -21,6 +21,8 @@ pub struct Exchanges {
     pub sent: u64,
     /// Bytes of the responses' bodies.
     pub received: u64,
+    /// Requests of tapped connections, which count nowhere else.
+    pub tapped: u64,
 }
 
 /// Copies for one shadow.
@@ -86,6 +88,8 @@ pub struct Report {
     pub uncopied: [u64; Uncopied::ALL.len()],
     /// What mirror refused or ended on its own account, by [`RefusalReason`].
     pub refused: [u64; RefusalReason::ALL.len()],
+    /// Tapped connections that are not copied any further, by [`TapEnd`].
+    pub tap_ends: [u64; TapEnd::ALL.len()],
     /// Interim responses (1xx) that a client of HTTP/1 could not be given.
     pub interim_dropped: u64,
 }
@@ -94,7 +98,7 @@ pub struct Report {
 impl Default for Report {
     fn default() -> Self {
         let (connections, open, exchanges, copies, pairs, passed) = Default::default();
-        let (retries, route_retries, uncopied, interim_dropped) = Default::default();
+        let (retries, route_retries, uncopied, tap_ends, interim_dropped) = Default::default();
         let refused = [0; RefusalReason::ALL.len()];
         Self {
             connections,
@@ -107,6 +111,7 @@ impl Default for Report {
             route_retries,
             uncopied,
             refused,
+            tap_ends,
             interim_dropped,
         }
     }
@@ -121,6 +126,7 @@ impl Exchanges {
         }
         self.sent += other.sent;
         self.received += other.received;
+        self.tapped += other.tapped;
     }
 }
 
@@ -190,6 +196,7 @@ impl Report {
         add(&mut self.retries, &other.retries);
         add(&mut self.refused, &other.refused);
         add(&mut self.uncopied, &other.uncopied);
+        add(&mut self.tap_ends, &other.tap_ends);
         self.interim_dropped += other.interim_dropped;
         for (route, theirs) in &other.route_retries {
             add(self.route_retries.entry(route.clone()).or_default(), theirs);

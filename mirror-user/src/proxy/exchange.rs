@@ -25,7 +25,11 @@ use tokio::task::yield_now;
 
 pub(crate) use self::local_reply::{NO_MATCH, TIMED_OUT};
 use self::{filters::FilteredRequest, unsent::UnsentRequest};
-pub(super) use self::{record::ExchangeRecord, response_body::ResponseBody};
+pub(super) use self::{
+    filters::{copy, uncopied},
+    record::ExchangeRecord,
+    response_body::ResponseBody,
+};
 use super::{
     body::{IncomingBody, PrimaryBody, Progress},
     client::Client,
@@ -150,7 +154,7 @@ enum RuleLookup {
 
 /// Steps of a search (see [`Search::run`](crate::route::Search::run)) before others have their turn:
 /// half a millisecond. One match more may be looked at, whose expressions each read 256 KiB at most.
-const TURN: usize = 512 * 1024;
+pub(super) const TURN: usize = 512 * 1024;
 
 /// Looks for the rule in one turn; an error is the table that takes more.
 fn find_rule(

@@ -23,6 +23,7 @@ mod parse;
 mod pipeline;
 mod raw_head;
 mod repair;
+mod request_reader;
 mod server;
 mod write_buffer;
 
@@ -35,6 +36,7 @@ pub(super) use self::{
     first_line::FirstLine,
     parse::HeadError,
     pipeline::{Span, Written},
+    request_reader::{ReadStep, RequestReader, Unreadable},
     server::{RequestContent, ServerConnection},
 };
 use crate::memory::MemoryExceeded;

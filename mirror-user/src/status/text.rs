@@ -5,7 +5,9 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-use super::view::{Condition, Copies, Family, Frontend, Responses, Route, Status, Watch, Workload};
+use super::view::{
+    Condition, Copies, Family, Frontend, NotTapped, Responses, Route, Status, Watch, Workload,
+};
 use crate::plain::Plain;
 
 impl Display for Status {
@@ -16,9 +18,17 @@ impl Display for Status {
         }
         let chooser = if self.endpoints == "mirror" { "mirror" } else { "the cluster" };
         writeln!(f, "endpoints  chosen by {chooser}")?;
+        if let Some(mode) = self.mode.as_ref().filter(|mode| *mode != "proxy") {
+            writeln!(f, "mode       {}", Plain(mode))?;
+        }
         writeln!(f, "workloads  {}", tally(&self.workloads))?;
         counted(f, "uncopied", "request(s)", &self.uncopied)?;
         counted(f, "refused", "request(s) or connection(s)", &self.refused)?;
+        if self.tapped + self.tap_lost_bytes > 0 {
+            let Self { tapped, tap_lost_bytes, .. } = self;
+            writeln!(f, "tapped     {tapped} requests, {tap_lost_bytes} bytes lost")?;
+        }
+        counted(f, "tap ended", "connection(s) before their end", &self.tap_stopped)?;
         let troubled: Vec<_> =
             self.watches.iter().filter(|watch| watch.trouble.is_some()).collect();
         section(f, "watches that do not follow the API server", &troubled)?;
@@ -116,7 +126,7 @@ struct FrontendRow<'a>((&'a String, &'a Frontend));
 
 impl Display for FrontendRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (address, Frontend { service, connections, ahead, producer, consumers }) = self.0;
+        let (address, Frontend { service, connections, ahead, producer, consumers, .. }) = self.0;
         write!(f, "{address:<25} {:<40} {connections} connections", Plain(service).to_string())?;
         if let Some(matches) = producer {
             write!(f, ", {} matches", matches.len())?;
@@ -127,7 +137,13 @@ impl Display for FrontendRow<'_> {
         if *ahead {
             write!(f, ", captured ahead of its routes")?;
         }
-        Ok(())
+        match (&self.0.1.capture, &self.0.1.not_tapped) {
+            (Some(capture), Some(NotTapped { why })) => {
+                write!(f, ", {} because: {}", Plain(capture), Plain(why))
+            }
+            (Some(capture), None) if capture != "proxied" => write!(f, ", {}", Plain(capture)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -241,8 +257,15 @@ mod tests {
                 {"kind": "HTTPRoute", "complete": true, "age_seconds": 64.2, "trouble": "refused"},
                 {"kind": "Pod", "complete": false, "age_seconds": null, "trouble": "a\nb"},
             ],
-            "frontends": {"10.0.0.1:80": {"service": "d/s:80", "connections": 2, "ahead": true,
-                "producer": [{}], "consumers": {"x": [{}, {}]}}},
+            "mode": "auto", "tapped": 4, "tap_stopped": {"http2": 2}, "tap_lost_bytes": 7,
+            "frontends": {
+                "10.0.0.1:80": {"service": "d/s:80", "connections": 2, "ahead": true,
+                    "capture": "proxied", "not_tapped": {"reason": "filter", "why": "r\n"},
+                    "producer": [{}], "consumers": {"x": [{}, {}]}},
+                "10.0.0.2:80": {"service": "d/t:80", "connections": 0, "ahead": false,
+                    "capture": "tapped", "not_tapped": null, "producer": [{}], "consumers": {}},
+                "10.0.0.3:80": {"service": "d/u:80", "connections": 0, "ahead": false,
+                    "capture": "proxied", "not_tapped": null, "producer": [{}], "consumers": {}}},
             "routes": [{"route": "d/r", "parent": "d/s", "accepted": condition(true),
                 "resolved_refs": condition(false), "partially_invalid": {"status": true,
                     "reason": "P", "message": "why"}}],
@@ -265,9 +288,12 @@ mod tests {
         let expected = [
             "agent      not ready: no".to_owned(),
             "endpoints  chosen by the cluster".into(),
+            "mode       auto".into(),
             "workloads  1 not asked, 2 on".into(),
             "uncopied   1 request (connect 1)".into(),
             "refused    13 requests or connections (invalid target 12, head too large 1)".into(),
+            "tapped     4 requests, 7 bytes lost".into(),
+            "tap ended  2 connections before their end (http2 2)".into(),
             String::new(),
             "watches that do not follow the API server".into(),
             "  HTTPRoute: up to 64 s old: refused".into(),
@@ -281,10 +307,16 @@ mod tests {
             "frontends".into(),
             format!(
                 "  {} {} 2 connections, 1 matches, 2 matches for clients of x, captured ahead of \
-                 its routes",
+                 its routes, proxied because: r\\n",
                 pad("10.0.0.1:80", 25),
                 pad("d/s:80", 40)
             ),
+            format!(
+                "  {} {} 0 connections, 1 matches, tapped",
+                pad("10.0.0.2:80", 25),
+                pad("d/t:80", 40)
+            ),
+            format!("  {} {} 0 connections, 1 matches", pad("10.0.0.3:80", 25), pad("d/u:80", 40)),
             String::new(),
             "routes".into(),
             "  d/r at d/s: Accepted, not ResolvedRefs (R: why), PartiallyInvalid (P: why)".into(),

@@ -25,6 +25,18 @@ pub(super) struct Status {
     pub(super) uncopied: BTreeMap<String, u64>,
     /// By reason.
     pub(super) refused: BTreeMap<String, u64>,
+    /// How connections are captured; an older agent says nothing, and proxies.
+    #[serde(default)]
+    pub(super) mode: Option<String>,
+    /// Requests of tapped connections.
+    #[serde(default)]
+    pub(super) tapped: u64,
+    /// Tapped connections whose further requests are not copied, by reason.
+    #[serde(default)]
+    pub(super) tap_stopped: BTreeMap<String, u64>,
+    /// Bytes of tapped connections that could not be copied.
+    #[serde(default)]
+    pub(super) tap_lost_bytes: u64,
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -59,8 +71,19 @@ pub(super) struct Frontend {
     pub(super) service: String,
     pub(super) connections: u64,
     pub(super) ahead: bool,
+    /// What becomes of its connections: "proxied", "tapped" or "direct".
+    #[serde(default)]
+    pub(super) capture: Option<String>,
+    /// Why it is not tapped.
+    #[serde(default)]
+    pub(super) not_tapped: Option<NotTapped>,
     pub(super) producer: Option<Vec<serde::de::IgnoredAny>>,
     pub(super) consumers: BTreeMap<String, Vec<serde::de::IgnoredAny>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NotTapped {
+    pub(super) why: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     io,
     net::{SocketAddr, TcpListener},
     sync::{
@@ -25,7 +26,8 @@ use mirror_user::{
         Frontend, FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry, ServicePort,
         Snapshot, Timeouts,
     },
-    sockets::{NetnsTarget, SocketFactory, keepalive_left},
+    segment::SegmentSource,
+    sockets::{Netns, NetnsTarget, SocketFactory, keepalive_left},
     worker::{Worker, WorkerParts},
     workload::{WorkerCommand, Workload},
 };
@@ -134,6 +136,8 @@ pub(crate) struct Setup {
     pub(crate) access: AccessLog,
     /// Of each socket to an upstream, in bytes; the kernel's own choice, unless changed.
     pub(crate) send_buffer: Option<u32>,
+    /// What clients of a tapped frontend send; None, unless changed: it is proxied.
+    pub(crate) tap: Option<Box<dyn SegmentSource>>,
 }
 
 impl Setup {
@@ -184,11 +188,16 @@ impl Setup {
             agent: 128 << 20,
             connections: 4096,
         };
-        Self { options, budgets, memory, original, rules, access, send_buffer: None }
+        let (send_buffer, tap) = (None, None);
+        Self { options, budgets, memory, original, rules, access, send_buffer, tap }
     }
 
     pub(crate) fn start(self) -> Rig {
-        let front = frontend(FRONTEND, self.original, Some(self.rules));
+        let mut front = frontend(FRONTEND, self.original, Some(self.rules));
+        let tapped = self.tap.is_some();
+        if tapped {
+            Arc::get_mut(&mut front).expect("new").capture = Capture::Tapped;
+        }
         let routes = Snapshot {
             generation: 1,
             frontends: HashMap::from_iter([(FRONTEND, FrontendState::Live(front))]),
@@ -205,11 +214,12 @@ impl Setup {
             memory: Arc::clone(&memory),
         };
         let heartbeat = Box::new(NoHeartbeats);
-        let parts = WorkerParts { index: 0, shared, access: self.access, heartbeat };
+        let access = self.access;
+        let parts = WorkerParts { index: 0, shared, access, heartbeat, tap: self.tap };
         let worker = Worker::start(parts).expect("a thread");
         let keys = AtomicU64::new(1);
         let mut rig =
-            Rig { worker, routes, budgets, memory, sockets, address: self.original, keys };
+            Rig { worker, routes, budgets, memory, sockets, address: self.original, keys, tapped };
         rig.address = rig.serve(FRONTEND).1;
         rig
     }
@@ -225,6 +235,8 @@ pub(crate) struct Rig {
     /// Where clients of the first workload connect to.
     address: SocketAddr,
     keys: AtomicU64,
+    /// Its workloads are known to a tap, by their keys as cookies.
+    tapped: bool,
 }
 
 impl Rig {
@@ -236,7 +248,13 @@ impl Rig {
         let address = listener.local_addr().expect("bound");
         let name = format!("default/client-{key}");
         let (namespace, memory) = ("default".into(), self.memory.open(&name));
-        let workload = Workload { name, namespace, netns: NetnsTarget::Own, key, memory };
+        let netns = if self.tapped {
+            let fd = File::open("/proc/self/ns/net").expect("/proc is mounted").into();
+            NetnsTarget::Netns(Arc::new(Netns { fd, cookie: key }))
+        } else {
+            NetnsTarget::Own
+        };
+        let workload = Workload { name, namespace, netns, key, memory };
         self.worker.send(WorkerCommand::Serve { workload: Arc::new(workload), listener });
         (key, address)
     }

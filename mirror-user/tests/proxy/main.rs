@@ -44,6 +44,7 @@ mod routes;
 mod server;
 mod slow_uploads;
 mod streams;
+mod tap;
 mod targets;
 mod timeouts;
 mod trailers;

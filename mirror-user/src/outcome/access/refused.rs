@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, time::SystemTime};
 use serde::Serialize;
 
 use super::{Escaped, OrDash, Quoted, cut, display};
-use crate::outcome::{RefusalEvent, labels};
+use crate::outcome::{Mode, RefusalEvent, labels};
 
 /// How such an exchange ended.
 const ENDING: &str = "refused";
@@ -36,6 +36,7 @@ pub(super) struct RefusedLine<'a> {
     response_bytes: u64,
     copies: u32,
     attempts: u32,
+    mode: &'static str,
     reason: Cow<'a, str>,
 }
 
@@ -64,6 +65,7 @@ impl<'a> RefusedLine<'a> {
             response_bytes: 0,
             copies: 0,
             attempts: 0,
+            mode: Mode::Proxy.label(),
             reason: cut::reason(event.reason),
         }
     }
@@ -77,6 +79,7 @@ impl fmt::Display for RefusedLine<'_> {
             .map(|part| part.as_deref().unwrap_or("-").as_bytes());
         write!(f, " \"{} {} {}\"", Escaped(method), Escaped(target), Escaped(protocol))?;
         write!(f, " - {} {source} {ending} - - 0 0 0 0", OrDash(self.status.as_ref()))?;
+        write!(f, " {}", self.mode)?;
         write!(f, " {}", Quoted(&self.reason))
     }
 }

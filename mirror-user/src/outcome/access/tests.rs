@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::{Ending, RefusalReason, ResponseSource, recorder::tests::frontend};
+use crate::outcome::{Ending, Mode, RefusalReason, ResponseSource, recorder::tests::frontend};
 use crate::{
     model::{ObjectName, RouteKind},
     route::ServicePort,
@@ -48,6 +48,7 @@ fn line<'a>(method: &'a str, target: &'a (impl AsRef<[u8]> + ?Sized)) -> LogLine
         response_bytes: 0,
         copies: 2,
         attempts: 3,
+        mode: "proxy",
         reason: None,
     }
 }
@@ -59,7 +60,7 @@ fn text_has_every_field_and_keeps_to_its_quotes() {
         String::from_utf8(text).expect("text is UTF-8"),
         "1970-01-01T00:00:00.005Z default/curl default/httpbin:8000 default/httpbin#0 - \
          10.0.0.1:80 \"GET /a\\\"b\\\\c\\x0d\\x0a\\x01 HTTP/1.1\" \"httpbin:8000\" - none \
-         client_gone - 1.250 7 0 2 3 -\n"
+         client_gone - 1.250 7 0 2 3 proxy -\n"
     );
 }
 
@@ -93,6 +94,7 @@ fn write_noted(log: &AccessLog, target: &str, log_fields: &LogFields) {
     let backend = Arc::new(ServicePort { namespace: "d".into(), name: "v1".into(), port: 80 });
     let route = RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
     log.write(&RequestEvent {
+        mode: Mode::Proxy,
         client: "d/curl",
         frontend: &frontend,
         rule: Some((&route, 3)),
@@ -143,7 +145,7 @@ fn a_whole_line_has_every_documented_field() {
     assert_eq!(
         fields,
         "d/curl default/httpbin:8000 d/r#3 d/v1:80 10.0.0.1:80 \"POST /get?a=1 HTTP/1.1\" \
-         \"httpbin:8000\" 200 primary complete 0.750 1.500 1 2 1 1 \"mirror: \\\"because\\\"\"\n"
+         \"httpbin:8000\" 200 primary complete 0.750 1.500 1 2 1 1 proxy \"mirror: \\\"because\\\"\"\n"
     );
     let json: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&whole_line(LineFormat::Json)).expect("valid JSON");
@@ -186,12 +188,12 @@ fn a_refusal_has_the_fields_of_any_line() {
     let fields = |line: &str| line.split_once(' ').expect("fields").1.to_owned();
     assert_eq!(
         fields(&refused_line(LineFormat::Text, true)),
-        "d/curl default/httpbin:8000 - - - \"GET /\\\"a -\" - 400 bad_request refused - - 0 0 0 0 \
+        "d/curl default/httpbin:8000 - - - \"GET /\\\"a -\" - 400 bad_request refused - - 0 0 0 0 proxy \
          \"mirror: why\"\n"
     );
     assert_eq!(
         fields(&refused_line(LineFormat::Text, false)),
-        "d/curl - - - - \"- - -\" - - none refused - - 0 0 0 0 \"mirror: why\"\n"
+        "d/curl - - - - \"- - -\" - - none refused - - 0 0 0 0 proxy \"mirror: why\"\n"
     );
     let json = |line: &str| {
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).expect("JSON")

@@ -9,7 +9,7 @@ use crate::{
     outcome::TimedResponse,
     outcome::{
         AccessLog, DropReason, Recorder, RefusalEvent, UnknownReason,
-        recorder::tests::{frontend, request},
+        recorder::tests::{frontend, request, tapped},
     },
     route::ServicePort,
 };
@@ -69,6 +69,8 @@ fn scrape() -> String {
     record_reasons(&recorder);
     recorder.shadow_closed(&v2, ShadowClosed::Flood, 1);
     respond(&recorder, &v2);
+    recorder.tap_ended(TapEnd::Http2);
+    tapped(&recorder, &httpbin);
     copy(&recorder, &v2);
     let agent_metrics = AgentMetrics {
         usage: vec![crate::memory::UsageSnapshot {
@@ -95,6 +97,7 @@ fn scrape() -> String {
         shadow_held: vec![("default/v2:80".into(), 4096)],
         frontends_refused: vec![("cluster_ip", 3)],
         shadow_endpoints_refused: vec![("not_a_pod", 2)],
+        tap: TapCount::ALL.into_iter().map(|count| (count, 5)).collect(),
         access_log_dropped: 1,
         log_dropped: 2,
         log_suppressed: 3,
@@ -109,6 +112,21 @@ fn record_reasons(recorder: &Recorder) {
     let route = RouteKind::Http.named(object);
     for reason in [RouteRetryReason::Code, RouteRetryReason::Code, RouteRetryReason::Lost] {
         recorder.route_retry(&route, reason);
+    }
+}
+
+#[test]
+fn a_scrape_says_what_was_tapped() {
+    let text = scrape();
+    for expected in [
+        "mirror_tapped_requests_total{frontend=\"default/httpbin:8000\"} 1",
+        "mirror_tapped_connections_total 5",
+        "mirror_tap_segments_total{outcome=\"lost\"} 5",
+        "mirror_tap_bytes_total{outcome=\"copied\"} 5",
+        // Of the programs, and of a worker.
+        "mirror_tap_stopped_total{reason=\"http2\"} 6",
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected}\n{text}");
     }
 }
 
@@ -208,7 +226,7 @@ fn every_family_has_help_type_and_one_name() {
             assert!(name.starts_with(current), "{line} is not of {current}");
         }
     }
-    assert_eq!(families.len(), 41);
+    assert_eq!(families.len(), 46);
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(in crate::outcome) fn request(
     status: Option<u16>,
 ) {
     recorder.request(&RequestEvent {
+        mode: Mode::Proxy,
         client: "default/curl",
         frontend,
         rule: None,
@@ -93,7 +94,7 @@ fn uncopied_requests_count_by_reason() {
     recorder.uncopied(Uncopied::WebSocket);
     let mut report = recorder.report();
     report.absorb(&recorder.report());
-    assert_eq!(report.uncopied, [2, 4, 0, 0]);
+    assert_eq!(report.uncopied, [2, 4, 0, 0, 0]);
 }
 
 #[test]
@@ -223,4 +224,41 @@ proptest! {
             prop_assert_eq!(counted.durations.count(), counted.ended.iter().sum::<u64>());
         }
     }
+}
+
+pub(in crate::outcome) fn tapped(recorder: &Recorder, frontend: &Frontend) {
+    recorder.request(&RequestEvent {
+        mode: Mode::Tap,
+        client: "default/curl",
+        frontend,
+        rule: None,
+        backend: Some(&service("httpbin")),
+        endpoint: None,
+        method: &http::Method::GET,
+        target: &http::Uri::from_static("/"),
+        status: None,
+        source: ResponseSource::None,
+        ending: Ending::Complete,
+        duration: Duration::ZERO,
+        request_bytes: 7,
+        response_bytes: 0,
+        copies: 1,
+        attempts: 0,
+        refusal: None,
+        log_fields: &LogFields::default(),
+    });
+}
+
+#[test]
+fn requests_of_tapped_connections_count_apart() {
+    let recorder = Recorder::new(AccessLog::off());
+    tapped(&recorder, &frontend("httpbin"));
+    recorder.tap_ended(TapEnd::Lost);
+    let mut reports = Reports::new(1);
+    reports.update(0, recorder.report());
+    let report = reports.merged();
+    let counts = report.exchanges.values().next().unwrap();
+    assert_eq!((counts.tapped, counts.sent), (1, 0));
+    assert!(counts.requests.as_flattened().as_flattened().iter().all(|count| *count == 0));
+    assert_eq!(report.tap_ends[TapEnd::Lost as usize], 1);
 }

@@ -2,7 +2,7 @@
 //! head. Out: the head as the filters leave it, with the copies that were made on the way; or the
 //! response of a filter that responds itself. And the fields of responses that filters change.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use http::{HeaderMap, StatusCode, header, request, response};
 
@@ -16,6 +16,7 @@ use crate::{
         validate::{Malformed, RequestKind, without_upgrade},
     },
     route::{Filter, InvalidBackend, Mirror, Redirect, target::InvalidTarget},
+    workload::Workload,
 };
 
 /// A request between its filters.
@@ -89,25 +90,44 @@ fn offer(
     ctx: &Rc<Context>,
     record: &mut ExchangeRecord,
     mirror: &Mirror,
-    (head, kind): (&request::Parts, RequestKind),
+    request: (&request::Parts, RequestKind),
     whole: bool,
 ) -> Option<Offer> {
-    let uncopied = match (&mirror.target, kind) {
-        (Err(InvalidBackend::Refused { .. }), _) => Some(Uncopied::RefusedShadow),
-        (Err(_), _) => Some(Uncopied::InvalidBackend),
-        (Ok(_), RequestKind::Tunnel) => Some(tunnel::uncopied(head)),
-        (Ok(_), RequestKind::Message | RequestKind::Upgrade) => None,
-    };
-    if let Some(reason) = uncopied {
+    if let Some(reason) = uncopied(mirror, request) {
         ctx.recorder.uncopied(reason);
         return None;
     }
     record.copies += 1;
     let mirrored = record.mirrored();
     let info = RequestInfo { started: record.started, whole, mirrored: mirrored.as_ref() };
+    let client = (&*record.client.workload, record.client.frontend.address);
+    copy(ctx, client, mirror, request, info)
+}
+
+/// Why no copy is made of a request that a mirror selected.
+pub(in crate::proxy) fn uncopied(
+    mirror: &Mirror,
+    (head, kind): (&request::Parts, RequestKind),
+) -> Option<Uncopied> {
+    match (&mirror.target, kind) {
+        (Err(InvalidBackend::Refused { .. }), _) => Some(Uncopied::RefusedShadow),
+        (Err(_), _) => Some(Uncopied::InvalidBackend),
+        (Ok(_), RequestKind::Tunnel) => Some(tunnel::uncopied(head)),
+        (Ok(_), RequestKind::Message | RequestKind::Upgrade) => None,
+    }
+}
+
+/// The copy of a request that is copied; None where it was dropped at once. `client`: whose request it
+/// is, and what it connected to.
+pub(in crate::proxy) fn copy(
+    ctx: &Context,
+    (workload, frontend): (&Workload, SocketAddr),
+    mirror: &Mirror,
+    (head, kind): (&request::Parts, RequestKind),
+    info: RequestInfo<'_>,
+) -> Option<Offer> {
     let plain = (kind == RequestKind::Upgrade).then(|| Box::new(without_upgrade(head)));
     let head = plain.as_deref().unwrap_or(head);
-    let (workload, frontend) = (&record.client.workload, record.client.frontend.address);
     ctx.shadows.offer(workload, frontend, mirror, head, info)
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
 
 use super::{Abort, grpc_status as grpc};
 use crate::{
-    outcome::{Ending, LogFields, RefusalReason, RequestEvent, ResponseSource},
+    outcome::{Ending, LogFields, Mode, RefusalReason, RequestEvent, ResponseSource},
     proxy::{
         body::Progress,
         client::Client,
@@ -184,6 +184,7 @@ impl Drop for ExchangeRecord {
         }
         self.refuse_content();
         self.ctx.recorder.request(&RequestEvent {
+            mode: Mode::Proxy,
             client: &self.client.workload.name,
             frontend: &self.client.frontend,
             rule: self.rule.as_ref().map(|rule| (&*rule.route, rule.index)),

@@ -77,6 +77,20 @@ impl BodyDecoder {
         }
     }
 
+    /// So many bytes of the content are missing. False: where it goes on is unknown.
+    pub(super) fn skip(&mut self, bytes: u64) -> bool {
+        match self {
+            Self::Length(left) => match left.checked_sub(bytes) {
+                Some(rest) => {
+                    *left = rest;
+                    true
+                }
+                None => false,
+            },
+            Self::Chunked(_) | Self::UntilClose | Self::Closed => bytes == 0,
+        }
+    }
+
     /// Takes the next piece off the front of `input`.
     ///
     /// # Errors

@@ -72,6 +72,8 @@ pub(super) struct ParsedRequest {
     pub(super) content: BodyDecoder,
     /// The client may send another on this connection.
     pub(super) persists: bool,
+    /// It has a length as well as an encoding, which overrides it.
+    pub(super) both: bool,
 }
 
 /// A response's head.
@@ -98,6 +100,23 @@ pub(super) fn request(
             error @ HeadError::Syntax(httparse::Error::HeaderName | httparse::Error::HeaderValue),
         ) => repaired_request(input, error),
         Ok(None) => too_large(input),
+        parsed => parsed,
+    }
+}
+
+/// As [`request`], of what reaches its server as it came: a head that is not well-formed may be read
+/// otherwise there, and is refused.
+pub(super) fn unambiguous_request(
+    input: &mut BytesMut,
+    seen: &mut usize,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    skip_empty_lines(input, seen);
+    if !worth_a_try(input, seen) {
+        return too_large(input);
+    }
+    match well_formed_request(input) {
+        Ok(None) => too_large(input),
+        Ok(Some(parsed)) if parsed.both => Err(HeadError::Encoding),
         parsed => parsed,
     }
 }
@@ -337,7 +356,8 @@ fn parsed_request(
     } else if persists && line.version == Version::HTTP_10 {
         head.extensions.insert(Persistence::KeepAlive);
     }
-    Ok(ParsedRequest { head, content, persists })
+    let both = framing_headers.both;
+    Ok(ParsedRequest { head, content, persists, both })
 }
 
 fn raw_response(

@@ -1,0 +1,277 @@
+//! The tap: copies of requests that go from the client to its primary without mirror. In: segments of
+//! tapped connections, which the kernel has copied. Out: copies to the shadows, as the proxy makes them:
+//! by the same parser, routes and shadow leg.
+//!
+//! Nothing here can delay or break a connection. What cannot be read exactly is not copied, and counted.
+
+mod connection;
+mod flow;
+mod request;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use self::connection::{TappedConnection, tapped};
+use super::context::Context;
+use crate::{
+    hash::FastHashMap,
+    outcome::TapEnd,
+    segment::{Segment, SegmentKind, SegmentSource, Socket},
+    workload::Workload,
+};
+
+/// Connections of a worker that are kept track of, at most; an idle one holds some 300 bytes.
+const CONNECTIONS: usize = 16 * 1024;
+
+/// What a worker holds of heads that are not complete, at most, in bytes.
+const HELD: usize = 16 << 20;
+
+/// Segments that are read before others have their turn.
+const BATCH: u32 = 64;
+
+/// How long segments are left to gather while some come: one look costs less than one for each.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// So many looks in vain, and the source is asked to report what comes.
+const LOOKS: u32 = 20;
+
+/// A segment that is written while the worker falls asleep may go unnoticed until then.
+const NAP: Duration = Duration::from_millis(100);
+
+/// The tapped connections of one worker.
+pub(crate) struct Tap {
+    ctx: Rc<Context>,
+    /// By the cookie of their network namespace.
+    workloads: RefCell<FastHashMap<u64, Arc<Workload>>>,
+    connections: RefCell<FastHashMap<Socket, Box<TappedConnection>>>,
+    /// How often something was read.
+    clock: Cell<u64>,
+    /// Bytes that the connections hold.
+    held: Cell<usize>,
+}
+
+/// What is to be done about a segment that was taken.
+enum Taken {
+    Nothing,
+    /// Its connection has bytes to be read.
+    Read(Socket, Box<TappedConnection>),
+    /// Nothing more of its connection is wanted.
+    Unwanted(Socket),
+}
+
+impl Tap {
+    pub(crate) fn new(ctx: &Rc<Context>) -> Rc<Self> {
+        let (workloads, connections, clock, held) = Default::default();
+        Rc::new(Self { ctx: Rc::clone(ctx), workloads, connections, clock, held })
+    }
+
+    /// From now on connections from this workload's network namespace are known.
+    pub(crate) fn join(&self, workload: &Arc<Workload>) {
+        if let Some(cookie) = workload.netns.cookie() {
+            self.workloads.borrow_mut().insert(cookie, Arc::clone(workload));
+        }
+    }
+
+    /// Forgets a workload with its connections.
+    pub(crate) fn leave(&self, key: u64) {
+        self.workloads.borrow_mut().retain(|_, workload| workload.key != key);
+        let of = |connection: &TappedConnection| connection.workload.key == key;
+        let gone: Vec<_> =
+            self.connections.borrow_mut().extract_if(|_, connection| of(connection)).collect();
+        self.release(gone.iter().map(|(_, connection)| connection.held()).sum());
+    }
+
+    /// Connections that are kept track of.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Reads the source until it is dropped.
+    pub(crate) async fn run(self: Rc<Self>, mut source: Box<dyn SegmentSource>) {
+        let readable = source.fd().try_clone_to_owned().and_then(watch);
+        let Ok(readable) = readable.inspect_err(
+            |error| tracing::error!(%error, "nothing that is tapped is copied by this worker"),
+        ) else {
+            return;
+        };
+        let mut looks = 0;
+        loop {
+            match self.read(&mut *source).await {
+                0 if looks < LOOKS => looks += 1,
+                0 => {
+                    source.fall_asleep();
+                    // What came before it was asked for is not reported.
+                    if self.read(&mut *source).await > 0 {
+                        looks = 0;
+                    } else if let Ok(Ok(mut ready)) = timeout(NAP, readable.readable()).await {
+                        ready.clear_ready();
+                        looks = 0;
+                    }
+                    continue;
+                }
+                BATCH => {
+                    looks = 0;
+                    yield_now().await;
+                    continue;
+                }
+                _ => looks = 0,
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    /// Reads a batch of segments. Returns how many there were.
+    async fn read(&self, source: &mut dyn SegmentSource) -> u32 {
+        for read in 0..BATCH {
+            let mut taken = Taken::Nothing;
+            if !source.read(&mut |segment| taken = self.take(&segment)) {
+                return read;
+            }
+            match taken {
+                Taken::Nothing => {}
+                Taken::Unwanted(socket) => source.stop(socket),
+                Taken::Read(socket, connection) => {
+                    if !self.advance(socket, connection).await {
+                        source.stop(socket);
+                    }
+                }
+            }
+        }
+        BATCH
+    }
+
+    fn take(&self, segment: &Segment<'_>) -> Taken {
+        let socket = segment.socket;
+        let known = self.connections.borrow_mut().remove(&socket);
+        match (segment.kind, known) {
+            (SegmentKind::Start, known) => {
+                self.forget(known);
+                if self.start(segment) { Taken::Nothing } else { Taken::Unwanted(socket) }
+            }
+            (SegmentKind::Data, Some(mut connection)) => {
+                match connection.add(segment.place, segment.bytes) {
+                    Ok(()) => Taken::Read(socket, connection),
+                    Err(end) => {
+                        self.end(connection, end);
+                        Taken::Unwanted(socket)
+                    }
+                }
+            }
+            (SegmentKind::Data, None) => Taken::Unwanted(socket),
+            (SegmentKind::End | SegmentKind::Reset, known) => {
+                // Where bytes are missing before the end, the client may have sent all of a request.
+                self.forget(known.map(|mut connection| {
+                    if connection.add(segment.place, &[]).is_err() {
+                        connection.cut();
+                    }
+                    connection
+                }));
+                Taken::Nothing
+            }
+            (SegmentKind::Stopped, known) => {
+                self.forget(known.map(|mut connection| {
+                    connection.cut();
+                    connection
+                }));
+                Taken::Nothing
+            }
+        }
+    }
+
+    /// A connection begins. False: it is not copied.
+    fn start(&self, segment: &Segment<'_>) -> bool {
+        let workload = self.workloads.borrow().get(&segment.netns).map(Arc::clone);
+        let Some(workload) = workload else {
+            self.ctx.recorder.tap_ended(TapEnd::UnknownWorkload);
+            return false;
+        };
+        let Some(frontend) = tapped(&self.ctx, segment.frontend) else {
+            self.ctx.recorder.tap_ended(TapEnd::Untapped);
+            return false;
+        };
+        if self.connections() >= CONNECTIONS {
+            self.evict();
+        }
+        self.keep(segment.socket, Box::new(TappedConnection::new(&workload, &frontend)));
+        true
+    }
+
+    /// Reads the requests that are there of a connection. False: nothing more of it is wanted.
+    async fn advance(&self, socket: Socket, mut connection: Box<TappedConnection>) -> bool {
+        let end = match connection.advance(&self.ctx).await {
+            Ok(more) => {
+                self.held.set(self.held.get().saturating_add_signed(more));
+                (more > 0 && self.held.get() > HELD).then_some(TapEnd::Memory)
+            }
+            Err(end) => Some(end),
+        };
+        if let Some(end) = end {
+            self.end(connection, end);
+            return false;
+        }
+        // Others had their turn: its workload may be gone.
+        let key = connection.workload.key;
+        let wanted = !connection.is_over()
+            && self.workloads.borrow().values().any(|workload| workload.key == key);
+        if wanted {
+            self.keep(socket, connection);
+        } else {
+            self.forget(Some(connection));
+        }
+        wanted
+    }
+
+    fn keep(&self, socket: Socket, mut connection: Box<TappedConnection>) {
+        self.clock.set(self.clock.get() + 1);
+        connection.used = self.clock.get();
+        self.connections.borrow_mut().insert(socket, connection);
+    }
+
+    /// Nothing more of it is copied.
+    fn end(&self, mut connection: Box<TappedConnection>, end: TapEnd) {
+        connection.cut();
+        self.ctx.recorder.tap_ended(end);
+        self.forget(Some(connection));
+    }
+
+    fn forget(&self, connection: Option<Box<TappedConnection>>) {
+        self.release(connection.map_or(0, |connection| connection.held()));
+    }
+
+    fn release(&self, bytes: usize) {
+        self.held.set(self.held.get().saturating_sub(bytes));
+    }
+
+    /// Makes room: those go that were silent for longest. If one says something again, it is not copied.
+    fn evict(&self) {
+        let connections = self.connections.borrow();
+        let mut oldest: Vec<_> = connections.iter().map(|(socket, c)| (c.used, *socket)).collect();
+        drop(connections);
+        oldest.select_nth_unstable(CONNECTIONS / 8);
+        for (_, socket) in oldest.drain(..CONNECTIONS / 8) {
+            let gone = self.connections.borrow_mut().remove(&socket);
+            gone.into_iter().for_each(|connection| self.end(connection, TapEnd::Evicted));
+        }
+    }
+}
+
+/// Has the runtime report when it can be read.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for descriptors that may be closed; this is owned"
+)]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
