@@ -73,8 +73,7 @@ fn steps(
     let mut responds = None;
     let mut step = |filter: &Filter| {
         let preflight = responds == Some(StatusCode::NO_CONTENT.as_u16());
-        let changes_response = !preflight && matches!(filter, Filter::ResponseHeaders(_));
-        if responds.is_some() && !changes_response {
+        if responds.is_some() && (preflight || !filter.changes_response()) {
             return FilterStep::NotReached;
         }
         match filter {
@@ -95,7 +94,8 @@ fn steps(
                 FilterStep::Redirect { status, location }
             }
             Filter::Cors(cors) => {
-                let preflight = cors.preflight(head).map(|headers| {
+                let preflight = cors.preflight(head).filter(|_| responds.is_none());
+                let preflight = preflight.map(|headers| {
                     responds = Some(StatusCode::NO_CONTENT.as_u16());
                     fields(&headers).into_iter().map(|(n, v)| format!("{n}: {v}")).collect()
                 });

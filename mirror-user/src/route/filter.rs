@@ -23,6 +23,19 @@ pub enum Filter {
     Cors(Arc<Cors>),
 }
 
+impl Filter {
+    /// Whether it may change the fields of a response, whoever made it.
+    #[must_use]
+    pub fn changes_response(&self) -> bool {
+        match self {
+            Self::ResponseHeaders(_) | Self::Cors(_) => true,
+            Self::RequestHeaders(_) | Self::Mirror(_) | Self::Redirect(_) | Self::Rewrite(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// `set`, `add` and `remove` of an HTTPHeaderFilter, applied in that order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderModifier {

@@ -10,6 +10,7 @@ use mirror_user::{
 
 use super::{
     harness::{Setup, backend_ref, mirror, rule},
+    redirect::{elsewhere, redirect},
     server::{Server, refusing},
     streams::{Client, ReceivedResponse, run},
 };
@@ -113,6 +114,21 @@ fn streams_of_http2_have_the_same() {
         assert_eq!(fields["access-control-allow-methods"], "GET, PUT");
         assert_eq!(fields["access-control-max-age"], "3600");
     });
+    assert_eq!(primary.connections(), 0);
+}
+
+#[test]
+fn a_redirect_before_it_gets_the_fields_of_its_origin() {
+    let primary = Server::ok();
+    let rig = Setup::with(&primary, vec![redirect(elsewhere()), cors()]).start();
+    let get = "GET / HTTP/1.1\r\nHost: front\r\nOrigin: https://www.foo.com\r\n\r\n";
+    let fields = ["location", "access-control-allow-origin", "vary"];
+    let response = rig.client().request(get);
+    let shown = fields.map(|field| response.value(field));
+    assert_eq!(shown, [Some("https://one.example/"), Some("https://www.foo.com"), Some("origin")]);
+    let other = rig.client().request(get.replace("foo", "other"));
+    let shown = fields.map(|field| other.value(field));
+    assert_eq!(shown, [Some("https://one.example/"), None, Some("origin")]);
     assert_eq!(primary.connections(), 0);
 }
 

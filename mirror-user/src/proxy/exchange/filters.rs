@@ -58,17 +58,28 @@ pub(super) fn apply(
                     return Some(FilterResponse::Malformed(Malformed::BadTarget));
                 }
             }
-            Filter::Redirect(redirect) => return Some(redirected(record, redirect, head)),
+            Filter::Redirect(redirect) => {
+                // A filter behind this one may set the fields of its response by the origin.
+                note_origin(record, head);
+                return Some(redirected(record, redirect, head));
+            }
             Filter::Cors(cors) => {
                 if let Some(headers) = cors.preflight(head) {
                     let (source, status) = (ResponseSource::Preflight, StatusCode::NO_CONTENT);
                     return Some(FilterResponse::Whole { source, status, headers });
                 }
-                record.origin = head.headers.get(header::ORIGIN).cloned().map(Box::new);
+                note_origin(record, head);
             }
         }
     }
     None
+}
+
+/// Keeps the request's origin for `CORS`, as it was at the first filter that asked.
+fn note_origin(record: &mut ExchangeRecord, head: &request::Parts) {
+    if record.origin.is_none() {
+        record.origin = head.headers.get(header::ORIGIN).cloned().map(Box::new);
+    }
 }
 
 /// RFC 9110, section 15.4.
@@ -141,7 +152,7 @@ fn of(record: &ExchangeRecord) -> impl Iterator<Item = &Filter> {
 
 /// Whether a filter may change the response.
 pub(super) fn change_response(record: &ExchangeRecord) -> bool {
-    of(record).any(|filter| matches!(filter, Filter::ResponseHeaders(_) | Filter::Cors(_)))
+    of(record).any(Filter::changes_response)
 }
 
 /// Changes the fields of a response: of the primary, or of a filter that redirects.
