@@ -1,8 +1,9 @@
-//! What a copy's end says of it, where that is not plain.
+//! Which outcome a copy has that was sent, or was to be: delivered, dropped or unknown. Copies that
+//! are never sent are dropped where that is decided (`shadow`, `pool`, `streams`), and `accounting` counts each once.
 
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
-    proxy::tee::CopyStatus,
+    proxy::{http1::Written, tee::CopyStatus},
 };
 
 /// What the kernel took of what was written for a copy.
@@ -19,6 +20,24 @@ pub(super) fn timed_out(status: &CopyStatus) -> CopyOutcome {
         CopyOutcome::Unknown(UnknownReason::Timeout)
     } else {
         CopyOutcome::Dropped(DropReason::SendTimeout)
+    }
+}
+
+/// The same of a copy that was pipelined, without content.
+pub(super) fn pipelined_timed_out(written: Written) -> CopyOutcome {
+    match written {
+        Written::All => CopyOutcome::Unknown(UnknownReason::Timeout),
+        Written::Some | Written::Nothing => CopyOutcome::Dropped(DropReason::SendTimeout),
+    }
+}
+
+/// The shadow ended the connection of a copy that was pipelined. None: it has none of it. `unknown`: as
+/// below.
+pub(super) fn pipelined_closed(written: Written, unknown: UnknownReason) -> Option<CopyOutcome> {
+    match written {
+        Written::Nothing => None,
+        Written::Some => Some(CopyOutcome::Dropped(DropReason::ShadowClosed)),
+        Written::All => Some(CopyOutcome::Unknown(unknown)),
     }
 }
 

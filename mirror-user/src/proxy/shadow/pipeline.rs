@@ -9,11 +9,11 @@ use std::{
 };
 
 use super::{
-    connection_task::unknown, copy::Copy, head::Http1Head, pool::EndpointPool,
+    connection_task::unknown, copy::Copy, head::Http1Head, outcome, pool::EndpointPool,
     pooled::PooledConnection,
 };
 use crate::{
-    outcome::{CopyOutcome, DropReason, UnknownReason},
+    outcome::{CopyOutcome, DropReason},
     proxy::http1::{Error, Span, Written},
 };
 
@@ -187,15 +187,12 @@ impl<'a> Pipeline<'a> {
         let why = unknown(&self.pooled.limit, error.is_some_and(Error::is_malformed));
         self.settle_responding();
         for InFlight { copy, span, .. } in self.sent.drain(..) {
-            match self.pooled.connection.written_of(span) {
-                Written::Nothing => resend(self.pool, copy),
-                // A server that said close must not process what lies behind (RFC 9112, section
-                // 9.6). Some do (Node); these are safe methods.
-                _ if error.is_none() => resend(self.pool, copy),
-                Written::Some => {
-                    copy.guard.settle(CopyOutcome::Dropped(DropReason::ShadowClosed), 0);
-                }
-                Written::All => copy.guard.settle(CopyOutcome::Unknown(why), 0),
+            let written = self.pooled.connection.written_of(span);
+            // A server that said close must not process what lies behind (RFC 9112, section
+            // 9.6). Some do (Node); these are safe methods.
+            match outcome::pipelined_closed(written, why).filter(|_| error.is_some()) {
+                None => resend(self.pool, copy),
+                Some(outcome) => copy.guard.settle(outcome, 0),
             }
         }
         unsent.into_iter().for_each(|copy| resend(self.pool, copy));
@@ -217,15 +214,8 @@ impl<'a> Pipeline<'a> {
         self.pooled.connection.abort();
         self.settle_responding();
         for InFlight { copy, span, .. } in self.sent.drain(..) {
-            let whole = self.pooled.connection.written_of(span) == Written::All;
-            copy.guard.settle(
-                if whole {
-                    CopyOutcome::Unknown(UnknownReason::Timeout)
-                } else {
-                    CopyOutcome::Dropped(DropReason::SendTimeout)
-                },
-                0,
-            );
+            let written = self.pooled.connection.written_of(span);
+            copy.guard.settle(outcome::pipelined_timed_out(written), 0);
         }
         let unsent = self.first.take().into_iter().chain(std::iter::from_fn(|| self.pooled.next()));
         for copy in unsent {

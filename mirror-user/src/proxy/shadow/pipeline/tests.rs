@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    outcome::CopyOutcome::{Delivered, Dropped, Unknown},
+    outcome::{
+        CopyOutcome::{Delivered, Dropped, Unknown},
+        UnknownReason,
+    },
     proxy::shadow::tests::{CLOSE, Connection, OK, Shadow, Worker, local, until},
 };
 
