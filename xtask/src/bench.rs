@@ -83,6 +83,9 @@ pub(crate) struct BenchArgs {
     /// times
     #[arg(long, value_name = "NAME=PATH")]
     beside: Vec<String>,
+    /// Measure mirror also where connections are tapped (`--mode auto`), as `tap`
+    #[arg(long)]
+    tap: bool,
     /// Runs of each row with each peer
     #[arg(long)]
     rounds: Option<usize>,
@@ -118,7 +121,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     let processors = Processors::choose()?;
     let client = Client::build(processors)?;
-    let builds = builds(&args.beside)?;
+    let builds = builds(args)?;
     let mut sections = on_stage(args, processors, &programs, &client, &builds)?;
     if args.has("growth") {
         sections.push(growth::section(args, &builds[0], &client));
@@ -258,15 +261,20 @@ impl BenchArgs {
     }
 }
 
-/// The build in target/release (or MIRROR_BIN), and those of `--beside`.
-fn builds(beside: &[String]) -> Result<Vec<Build>> {
+/// The build in target/release (or MIRROR_BIN), the same with a tap, and those of `--beside`.
+fn builds(args: &BenchArgs) -> Result<Vec<Build>> {
     let build = |name: &str, binary: PathBuf| Build {
         name: name.to_owned(),
         binary,
         flags: vec!["--workers".to_owned(), "1".to_owned()],
     };
     let mut builds = vec![build("mirror", mirror_binary()?)];
-    for text in beside {
+    if args.tap {
+        let mut tap = build("tap", mirror_binary()?);
+        tap.flags.extend(["--mode", "auto"].map(str::to_owned));
+        builds.push(tap);
+    }
+    for text in &args.beside {
         let (name, path) = text.split_once('=').context("--beside takes NAME=PATH")?;
         let path = PathBuf::from(path).canonicalize().with_context(|| path.to_owned())?;
         builds.push(build(name, path));
