@@ -1,4 +1,4 @@
-//! What the agent taps with. In: the flags, and the programs. Out: the mode that is in force, the workers'
+//! What the agent taps with (which frontends it taps is decided in `route::tap`). In: the flags, and the programs. Out: the mode that is in force, the workers'
 //! rings, and the counters of the tap's programs.
 
 use crate::{

@@ -190,24 +190,39 @@ impl Report {
     /// Adds all that `other` has counted; the same Service port is one, whichever allocation
     /// names it.
     pub fn absorb(&mut self, other: &Self) {
-        add(&mut self.connections, &other.connections);
-        add(&mut self.open, &other.open);
-        add(&mut self.passed, &other.passed);
-        add(&mut self.retries, &other.retries);
-        add(&mut self.refused, &other.refused);
-        add(&mut self.uncopied, &other.uncopied);
-        add(&mut self.tap_ends, &other.tap_ends);
-        self.interim_dropped += other.interim_dropped;
-        for (route, theirs) in &other.route_retries {
+        // Without `..`, so that the compiler finds a field that is forgotten.
+        let Self {
+            connections,
+            open,
+            exchanges,
+            copies,
+            pairs,
+            passed,
+            retries,
+            route_retries,
+            uncopied,
+            refused,
+            tap_ends,
+            interim_dropped,
+        } = other;
+        add(&mut self.connections, connections);
+        add(&mut self.open, open);
+        add(&mut self.passed, passed);
+        add(&mut self.retries, retries);
+        add(&mut self.refused, refused);
+        add(&mut self.uncopied, uncopied);
+        add(&mut self.tap_ends, tap_ends);
+        self.interim_dropped += interim_dropped;
+        for (route, theirs) in route_retries {
             add(self.route_retries.entry(route.clone()).or_default(), theirs);
         }
-        for (pair, theirs) in &other.exchanges {
+        for (pair, theirs) in exchanges {
             self.exchanges.entry(pair.clone()).or_default().absorb(theirs);
         }
-        for (names, theirs) in &other.pairs {
+        for (names, theirs) in pairs {
             self.pairs.entry(names.clone()).or_default().absorb(theirs);
         }
-        for (shadow, theirs) in &other.copies {
+        for (shadow, theirs) in copies {
             self.copies.entry(Arc::clone(shadow)).or_default().absorb(theirs);
         }
     }

@@ -1,5 +1,9 @@
 //! Endings: how a client's connection is closed, so that a response already sent always arrives,
 //! and a primary's end looks to the client as it would have without us.
+//!
+//! How a connection ends is decided where its exchange ends: in `exchange::record` if there is no response,
+//! in `exchange::response_body` within one, in `primary::upstreams` while it is idle. `serve` and `tunnel` do
+//! it.
 
 use std::{cell::Cell, time::Duration};
 
@@ -20,7 +24,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub(super) enum CloseMode {
     /// FIN: the primary sent one too early.
     Close,
-    /// RST: the primary reset, or could not be reached.
+    /// RST: the primary reset, gave no response, or stopped within one.
     Reset,
 }
 
