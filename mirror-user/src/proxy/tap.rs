@@ -4,6 +4,7 @@
 //!
 //! Nothing here can delay or break a connection. What cannot be read exactly is not copied, and counted.
 
+mod accounts;
 mod connection;
 mod flow;
 mod request;
@@ -23,7 +24,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::connection::{TappedConnection, tapped};
+use self::{
+    accounts::Accounts,
+    connection::{TappedConnection, tapped},
+};
 use super::context::Context;
 use crate::{
     hash::FastHashMap,
@@ -31,12 +35,6 @@ use crate::{
     segment::{Segment, SegmentKind, SegmentSource, Socket},
     workload::Workload,
 };
-
-/// Connections of a worker that are kept track of, at most; an idle one holds some 300 bytes.
-const CONNECTIONS: usize = 16 * 1024;
-
-/// What a worker holds of heads that are not complete, at most, in bytes.
-const HELD: usize = 16 << 20;
 
 /// Segments that are read before others have their turn.
 const BATCH: u32 = 64;
@@ -58,8 +56,7 @@ pub(crate) struct Tap {
     connections: RefCell<FastHashMap<Socket, Box<TappedConnection>>>,
     /// How often something was read.
     clock: Cell<u64>,
-    /// Bytes that the connections hold.
-    held: Cell<usize>,
+    accounts: RefCell<Accounts>,
 }
 
 /// What is to be done about a segment that was taken.
@@ -73,29 +70,27 @@ enum Taken {
 
 impl Tap {
     pub(crate) fn new(ctx: &Rc<Context>) -> Rc<Self> {
-        let (workloads, connections, clock, held) = Default::default();
-        Rc::new(Self { ctx: Rc::clone(ctx), workloads, connections, clock, held })
+        let (workloads, connections, clock, accounts) = Default::default();
+        Rc::new(Self { ctx: Rc::clone(ctx), workloads, connections, clock, accounts })
     }
 
     /// From now on connections from this workload's network namespace are known.
     pub(crate) fn join(&self, workload: &Arc<Workload>) {
         if let Some(cookie) = workload.netns.cookie() {
             self.workloads.borrow_mut().insert(cookie, Arc::clone(workload));
+            self.accounts.borrow_mut().open(workload.key);
         }
     }
 
     /// Forgets a workload with its connections.
     pub(crate) fn leave(&self, key: u64) {
         self.workloads.borrow_mut().retain(|_, workload| workload.key != key);
+        self.accounts.borrow_mut().close(key);
         let of = |connection: &TappedConnection| connection.workload.key == key;
         let gone: Vec<_> =
             self.connections.borrow_mut().extract_if(|_, connection| of(connection)).collect();
-        self.release(gone.iter().map(|(_, connection)| connection.held()).sum());
-    }
-
-    /// Connections that are kept track of.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.borrow().len()
+        // They report their requests' ends when nothing here is borrowed.
+        drop(gone);
     }
 
     /// Reads the source until it is dropped.
@@ -201,19 +196,21 @@ impl Tap {
             self.ctx.recorder.tap_ended(TapEnd::Untapped);
             return false;
         };
-        if self.connections() >= CONNECTIONS {
+        if self.accounts.borrow().is_full() {
             self.evict();
         }
+        self.accounts.borrow_mut().begin(workload.key);
         self.keep(segment.socket, Box::new(TappedConnection::new(&workload, &frontend)));
         true
     }
 
     /// Reads the requests that are there of a connection. False: nothing more of it is wanted.
     async fn advance(&self, socket: Socket, mut connection: Box<TappedConnection>) -> bool {
+        let key = connection.workload.key;
         let end = match connection.advance(&self.ctx).await {
             Ok(more) => {
-                self.held.set(self.held.get().saturating_add_signed(more));
-                (more > 0 && self.held.get() > HELD).then_some(TapEnd::Memory)
+                let fits = self.accounts.borrow_mut().hold(key, more);
+                (!fits).then_some(TapEnd::Memory)
             }
             Err(end) => Some(end),
         };
@@ -222,9 +219,7 @@ impl Tap {
             return false;
         }
         // Others had their turn: its workload may be gone.
-        let key = connection.workload.key;
-        let wanted = !connection.is_over()
-            && self.workloads.borrow().values().any(|workload| workload.key == key);
+        let wanted = !connection.is_over() && self.accounts.borrow().has(key);
         if wanted {
             self.keep(socket, connection);
         } else {
@@ -247,20 +242,22 @@ impl Tap {
     }
 
     fn forget(&self, connection: Option<Box<TappedConnection>>) {
-        self.release(connection.map_or(0, |connection| connection.held()));
+        if let Some(connection) = connection {
+            self.accounts.borrow_mut().end(connection.workload.key, connection.held());
+        }
     }
 
-    fn release(&self, bytes: usize) {
-        self.held.set(self.held.get().saturating_sub(bytes));
-    }
-
-    /// Makes room: those go that were silent for longest. If one says something again, it is not copied.
+    /// Makes room: an eighth of the connections of the workload that has most, those that were silent for
+    /// longest. If one says something again, it is not copied.
     fn evict(&self) {
+        let Some(key) = self.accounts.borrow().largest() else { return };
         let connections = self.connections.borrow();
-        let mut oldest: Vec<_> = connections.iter().map(|(socket, c)| (c.used, *socket)).collect();
+        let of = connections.iter().filter(|(_, connection)| connection.workload.key == key);
+        let mut oldest: Vec<_> = of.map(|(socket, c)| (c.used, *socket)).collect();
         drop(connections);
-        oldest.select_nth_unstable(CONNECTIONS / 8);
-        for (_, socket) in oldest.drain(..CONNECTIONS / 8) {
+        oldest.sort_unstable_by_key(|(used, _)| *used);
+        let count = oldest.len().div_ceil(8);
+        for (_, socket) in oldest.drain(..count) {
             let gone = self.connections.borrow_mut().remove(&socket);
             gone.into_iter().for_each(|connection| self.end(connection, TapEnd::Evicted));
         }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_told_once_with_its_length() {
+    fn a_gap_is_reported_once_with_its_length() {
         let mut flow = Flow::default();
         assert_eq!(flow.add(0, b"ab"), Added { lost: 0, bytes: b"ab" });
         assert_eq!(flow.add(5, b"cd"), Added { lost: 3, bytes: b"cd" });
