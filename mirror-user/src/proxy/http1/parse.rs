@@ -91,15 +91,10 @@ pub(super) fn request(
     input: &mut BytesMut,
     seen: &mut usize,
 ) -> Result<Option<ParsedRequest>, HeadError> {
-    skip_empty_lines(input, seen);
-    if !worth_a_try(input, seen) {
-        return too_large(input);
-    }
-    match well_formed_request(input) {
+    match unrepaired_request(input, seen) {
         Err(
             error @ HeadError::Syntax(httparse::Error::HeaderName | httparse::Error::HeaderValue),
         ) => repaired_request(input, error),
-        Ok(None) => too_large(input),
         parsed => parsed,
     }
 }
@@ -110,18 +105,28 @@ pub(super) fn unambiguous_request(
     input: &mut BytesMut,
     seen: &mut usize,
 ) -> Result<Option<ParsedRequest>, HeadError> {
-    skip_empty_lines(input, seen);
-    if !worth_a_try(input, seen) {
-        return too_large(input);
-    }
-    match well_formed_request(input) {
-        Ok(None) => too_large(input),
+    match unrepaired_request(input, seen) {
         Ok(Some(parsed)) if parsed.both => Err(HeadError::Encoding),
         parsed => parsed,
     }
 }
 
 /// As [`request`], without a second look at what is not well-formed.
+fn unrepaired_request(
+    input: &mut BytesMut,
+    seen: &mut usize,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    skip_empty_lines(input, seen);
+    if !worth_a_try(input, seen) {
+        return too_large(input);
+    }
+    match well_formed_request(input)? {
+        None => too_large(input),
+        parsed => Ok(parsed),
+    }
+}
+
+/// The head that `input` begins with; None while it is not whole.
 fn well_formed_request(input: &mut BytesMut) -> Result<Option<ParsedRequest>, HeadError> {
     let (mut few, mut many) = ([Field::default(); FEW], Vec::new());
     let (located, fields): (_, &[Field]) = match locate_request::<FEW>(input, &mut few) {

@@ -7,7 +7,11 @@ use bytes::{Bytes, BytesMut};
 use http::request;
 use hyper::body::Frame;
 
-use super::{Error, HeadError, decode::BodyDecoder, decode::ChunkStep, parse};
+use super::{
+    Error, HeadError, READ,
+    decode::{BodyDecoder, ChunkStep},
+    parse,
+};
 
 /// What comes next of a client's requests.
 #[derive(Debug)]
@@ -80,6 +84,10 @@ impl RequestReader {
             }
             State::Head | State::Content { .. } => {}
         }
+        // Content that a copy holds pins the whole of its buffer: one that is as long as what came.
+        if self.input.is_empty() && !self.input.try_reclaim(bytes.len()) {
+            self.input = BytesMut::with_capacity(bytes.len());
+        }
         self.input.extend_from_slice(bytes);
     }
 
@@ -143,9 +151,14 @@ impl RequestReader {
     }
 
     fn head(&mut self) -> Result<ReadStep, Unreadable> {
+        let before = self.input.len();
         let Some(parsed) = parse::unambiguous_request(&mut self.input, &mut self.seen)? else {
             return Ok(self.more());
         };
+        if before - self.input.len() > READ {
+            // The content is not to pin a long head.
+            self.input = BytesMut::from(&self.input[..]);
+        }
         (self.seen, self.unwanted) = (0, false);
         let whole = parsed.content.is_done();
         self.state = State::Content { decoder: parsed.content, persists: parsed.persists };
@@ -325,6 +338,25 @@ mod tests {
             assert_eq!((read.len(), reader.is_over(), reader.held()), (1, true, 0), "{head:?}");
             assert!(reader.lose(7).is_ok());
         }
+    }
+
+    #[test]
+    fn content_pins_neither_a_long_head_nor_more_than_came_with_it() {
+        let mut reader = RequestReader::default();
+        let head =
+            format!("POST / HTTP/1.1\r\nX: {}\r\nContent-Length: 9\r\n\r\n", "x".repeat(200_000));
+        head.as_bytes().chunks(50_000).for_each(|piece| {
+            reader.feed(piece);
+            if reader.held() < head.len() {
+                assert!(matches!(reader.step(), Ok(ReadStep::More)));
+            }
+        });
+        reader.feed(b"1234");
+        assert!(matches!(reader.step(), Ok(ReadStep::Head(..))));
+        assert!(reader.input.capacity() < 100, "{}", reader.input.capacity());
+        assert!(matches!(reader.step(), Ok(ReadStep::Frame(_))));
+        reader.feed(b"5678");
+        assert!(reader.input.capacity() < 100, "{}", reader.input.capacity());
     }
 
     #[test]
