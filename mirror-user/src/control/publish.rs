@@ -168,17 +168,17 @@ impl<M: FrontendMap> Publisher<M> {
             None if self.known.len() >= self.capacity => return Err(resolved),
             None => (self.issue(), ConnectionRef::default(), Captured::No),
         };
-        let mut frontend = Frontend {
+        let capture = self.mode.capture(|| resolved.tap_obstacle(self.choice));
+        let frontend = Frontend {
             id,
             address,
             service: resolved.service,
             producer: resolved.producer,
             consumers: resolved.consumers,
             ahead: resolved.ahead,
-            capture: Capture::Removed,
+            capture,
             connection_ref,
         };
-        frontend.capture = self.mode.capture(|| frontend.tap_obstacle(self.choice));
         let state = State::Live(Arc::new(frontend));
         self.known.insert(address, KnownFrontend { id, captured, state });
         Ok(())

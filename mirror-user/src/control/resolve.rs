@@ -22,7 +22,7 @@ pub use self::{
 use super::objects::{Changes, Objects, ParentRef};
 use crate::{
     model::RouteName,
-    route::{RouteTable, ServicePort},
+    route::{EndpointChoice, RouteTable, ServicePort, TapObstacle, TapSubject},
 };
 
 mod attach;
@@ -61,6 +61,19 @@ pub struct ResolvedFrontend {
     pub consumers: HashMap<String, RouteTable>,
     /// Whether the Service is captured ahead of its routes.
     pub ahead: bool,
+}
+
+impl ResolvedFrontend {
+    /// Why connections to it cannot be tapped; None if they can. `choice`: who chooses the endpoints.
+    pub fn tap_obstacle(&self, choice: EndpointChoice) -> Option<TapObstacle> {
+        let subject = TapSubject {
+            service: &self.service,
+            address: self.address,
+            producer: self.producer.as_ref(),
+            ahead: self.ahead,
+        };
+        subject.obstacle(self.consumers.values(), choice)
+    }
 }
 
 /// The conditions of a route at one of its parents (RouteParentStatus).

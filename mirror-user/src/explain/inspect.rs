@@ -20,7 +20,7 @@ use crate::{
     },
     model::ObjectName,
     proxy::{Connected, NO_MATCH, grpc_status, prepare_request},
-    route::{Backend, EndpointChoice, Mismatch, Precedence, RouteTable, TapSubject, Values},
+    route::{Backend, EndpointChoice, Mismatch, Precedence, RouteTable, Values},
 };
 
 pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
@@ -132,13 +132,7 @@ fn at_frontend(
 
 /// Whether connections to this frontend, and any other of its Service port, can be tapped.
 fn tap(frontend: &ResolvedFrontend, choice: EndpointChoice) -> TapView {
-    let subject = TapSubject {
-        service: &frontend.service,
-        address: frontend.address,
-        producer: frontend.producer.as_ref(),
-        ahead: frontend.ahead,
-    };
-    let obstacle = subject.obstacle(frontend.consumers.values(), choice);
+    let obstacle = frontend.tap_obstacle(choice);
     TapView {
         possible: obstacle.is_none(),
         reason: obstacle.as_ref().map(|obstacle| obstacle.kind.label()),

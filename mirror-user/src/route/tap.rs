@@ -6,8 +6,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
-    AppProtocol, Backend, EndpointChoice, Filter, Frontend, Matcher, RouteTable, Rule, ServicePort,
-    Timeouts,
+    AppProtocol, Backend, EndpointChoice, Filter, Matcher, RouteTable, Rule, ServicePort, Timeouts,
 };
 use crate::model::{RouteKind, RouteName};
 
@@ -192,20 +191,6 @@ impl<'r> TapSubject<'r> {
         let grpc = (rule.route.kind == RouteKind::Grpc).then_some(ObstacleKind::Http2);
         let found = rule.acts(|backend| is_own(backend).or_else(|| http2(backend))).or(grpc);
         found.map(|kind| TapObstacle { kind, rule: Some((Arc::clone(&rule.route), rule.index)) })
-    }
-}
-
-impl Frontend {
-    /// See [`TapSubject::obstacle`].
-    #[must_use]
-    pub fn tap_obstacle(&self, choice: EndpointChoice) -> Option<TapObstacle> {
-        let subject = TapSubject {
-            service: &self.service,
-            address: self.address,
-            producer: self.producer.as_ref(),
-            ahead: self.ahead,
-        };
-        subject.obstacle(self.consumers.values(), choice)
     }
 }
 
