@@ -2,13 +2,11 @@
 
 use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use aya::programs::{
-    ProgramInfo, cgroup_skb::CgroupSkbLink, cgroup_sock_addr::CgroupSockAddrLink, loaded_programs,
-};
+use aya::programs::{cgroup_skb::CgroupSkbLink, cgroup_sock_addr::CgroupSockAddrLink};
 
 use super::{
     cgroup::is_shortage,
-    programs::{Hook, Programs, ProgramsError},
+    programs::{Hook, Programs, ProgramsError, program_name},
 };
 use crate::sockets::sys;
 
@@ -52,7 +50,7 @@ impl Attached {
 
     /// Whether connections to tapped frontends are to be tapped here. Of two agents the one that was here
     /// first does it, until it has detached; then those of the other, which it proxied meanwhile, are.
-    pub(crate) fn taps(&mut self, programs: &Programs, path: &Path) -> bool {
+    pub(crate) fn taps(&mut self, programs: &mut Programs, path: &Path) -> bool {
         if self.egress.is_none() || self.connect.is_empty() {
             return false;
         }
@@ -101,12 +99,11 @@ fn attach_egress(programs: &mut Programs, cgroup: &File, path: &Path) -> Option<
 
 /// Whether of the programs on the cgroup that mark sockets this agent's is the first; None if that
 /// cannot be seen.
-fn is_first(programs: &Programs, path: &Path) -> Option<bool> {
-    let (own, name) = programs.marker()?;
+fn is_first(programs: &mut Programs, path: &Path) -> Option<bool> {
+    let own = programs.marker()?;
     let (_, ids) =
         sys::cgroup_programs(File::open(path).ok()?, Hook::Connect4.attach_type()).ok()?;
-    let marks = |id: &u32| *id == own || program_name(*id) == name;
-    Some(ids.iter().find(|id| marks(id)) == Some(&own))
+    Some(ids.into_iter().find(|id| *id == own || programs.marks(*id)) == Some(own))
 }
 
 /// For EPERM: whose program on which ancestor forbids attaching.
@@ -138,10 +135,4 @@ fn forbidden(error: &ProgramsError, hook: Hook, path: &Path) -> Option<String> {
             path.display()
         ),
     })
-}
-
-fn program_name(id: u32) -> String {
-    let info: Option<ProgramInfo> =
-        loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
-    info.as_ref().and_then(|info| info.name_as_str()).unwrap_or("?").to_owned()
 }

@@ -166,7 +166,7 @@ impl CaptureLoop {
         self.pods.values_mut().for_each(|shared| shared.pod.set_taps(true));
         for (config, phase) in &mut self.members {
             if let Phase::Captured { cookie, attached, .. } = phase
-                && !attached.taps(&self.programs, &config.cgroup)
+                && !attached.taps(&mut self.programs, &config.cgroup)
                 && let Some(shared) = self.pods.get_mut(cookie)
             {
                 shared.pod.set_taps(false);

@@ -8,14 +8,17 @@
 mod error;
 mod tap;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSockAddr, SkLookup, cgroup_sock_addr::CgroupSockAddrLink,
-        sk_lookup::SkLookupLink,
+        CgroupAttachMode, CgroupSockAddr, ProgramInfo, SkLookup,
+        cgroup_sock_addr::CgroupSockAddrLink, loaded_programs, sk_lookup::SkLookupLink,
     },
 };
 use aya_log::EbpfLogger;
@@ -136,6 +139,8 @@ pub struct Programs {
     /// The programs of the tap, whose connect hooks stand in for the others'; None where nothing is
     /// tapped.
     tap: Option<Ebpf>,
+    /// Whether they mark sockets, of programs by their ids, which the kernel does not use again.
+    markers: BTreeMap<u32, bool>,
     /// Reads the programs' log; None when they write none.
     flush: Option<Box<dyn FnMut() + Send>>,
     workers: u32,
@@ -167,7 +172,8 @@ impl Programs {
                 .map_err(|source| ProgramsError::Refused { name, source })?;
         }
         let flush = if log { Some(reader(&mut ebpf)?) } else { None };
-        let mut programs = Self { loader, mount, ebpf, tap: None, flush, workers };
+        let (tap, markers) = Default::default();
+        let mut programs = Self { loader, mount, ebpf, tap, markers, flush, workers };
         // Loaded once without a namespace, so that a refusal is known at start.
         programs.load_steer()?;
         Ok(programs)
@@ -304,6 +310,13 @@ fn loader(mount: &OwnedFd, workers: u32, log: bool) -> EbpfLoader<'static> {
 fn reader(ebpf: &mut Ebpf) -> Result<Box<dyn FnMut() + Send>, ProgramsError> {
     let mut logger = EbpfLogger::init(ebpf).map_err(ProgramsError::Log)?;
     Ok(Box::new(move || logger.flush()))
+}
+
+/// What a program of the kernel is called, in its first 15 characters.
+pub(super) fn program_name(id: u32) -> String {
+    let info: Option<ProgramInfo> =
+        loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+    info.as_ref().and_then(|info| info.name_as_str()).unwrap_or("?").to_owned()
 }
 
 fn sock_addr<'e>(

@@ -14,7 +14,7 @@ use aya::{
 };
 use mirror_common::TapStop;
 
-use super::{Programs, ProgramsError, loader, sock_addr};
+use super::{Programs, ProgramsError, loader, program_name, sock_addr};
 use crate::capture::tap::{TapCounters, TapRing};
 
 /// Built by xtask, chosen by build.rs.
@@ -65,11 +65,17 @@ impl Programs {
             .map_err(|source| ProgramsError::Attach { name: EGRESS, source })
     }
 
-    /// The kernel's id of the program that marks sockets of IPv4, and its name.
-    pub(crate) fn marker(&self) -> Option<(u32, &'static str)> {
+    /// The kernel's id of the program that marks sockets of IPv4.
+    pub(crate) fn marker(&self) -> Option<u32> {
         let program = self.tap.as_ref()?.program(CONNECT4)?;
         let program: &CgroupSockAddr = program.try_into().ok()?;
-        Some((program.info().ok()?.id(), CONNECT4))
+        Some(program.info().ok()?.id())
+    }
+
+    /// Whether a program marks sockets, this agent's or another's. Its name is looked for once, among those of
+    /// all programs of the kernel, because another agent is waited for every 100 ms.
+    pub(crate) fn marks(&mut self, id: u32) -> bool {
+        *self.markers.entry(id).or_insert_with(|| program_name(id) == CONNECT4)
     }
 }
 
