@@ -24,6 +24,8 @@ from urllib.parse import parse_qs, urlsplit
 PORT, ROUTES, ENDPOINTS = (int(arg) for arg in sys.argv[1:4])
 EXPRESSION, SHOP_ADDRESS, SHOP_TARGET = sys.argv[4:7]
 PER_SLICE = 1000
+# Events that a watch's reader may be behind: maxWatchChanSizeWithoutIndex of kube-apiserver.
+WATCH_QUEUE = 100
 EVIL = "a-hostile"
 SHOP = "shop"
 
@@ -179,8 +181,8 @@ def storm(changes):
             count = PER_SLICE if at % 400 == 3 else 5
             kind, object = "endpointslices", slice(EVIL, "bulk", at % 66, bulk(at % 50000, count))
         kinds[kind].put(object)
-        while any(len(s.lines) > 2000 for s in kinds[kind].streams):
-            time.sleep(0.001)
+        while any(len(s.lines) >= WATCH_QUEUE for s in kinds[kind].streams):
+            time.sleep(0.0005)
     while any(s.lines for kind in kinds.values() for s in kind.streams):
         time.sleep(0.01)
     return {"changes": changes, "seconds": time.time() - began}
