@@ -19,7 +19,7 @@ use std::{
     task::Poll,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, request};
+use http::{HeaderValue, Response, StatusCode, Version, header::CONNECTION, request};
 use hyper::body::Body;
 use tokio::task::yield_now;
 
@@ -39,8 +39,8 @@ use super::{
     io::consume_budget,
     normalize,
     primary::{
-        Destination, EarlierAttempts, Failure, Limits, PrimaryResponse, RequestContext, RetryRule,
-        SendOutcome, Upstream,
+        Destination, EarlierAttempts, Failure, Limits, PrimaryRequest, PrimaryResponse,
+        RequestContext, RetryRule, SendOutcome, Upstream,
     },
     shadow::{Offer, PreparedCopy},
     unread, upgrade,
@@ -74,7 +74,7 @@ const FIELDS: usize = 64;
 pub(super) async fn exchange(
     ctx: Rc<Context>,
     client: Rc<Client>,
-    mut head: request::Parts,
+    mut head: Box<request::Parts>,
     body: IncomingBody,
     handle: ClientHandle,
 ) -> Result<Response<ResponseBody>, Abort> {
@@ -202,7 +202,7 @@ fn choose<'r>(ctx: &Context, rule: &'r Rule) -> Result<(&'r BackendRef, Arc<Back
 
 /// What goes to the primary.
 struct OutgoingRequest {
-    head: request::Parts,
+    head: Box<request::Parts>,
     body: IncomingBody,
     interim: Interim,
     offers: Vec<Offer>,
@@ -224,17 +224,17 @@ async fn forward(
     progress.attempts.set(1);
     let (retried, interim) = retried(&record, kind, interim);
     let body = PrimaryBody::new(body, writers, Rc::clone(&progress), &interim);
-    let request = Request::from_parts(head, body);
+    let request = PrimaryRequest { head, body };
     // A tunnel of HTTP/2 is a stream like any other.
-    if kind == RequestKind::Tunnel && request.version() != Version::HTTP_2 {
+    if kind == RequestKind::Tunnel && request.head.version != Version::HTTP_2 {
         return Box::pin(tunnel::open(&ctx, record, &to, request)).await;
     }
-    let requested =
-        (kind == RequestKind::Upgrade).then(|| upgrade::RequestedProtocols::of(request.headers()));
+    let requested = (kind == RequestKind::Upgrade)
+        .then(|| upgrade::RequestedProtocols::of(&request.head.headers));
     let (ctx, workload, interim, progress) = (&*ctx, &*client.workload, &interim, &progress);
     let timeouts = record.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
     let limits = Limits { started: record.started, timeouts };
-    let unread = request.version() == Version::HTTP_11 && !filters::change_response(&record);
+    let unread = request.head.version == Version::HTTP_11 && !filters::change_response(&record);
     let (to, upstreams, socket) = (&to, &client.upstreams, &*client.socket);
     let request_context = RequestContext {
         client: workload,
@@ -248,7 +248,7 @@ async fn forward(
         retry: retried.as_deref().and_then(RetryRule::of),
         earlier: EarlierAttempts::default(),
     };
-    let mut sending = pin!(ctx.primary.send(request_context, request));
+    let mut sending = pin!(ctx.primary.send(&request_context, request));
     // The primary is on its way before a copy is.
     let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
     copies.into_iter().for_each(PreparedCopy::dispatch);

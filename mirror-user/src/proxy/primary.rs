@@ -23,7 +23,7 @@ use std::{
 };
 
 use h2::Reason;
-use http::{Method, Request, Response, Version};
+use http::{Method, Response, Version, request};
 use tokio::time::timeout_at;
 
 use self::{
@@ -93,6 +93,12 @@ impl Failure {
     }
 }
 
+/// A request as a primary is sent it. Its head is boxed, because it is handed from stage to stage.
+pub(super) struct PrimaryRequest {
+    pub(super) head: Box<request::Parts>,
+    pub(super) body: PrimaryBody,
+}
+
 /// A response's head and body, and the exchange that they come from.
 pub(super) struct PrimaryResponse {
     pub(super) response: Response<IncomingBody>,
@@ -110,7 +116,7 @@ pub(super) enum SendOutcome {
 /// A tunnel to be made between a stream and a connection of HTTP/1.
 pub(super) struct Bridge {
     pub(super) endpoint: SocketAddr,
-    pub(super) request: Request<PrimaryBody>,
+    pub(super) request: PrimaryRequest,
 }
 
 /// An exchange with an endpoint.
@@ -169,7 +175,7 @@ enum AttemptOutcome {
     Response(Response<IncomingBody>, Transport),
     /// The endpoint answered the preface of HTTP/2 with HTTP/1, and has seen nothing of the
     /// request; or the request needs a bridge to HTTP/1.
-    SpeaksHttp1(Box<Request<PrimaryBody>>),
+    SpeaksHttp1(PrimaryRequest),
     Failed(AttemptError),
 }
 
@@ -177,7 +183,7 @@ enum AttemptOutcome {
 struct AttemptError {
     failure: Failure,
     /// The request, where it may be sent again.
-    again: Option<(Box<Request<PrimaryBody>>, RetryReason)>,
+    again: Option<(PrimaryRequest, RetryReason)>,
 }
 
 impl AttemptError {
@@ -185,8 +191,8 @@ impl AttemptError {
         Self { failure, again: None }
     }
 
-    fn again(failure: Failure, request: Request<PrimaryBody>, reason: RetryReason) -> Self {
-        Self { failure, again: Some((Box::new(request), reason)) }
+    fn again(failure: Failure, request: PrimaryRequest, reason: RetryReason) -> Self {
+        Self { failure, again: Some((request, reason)) }
     }
 }
 
@@ -262,7 +268,7 @@ impl Limits {
 /// One attempt at it.
 struct Attempt<'a> {
     primary: &'a Primary,
-    request_context: RequestContext<'a>,
+    request_context: &'a RequestContext<'a>,
     endpoint: SocketAddr,
     /// A connection that had carried a request before has just failed: take a new one.
     fresh: bool,
@@ -280,31 +286,33 @@ impl Primary {
     /// [`Failure`]; the request may then have reached the primary only if it says `Lost`.
     pub(super) async fn send(
         &self,
-        request_context: RequestContext<'_>,
-        mut request: Request<PrimaryBody>,
+        request_context: &RequestContext<'_>,
+        mut request: PrimaryRequest,
     ) -> Result<SendOutcome, Failure> {
         if let Some(rule) = request_context.retry {
             // Boxed, as all that is rare.
             return Box::pin(self.send_repeatedly(request_context, rule, request)).await;
         }
-        let version = request.version();
+        let version = request.head.version;
         let mut failed = request_context.earlier.failed.to_vec();
         let mut failure = Failure::NoEndpoint;
         let mut fresh = request_context.earlier.any;
         let mut again = None;
         for _ in 0..ATTEMPTS {
-            let Some(endpoint) = self.endpoint(&request_context, &failed) else { break };
+            let Some(endpoint) = self.endpoint(request_context, &failed) else { break };
             if let Some(reason) = again.take() {
                 self.parts.recorder.retry(reason);
             }
             let attempt = Attempt { primary: self, request_context, endpoint, fresh };
             let deadline = request_context.limits.deadline();
-            let trying = self.attempt(&attempt, version, request);
             let outcome = match deadline {
-                None => trying.await,
-                Some(at) => timeout_at(at.into(), trying).await.unwrap_or_else(|_| {
-                    AttemptOutcome::Failed(AttemptError::last(Failure::TimedOut(endpoint)))
-                }),
+                None => self.attempt(&attempt, version, request).await,
+                Some(at) => {
+                    let attempt = Box::pin(self.attempt(&attempt, version, request));
+                    timeout_at(at.into(), attempt).await.unwrap_or_else(|_| {
+                        AttemptOutcome::Failed(AttemptError::last(Failure::TimedOut(endpoint)))
+                    })
+                }
             };
             let error = match outcome {
                 AttemptOutcome::Response(response, transport) => {
@@ -312,14 +320,14 @@ impl Primary {
                     return Ok(SendOutcome::Response(PrimaryResponse { response, upstream }));
                 }
                 AttemptOutcome::SpeaksHttp1(request) => {
-                    let bridge = Bridge { endpoint, request: *request };
+                    let bridge = Bridge { endpoint, request };
                     return Ok(SendOutcome::Bridge(Box::new(bridge)));
                 }
                 AttemptOutcome::Failed(error) => error,
             };
             failure = error.failure;
             let Some((back, reason)) = error.again else { break };
-            request = *back;
+            request = back;
             match reason {
                 RetryReason::Connect => failed.push(endpoint),
                 RetryReason::Unsent | RetryReason::NoResponse => fresh = true,
@@ -334,21 +342,21 @@ impl Primary {
         &self,
         attempt: &Attempt<'_>,
         version: Version,
-        request: Request<PrimaryBody>,
+        request: PrimaryRequest,
     ) -> AttemptOutcome {
-        let RequestContext { upstreams, to, .. } = attempt.request_context;
+        let RequestContext { upstreams, to, .. } = *attempt.request_context;
         let request = match upstreams.http_version(to, version, attempt.endpoint) {
             HttpVersion::Http1 => request,
-            HttpVersion::Http2 => match upstreams.pools.attempt(attempt, request).await {
+            HttpVersion::Http2 => match Box::pin(upstreams.pools.attempt(attempt, request)).await {
                 AttemptOutcome::SpeaksHttp1(request) => {
                     upstreams.is_http1(attempt.endpoint);
-                    *request
+                    request
                 }
                 outcome => return outcome,
             },
         };
-        if version == Version::HTTP_2 && *request.method() == Method::CONNECT {
-            return AttemptOutcome::SpeaksHttp1(Box::new(request));
+        if version == Version::HTTP_2 && request.head.method == Method::CONNECT {
+            return AttemptOutcome::SpeaksHttp1(request);
         }
         match http1::attempt(attempt, request).await {
             Ok((response, lease)) => AttemptOutcome::Response(response, Transport::Http1(lease)),

@@ -4,7 +4,7 @@
 
 use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Body as _;
 use socket2::SockRef;
 use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf};
@@ -18,7 +18,7 @@ use crate::{
     proxy::{
         body::PrimaryBody,
         context::Context,
-        primary::{Bridge, ConnectionLease, Failure},
+        primary::{Bridge, ConnectionLease, Failure, PrimaryRequest},
         time_slices,
         tunnel::TunnelUpstream,
         validate::prepare_tunnel,
@@ -39,7 +39,7 @@ pub(in crate::proxy) async fn bridge(
 ) -> Result<Response<ResponseBody>, Abort> {
     let Bridge { endpoint, request } = bridge;
     let client = Rc::clone(&record.client);
-    let (mut head, body) = request.into_parts();
+    let PrimaryRequest { mut head, body } = request;
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     head.version = http::Version::HTTP_11;
     if let Some(protocol) = &protocol {
@@ -51,7 +51,7 @@ pub(in crate::proxy) async fn bridge(
             .connect_socket(&client.workload, &client.socket, endpoint)
             .await
             .map_err(|error| Failure::Connect(endpoint, error))?;
-        let request = Request::from_parts(head, PrimaryBody::Empty);
+        let request = PrimaryRequest { head, body: PrimaryBody::Empty };
         request_tunnel(endpoint, ConnectionLease::new(stream, &client.upstreams), request).await
     };
     match requested.await {

@@ -5,17 +5,17 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use super::{Abort, ExchangeRecord, ResponseBody, failed, local_reply, primary_response};
 use crate::{
     outcome::{Ending, Uncopied},
     proxy::{
-        body::{IncomingBody, PrimaryBody},
+        body::IncomingBody,
         client::Client,
         context::Context,
         interim::Interim,
-        primary::{ConnectionLease, Destination, Failure, Transport, Upstream},
+        primary::{ConnectionLease, Destination, Failure, PrimaryRequest, Transport, Upstream},
         tunnel::{TunnelDirections, TunnelUpstream},
         upgrade,
         validate::prepare_tunnel,
@@ -38,7 +38,7 @@ pub(super) async fn open(
     ctx: &Rc<Context>,
     mut record: ExchangeRecord,
     to: &Destination,
-    request: Request<PrimaryBody>,
+    request: PrimaryRequest,
 ) -> Result<Response<ResponseBody>, Abort> {
     let client = Rc::clone(&record.client);
     let requested = async {
@@ -100,11 +100,11 @@ pub(super) fn uncopied(head: &http::request::Parts) -> Uncopied {
 pub(super) async fn request_tunnel(
     endpoint: SocketAddr,
     mut lease: ConnectionLease,
-    request: Request<PrimaryBody>,
+    request: PrimaryRequest,
 ) -> Result<Reply, Failure> {
-    let connect = request.method() == Method::CONNECT;
-    let offered = upgrade::RequestedProtocols::of(request.headers());
-    let (mut head, body) = request.into_parts();
+    let PrimaryRequest { mut head, body } = request;
+    let connect = head.method == Method::CONNECT;
+    let offered = upgrade::RequestedProtocols::of(&head.headers);
     let requested = lease.send(&mut head, body, false, &Interim::Ignore).await;
     let response = match requested {
         Ok(response) => response,

@@ -68,7 +68,8 @@ impl HeadError {
 /// A request's head.
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
-    pub(super) head: request::Parts,
+    /// Boxed, because it is handed from stage to stage.
+    pub(super) head: Box<request::Parts>,
     pub(super) content: BodyDecoder,
     /// The client may send another on this connection.
     pub(super) persists: bool,
@@ -362,7 +363,7 @@ fn parsed_request(
         head.extensions.insert(Persistence::KeepAlive);
     }
     let both = framing_headers.both;
-    Ok(ParsedRequest { head, content, persists, both })
+    Ok(ParsedRequest { head: Box::new(head), content, persists, both })
 }
 
 fn raw_response(

@@ -162,7 +162,7 @@ impl RequestReader {
         (self.seen, self.unwanted) = (0, false);
         let whole = parsed.content.is_done();
         self.state = State::Content { decoder: parsed.content, persists: parsed.persists };
-        Ok(ReadStep::Head(Box::new(parsed.head), whole))
+        Ok(ReadStep::Head(parsed.head, whole))
     }
 
     /// A connection on which nothing is in progress holds no buffer.

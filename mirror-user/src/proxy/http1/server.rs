@@ -61,7 +61,7 @@ struct Inner {
 /// What comes next on a connection.
 #[derive(Debug)]
 pub(in crate::proxy) enum NextHead {
-    Request(request::Parts, RequestContent, ResponseToken),
+    Request(Box<request::Parts>, RequestContent, ResponseToken),
     /// The client closed its side between two requests.
     End,
     /// No request: it is to be told so.
@@ -258,7 +258,7 @@ impl Inner {
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(request::Parts, ResponseToken)>, Error>> {
+    ) -> Poll<Result<Option<(Box<request::Parts>, ResponseToken)>, Error>> {
         loop {
             let before = self.io.input.len();
             if let Some(parsed_request) = parse::request(&mut self.io.input, &mut self.seen)? {

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Method, Request, Response, header, request, response};
+use http::{HeaderValue, Method, Response, header, request, response};
 use hyper::body::Body as _;
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::{Attempt, AttemptError, Failure, Upstreams, upstreams::Open};
+use super::{Attempt, AttemptError, Failure, PrimaryRequest, Upstreams, upstreams::Open};
 use crate::{
     outcome::RetryReason,
     proxy::{
@@ -79,7 +79,7 @@ impl Drop for ConnectionLease {
 /// Sends the request once.
 pub(super) async fn attempt(
     attempt: &Attempt<'_>,
-    request: Request<PrimaryBody>,
+    request: PrimaryRequest,
 ) -> Result<(Response<IncomingBody>, ConnectionLease), AttemptError> {
     let Attempt { primary, request_context, endpoint, fresh } = *attempt;
     let (client, upstreams) = (request_context.client, request_context.upstreams);
@@ -99,7 +99,7 @@ pub(super) async fn attempt(
         }
     };
     request_context.progress.connected.set(true);
-    let (mut head, body) = request.into_parts();
+    let PrimaryRequest { mut head, body } = request;
     normalize::for_http1(&mut head, body.is_end_stream());
     if let Some(persistence) = head.extensions.get::<Persistence>() {
         // The server is to close first, as it would: the port of whoever does is taken for a minute.
@@ -128,14 +128,14 @@ pub(super) async fn attempt(
         (false, false) => return Err(AttemptError::last(failure)),
     };
     Err(match body {
-        Some(body) => AttemptError::again(failure, Request::from_parts(head, body), reason),
+        Some(body) => AttemptError::again(failure, PrimaryRequest { head, body }, reason),
         None => AttemptError::last(failure),
     })
 }
 
 /// RFC 9110, sections 9.2.1 and 9.2.2: executed twice, it does what it does once.
-fn is_repeatable(request: &Request<PrimaryBody>) -> bool {
+fn is_repeatable(request: &PrimaryRequest) -> bool {
     let safe =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    safe && matches!(request.body(), PrimaryBody::Empty)
+        matches!(request.head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    safe && matches!(request.body, PrimaryBody::Empty)
 }

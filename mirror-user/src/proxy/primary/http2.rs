@@ -12,9 +12,9 @@ use std::{
 };
 
 use h2::Reason;
-use http::{Request, Response};
+use http::Response;
 
-use super::{Attempt, AttemptError, AttemptOutcome, Failure, Transport};
+use super::{Attempt, AttemptError, AttemptOutcome, Failure, PrimaryRequest, Transport};
 use crate::{
     hash::FastHashMap,
     outcome::RetryReason,
@@ -94,12 +94,12 @@ impl ClientPools {
     pub(super) async fn attempt(
         &self,
         attempt: &Attempt<'_>,
-        request: Request<PrimaryBody>,
+        request: PrimaryRequest,
     ) -> AttemptOutcome {
         let endpoint = attempt.endpoint;
         let slot = match self.slot(attempt).await {
             Ok(slot) => slot,
-            Err(OpenError::Http1) => return AttemptOutcome::SpeaksHttp1(Box::new(request)),
+            Err(OpenError::Http1) => return AttemptOutcome::SpeaksHttp1(request),
             Err(error) => {
                 let error = match error {
                     OpenError::Io(error) => error,
@@ -113,7 +113,7 @@ impl ClientPools {
                 ));
             }
         };
-        let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
+        let extended = request.head.extensions.get::<h2::ext::Protocol>().is_some();
         if extended && !slot.connection().takes_protocols() {
             return AttemptOutcome::Failed(AttemptError::last(Failure::NoProtocols(endpoint)));
         }
@@ -155,7 +155,7 @@ impl ClientPools {
 async fn exchange(
     slot: Slot,
     attempt: &Attempt<'_>,
-    request: Request<PrimaryBody>,
+    request: PrimaryRequest,
 ) -> Result<(Response<IncomingBody>, StreamLease), AttemptError> {
     let endpoint = attempt.endpoint;
     let sender = match slot.ready().await {
@@ -170,7 +170,7 @@ async fn exchange(
         }
     };
     attempt.request_context.progress.connected.set(true);
-    let (mut head, body) = request.into_parts();
+    let PrimaryRequest { mut head, body } = request;
     // Taken apart for the wire: what may be sent again is kept.
     let spare = matches!(body, PrimaryBody::Empty).then(|| head.clone());
     let head = match normalize::for_http2(&mut head) {
@@ -181,7 +181,7 @@ async fn exchange(
     };
     let again = |failure| match &spare {
         Some(head) => {
-            let request = Request::from_parts(head.clone(), PrimaryBody::Empty);
+            let request = PrimaryRequest { head: head.clone(), body: PrimaryBody::Empty };
             AttemptError::again(failure, request, RetryReason::Refused)
         }
         None => AttemptError::last(failure),

@@ -8,16 +8,16 @@
 
 use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
-use http::Request;
 use tokio::{select, time::sleep};
 
 use super::{
-    Destination, EarlierAttempts, Failure, Primary, PrimaryResponse, RequestContext, SendOutcome,
+    Destination, EarlierAttempts, Failure, Primary, PrimaryRequest, PrimaryResponse,
+    RequestContext, SendOutcome,
 };
 use crate::{
     model::RouteName,
     outcome::RouteRetryReason,
-    proxy::body::{BodyError, PrimaryBody, Replay},
+    proxy::body::{BodyError, Replay},
     route::{Retry, Rule},
 };
 
@@ -46,11 +46,11 @@ impl Primary {
     /// [`Failure`] of the last attempt.
     pub(super) async fn send_repeatedly(
         &self,
-        request_context: RequestContext<'_>,
+        request_context: &RequestContext<'_>,
         rule: RetryRule<'_>,
-        request: Request<PrimaryBody>,
+        request: PrimaryRequest,
     ) -> Result<SendOutcome, Failure> {
-        let (head, body) = request.into_parts();
+        let PrimaryRequest { head, body } = request;
         let replay = Replay::new(body, request_context.upstreams.memory().held(0));
         let (progress, idempotent) = (request_context.progress, Retry::is_idempotent(&head.method));
         let mut failed = Vec::new();
@@ -58,10 +58,10 @@ impl Primary {
         loop {
             let last = done == rule.retry.limit();
             let earlier = EarlierAttempts { failed: &failed, any: done > 0 };
-            let attempt = RequestContext { retry: None, earlier, ..request_context };
-            let request = Request::from_parts(head.clone(), replay.attempt(last));
+            let attempt = RequestContext { retry: None, earlier, ..*request_context };
+            let request = PrimaryRequest { head: head.clone(), body: replay.attempt(last) };
             progress.connected.set(false);
-            let outcome = self.send(attempt, request).await;
+            let outcome = self.send(&attempt, request).await;
             let repeatable = idempotent || !progress.connected.get();
             let retried = failure_of(&outcome, rule.retry, repeatable).filter(|_| !last);
             let Some((reason, endpoint)) = retried else { return outcome };

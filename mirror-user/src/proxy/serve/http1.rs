@@ -118,7 +118,7 @@ enum ServeEnd {
 /// A request, or what came instead of one.
 #[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
 enum NextRequest {
-    Request(request::Parts, RequestContent, ResponseToken),
+    Request(Box<request::Parts>, RequestContent, ResponseToken),
     Over(ServeEnd),
 }
 
@@ -272,7 +272,7 @@ impl<'a> RequestLoop<'a> {
     /// The response to a request; None where there is none, or nobody waits for it any more.
     async fn respond(
         &self,
-        head: request::Parts,
+        head: Box<request::Parts>,
         content: RequestContent,
     ) -> Option<Response<ResponseBody>> {
         let interim = Interim::http1(head.version, self.connection, &self.ctx.interim_dropped);

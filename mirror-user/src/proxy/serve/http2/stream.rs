@@ -59,7 +59,7 @@ pub(super) async fn run(
     let progress = Rc::new(Progress::default());
     let handle = ClientHandle { interim, progress: Rc::clone(&progress) };
     let response = {
-        let exchange = pin!(exchange(ctx, client, head, body, handle));
+        let exchange = pin!(exchange(ctx, client, Box::new(head), body, handle));
         let mut interim_sender = InterimSender { buffer_limit: &buffer_limit, queued: 0 };
         match await_response(exchange, &queue, &mut respond, &mut interim_sender).await {
             Ok(response) => response,
