@@ -254,11 +254,11 @@ impl ServerConnection {
     }
 }
 
+/// A request's head, and what the response to it needs to know of it.
+type ReadHead = (Box<request::Parts>, ResponseToken);
+
 impl Inner {
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(Box<request::Parts>, ResponseToken)>, Error>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReadHead>, Error>> {
         loop {
             let before = self.io.input.len();
             if let Some(parsed_request) = parse::request(&mut self.io.input, &mut self.seen)? {

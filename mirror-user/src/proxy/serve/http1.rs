@@ -116,7 +116,6 @@ enum ServeEnd {
 }
 
 /// A request, or what came instead of one.
-#[expect(clippy::large_enum_variant, reason = "made once a request, and nearly always the large")]
 enum NextRequest {
     Request(Box<request::Parts>, RequestContent, ResponseToken),
     Over(ServeEnd),
