@@ -186,6 +186,8 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
 
     let events = || events(&api);
     eventually("three Events", SOON, || events().len() == 3).unwrap();
+    // It counts a write when the API server has responded, which is after others see it.
+    eventually("it has counted five writes", SOON, || controller.written() >= 5.0).unwrap();
     let written = controller.written();
     // A controller that starts again looks at everything again, and has nothing to add.
     assert_eq!(controller.stop().unwrap(), Some(0), "{}", controller.log());
@@ -194,6 +196,7 @@ fn conditions_events_rights_and_what_uninstalling_leaves() {
     eventually("it leads", SOON, || second.leads()).unwrap();
     lead_to(&api, "shop");
     wait_for(&api, "shop", "ResolvedRefs", "ResolvedRefs");
+    eventually("it has counted a write", SOON, || second.written() >= 1.0).unwrap();
     assert_eq!((written, second.written()), (5.0, 1.0), "no write that says what is there");
     let notes: Vec<_> = events().iter().map(|event| event["reason"].clone()).collect();
     assert_eq!(notes.len(), 3, "{notes:?}");
