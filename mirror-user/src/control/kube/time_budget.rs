@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a Namespace may use at once.
-const BURST: Duration = Duration::from_millis(500);
+/// What a Namespace may use at once: what others' changes may have to wait for again and again, before it
+/// rests.
+const BURST: Duration = Duration::from_millis(100);
 
 /// What it earns: a fifth of the thread's time.
 const EARNS: u32 = 5;
