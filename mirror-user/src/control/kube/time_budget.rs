@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a Namespace may use at once: what others' changes may have to wait for again and again, before it
-/// rests.
+/// What a Namespace may use at once before it is throttled. Others' changes wait as long.
 const BURST: Duration = Duration::from_millis(100);
 
 /// What it earns: a fifth of the thread's time.

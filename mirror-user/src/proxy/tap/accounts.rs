@@ -64,9 +64,11 @@ impl Accounts {
     /// One that held so many bytes has gone.
     pub(super) fn end(&mut self, key: u64, held: usize) {
         if let Some(account) = self.open.get_mut(&key) {
-            account.connections -= 1;
+            // One that began before its workload was captured again is in no account any more.
+            let (connections, held) = (account.connections.min(1), account.held.min(held));
+            account.connections -= connections;
             account.held -= held;
-            self.total.connections -= 1;
+            self.total.connections -= connections;
             self.total.held -= held;
         }
     }
@@ -128,5 +130,8 @@ mod tests {
         // One that ends later than its workload changes nothing.
         accounts.end(8, 100);
         assert_eq!(accounts.total.connections, 10);
+        accounts.open(8);
+        accounts.end(8, 100);
+        assert_eq!((accounts.total.connections, accounts.open[&8].connections), (10, 0));
     }
 }
