@@ -54,7 +54,7 @@ use crate::{
     route::{EndpointChoice, Snapshot},
     segment::SegmentSource,
     selection::{PodLogs, PodSelection, Tree},
-    sockets::{NetnsSockets, sys::bound_kept_memory},
+    sockets::NetnsSockets,
     worker::{Worker, WorkerParts},
     workload::WorkerCommand,
 };
@@ -73,7 +73,6 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// # Errors
 /// Says why the agent cannot start, and what to do. Nothing is left behind.
 pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
-    bound_kept_memory();
     let budgets = args.budgets.checked()?;
     let memory = Arc::new(AgentUsage::new(args.memory.checked()?));
     let source = args.source.choice(ConfigSource::in_pod())?;
@@ -93,7 +92,6 @@ pub fn run(args: &AgentArgs, log: &Log) -> anyhow::Result<()> {
         routes: Arc::clone(&snapshot),
         sockets: sockets.clone(),
         budgets: Arc::new(shadow_budgets(budgets)?),
-        memory: Arc::clone(&memory),
     };
     let (access, writer) = access_log(args).context("cannot start the access log")?;
     let (watchdog, pipes) =

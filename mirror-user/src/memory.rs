@@ -11,24 +11,17 @@
 
 mod bounds;
 mod connection;
-mod release;
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Instant,
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 pub use self::bounds::MemoryLimits;
+use self::bounds::{FillLevel, Usage};
 pub(crate) use self::{
     bounds::MemoryExceeded,
     connection::{ConnectionUsage, MemoryCharge},
-};
-use self::{
-    bounds::{FillLevel, Usage},
-    release::Release,
 };
 
 /// The memory of an agent; shared by its workers.
@@ -43,7 +36,6 @@ pub struct AgentUsage {
 struct AgentTotal {
     limits: MemoryLimits,
     held: AtomicUsize,
-    release: Release,
 }
 
 /// What one workload's connections make the agent hold.
@@ -74,8 +66,7 @@ impl AgentUsage {
     /// None yet.
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Self {
-        let (held, release) = (AtomicUsize::default(), Release::new(Instant::now()));
-        let total = Arc::new(AgentTotal { limits, held, release });
+        let total = Arc::new(AgentTotal { limits, held: AtomicUsize::default() });
         Self { total, workloads: Mutex::default() }
     }
 
@@ -103,12 +94,6 @@ impl AgentUsage {
     #[must_use]
     pub fn held(&self) -> usize {
         self.total.held.load(Relaxed)
-    }
-
-    /// Whether memory that was let go of is to be given back to the kernel; asked with each sweep of
-    /// a worker, and true for one of them.
-    pub(super) fn gives_back(&self, now: Instant) -> bool {
-        self.total.release.is_due(self.held(), now)
     }
 }
 
@@ -157,7 +142,6 @@ impl WorkloadUsage {
     fn add(&self, bytes: usize) -> Usage {
         let workload = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
         let agent = self.total.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.total.release.holds(agent);
         Usage { connection: bytes, workload, agent }
     }
 
@@ -185,8 +169,6 @@ impl WorkloadUsage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LIMITS: MemoryLimits = MemoryLimits {
@@ -227,18 +209,6 @@ mod tests {
         workload.leave(10);
         assert!(!workload.is_full());
         assert!(!memory.open("a/c").is_full());
-    }
-
-    #[test]
-    fn memory_is_given_back_once_much_was_let_go_of() {
-        const MUCH: usize = 16 << 20;
-        let memory = AgentUsage::new(LIMITS);
-        let (workload, later) = (memory.open("a/b"), Instant::now() + Duration::from_secs(60));
-        workload.add(MUCH);
-        assert!(!memory.gives_back(later), "it is held still");
-        workload.give(MUCH);
-        assert!(memory.gives_back(later));
-        assert!(!memory.gives_back(later), "two at once");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
 /// Not root, something cannot be installed or built, or a step does not show what it claims.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     tools::require_root()?;
-    tools::ensure(&[("curl", "curl"), ("ip", "iproute2"), ("nft", "nftables")])?;
+    tools::ensure(&[("curl", "curl"), ("ip", "iproute2"), ("nft", "nftables"), ("make", "make")])?;
     let gunicorn = if args.httpbin { Some(tools::venv()?.join("gunicorn")) } else { None };
     if args.release {
         tools::build_mirror()?;

@@ -4,11 +4,11 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Cache};
-use tokio::{sync::Notify, task::spawn_blocking};
+use tokio::sync::Notify;
 
 use super::{
     draw::Draw,
@@ -19,11 +19,10 @@ use super::{
     time_slices::TimeSlices,
 };
 use crate::{
-    memory::AgentUsage,
     outcome::{Recorder, Report},
     proxy::tee::Budgets,
     route::{EndpointChoice, Snapshot},
-    sockets::{SocketFactory, sys::give_back_memory},
+    sockets::SocketFactory,
 };
 
 /// How long it counts that an accept failed, in sweeps: connections that end meanwhile leave room.
@@ -56,8 +55,6 @@ pub struct SharedContext {
     pub sockets: Arc<dyn SocketFactory>,
     /// What shadows may hold, in all workers together.
     pub budgets: Arc<Budgets>,
-    /// What clients and primaries may have held, in all workers together.
-    pub memory: Arc<AgentUsage>,
 }
 
 /// A worker's own part of the agent; never leaves its thread.
@@ -71,7 +68,6 @@ pub struct Context {
     pub(super) shadows: Shadows,
     /// Of this thread's time.
     pub(crate) time_slices: TimeSlices,
-    memory: Arc<AgentUsage>,
     /// Where events go.
     pub recorder: Rc<Recorder>,
     routes: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -114,7 +110,6 @@ impl Context {
             interim_dropped: Rc::default(),
             shadows,
             time_slices: TimeSlices::default(),
-            memory: Arc::clone(&shared.memory),
             recorder,
             routes: RefCell::new(Cache::new(Arc::clone(&shared.routes))),
             draining: Cell::new(false),
@@ -201,10 +196,6 @@ impl Context {
         self.primary.sweep(&routes);
         self.keepalives.sweep(&*self.sockets, self.sweeps.get());
         self.shadows.sweep(generation);
-        if self.memory.gives_back(Instant::now()) {
-            // It takes some milliseconds where much is held.
-            spawn_blocking(give_back_memory);
-        }
     }
 
     /// What was counted here, and what is open now.

@@ -93,7 +93,6 @@ fn context(original: SocketAddr, rules: Vec<RuleEntry>) -> Rc<Context> {
         routes: Arc::new(ArcSwap::from_pointee(Snapshot { generation: 1, frontends })),
         sockets: Arc::new(PlainSockets),
         budgets: Arc::new(Budgets::new(64 << 20, 64 << 20, 64 << 20)),
-        memory: Arc::new(memory()),
     };
     Context::new(&shared, Recorder::new(AccessLog::off()))
 }

@@ -31,7 +31,7 @@ use std::{
 };
 
 use http::{header, request};
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 
 pub(crate) use self::host::shadow as shadow_host;
 use self::{
@@ -52,7 +52,7 @@ use crate::{
     hash::FastHashMap,
     outcome::{CopyOutcome, DropReason, Recorder},
     route::{Backend, Mirror, ServicePort},
-    sockets::{NetnsTarget, SocketFactory, sys::give_back_memory},
+    sockets::{NetnsTarget, SocketFactory},
     workload::Workload,
 };
 
@@ -202,8 +202,8 @@ impl Shadows {
         Ok(CopyParts { pool, copy_budget, head, charge })
     }
 
-    /// Begins the next tick of reading, closes connections that have idled too long, forgets pools
-    /// without any and backends of routes that are no longer in force, and gives memory back.
+    /// Begins the next tick of reading, closes connections that have idled too long, and forgets
+    /// pools without any and backends of routes that are no longer in force.
     pub(super) fn sweep(&self, generation: u64) {
         if self.reads.tick() {
             spawn_local(Rc::clone(&self.reads).wake_all());
@@ -217,10 +217,6 @@ impl Shadows {
             pool.count_closed(&self.recorder, &self.log_limiter, now);
             pool.sweep(now)
         });
-        if self.budgets.gives_back(now) {
-            // It takes some milliseconds for what one upload may hold.
-            spawn_blocking(give_back_memory);
-        }
     }
 
     /// Open connections by shadow; an endpoint of several Services counts for the first.

@@ -1,5 +1,5 @@
-//! The one module of the agent with unsafe code: five system calls, and two calls of the C library,
-//! that no crate here wraps.
+//! The one module of the agent with unsafe code: five system calls that no crate here
+//! wraps.
 //! Each function is safe to call with any argument.
 
 use std::{
@@ -20,25 +20,6 @@ const FSCONFIG_CMD_CREATE: c_uint = 6;
 const BPF_PROG_QUERY: c_int = 16;
 /// Programs of one type on one cgroup that are listed (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
-
-/// How much free memory each thread may keep at the end of what it has.
-const KEPT: c_int = 4 << 20;
-
-/// Has free memory at the end of what a thread has given back as soon as it is more than 4 MiB. Without
-/// a word the C library raises that bound to twice the largest block that was ever freed.
-pub(crate) fn bound_kept_memory() {
-    // SAFETY: it sets a number, and may be called at any time (mallopt(3): MT-unsafe init, which is
-    // before there are other threads).
-    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) };
-}
-
-/// Gives memory that is free back to the kernel. The C library keeps what was freed below a block that is
-/// in use, and that for each thread: it never gives to one what another has freed. What lies at the end
-/// is [`bound_kept_memory`]'s.
-pub(crate) fn give_back_memory() {
-    // SAFETY: it may be called at any time, by any thread (malloc_trim(3): MT-safe).
-    unsafe { libc::malloc_trim(0) };
-}
 
 /// The cookie of the network namespace that a socket is in: `SO_NETNS_COOKIE`, Linux 5.14.
 ///

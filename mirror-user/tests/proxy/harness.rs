@@ -211,7 +211,6 @@ impl Setup {
             routes: Arc::clone(&routes),
             sockets: Arc::clone(&sockets) as Arc<dyn SocketFactory>,
             budgets: Arc::clone(&budgets),
-            memory: Arc::clone(&memory),
         };
         let heartbeat = Box::new(NoHeartbeats);
         let access = self.access;

@@ -51,6 +51,8 @@ fn install() -> Result<()> {
         ("java", "default-jdk-headless"),
         // For crates that are built from C, cargo-deny's among them.
         ("cc", "gcc"),
+        // For the agent's allocator, jemalloc.
+        ("make", "make"),
     ])?;
     tools::venv().map(drop)
 }

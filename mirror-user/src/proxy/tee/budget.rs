@@ -6,9 +6,8 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
 };
 
 use super::bounds::{BudgetBounds, BudgetUsage, Sharers};
@@ -57,19 +56,11 @@ impl BackendBudget {
     }
 }
 
-/// Memory of which copies have held more than this is worth giving back to the kernel.
-const MUCH: usize = 8 << 20;
-
-/// How often that is done at most: while copies are held and let go of, some is free all the time.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The budgets of an agent, shared by its workers.
 #[derive(Debug)]
 pub struct Budgets {
     agent: Arc<AgentBudget>,
     backends: Mutex<HashMap<ServicePort, Arc<BackendBudget>>>,
-    /// When memory was given back last.
-    given_back: Mutex<Instant>,
 }
 
 /// What all copies have in common.
@@ -79,8 +70,6 @@ struct AgentBudget {
     budget: Budget,
     /// Namespaces of the backends.
     namespaces: AtomicUsize,
-    /// More than [`MUCH`] was held, and not all of it was given back yet.
-    much: AtomicBool,
 }
 
 impl Budgets {
@@ -89,26 +78,9 @@ impl Budgets {
     #[must_use]
     pub fn new(request: usize, backend: usize, agent: usize) -> Self {
         let bounds = BudgetBounds { request, backend, agent };
-        let (budget, namespaces, much) = Default::default();
-        let agent = Arc::new(AgentBudget { bounds, budget, namespaces, much });
-        Self { agent, backends: Mutex::default(), given_back: Mutex::new(Instant::now()) }
-    }
-
-    /// Whether memory that copies held is to be given back to the kernel; asked with each sweep of a
-    /// worker, and true for one of them.
-    pub(in crate::proxy) fn gives_back(&self, now: Instant) -> bool {
-        if !self.agent.much.load(Relaxed) {
-            return false;
-        }
-        let Ok(mut last) = self.given_back.try_lock() else { return false };
-        if now.saturating_duration_since(*last) < PAUSE {
-            return false;
-        }
-        *last = now;
-        if self.agent.budget.used() < MUCH {
-            self.agent.much.store(false, Relaxed);
-        }
-        true
+        let (budget, namespaces) = Default::default();
+        let agent = Arc::new(AgentBudget { bounds, budget, namespaces });
+        Self { agent, backends: Mutex::default() }
     }
 
     /// What the whole agent holds.
@@ -195,9 +167,6 @@ impl CopyBudget {
             namespace: self.backend.namespace.held.take(bytes),
             agent: self.agent.budget.take(bytes),
         };
-        if held.agent > MUCH {
-            self.agent.much.store(true, Relaxed);
-        }
         let sharers = Sharers {
             namespaces: self.agent.namespaces.load(Relaxed),
             backends: self.backend.namespace.backends.load(Relaxed),
@@ -234,7 +203,10 @@ impl Drop for BudgetCharge {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering::SeqCst, thread};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+        thread,
+    };
 
     use super::*;
 
@@ -291,24 +263,6 @@ mod tests {
         drop((a, b));
         let e = of("one", "c");
         assert_eq!((counts(&d), counts(&e)), ((2, 1), (2, 1)));
-    }
-
-    #[test]
-    fn memory_is_given_back_from_time_to_time_until_little_is_held() {
-        let budgets = Budgets::new(8 * MUCH, 8 * MUCH, 8 * MUCH);
-        let copy_budget = budgets.copy_budget(budgets.backend(&service("a")));
-        let begun = Instant::now();
-        let at = |pauses: u32| budgets.gives_back(begun + (PAUSE + PAUSE / 10) * pauses);
-        let little = copy_budget.charge(MUCH).unwrap();
-        assert!(!at(1));
-        let much = copy_budget.charge(1).unwrap();
-        assert!(!budgets.gives_back(begun), "too soon");
-        assert!(at(2));
-        assert!(!at(2), "two at once");
-        assert!(at(3), "it is held still");
-        drop((little, much));
-        assert!(at(4));
-        assert!(!at(5));
     }
 
     #[test]
