@@ -16,6 +16,7 @@ pub mod check;
 pub mod cli;
 pub mod control;
 pub mod controller;
+mod dump;
 pub mod echo;
 pub mod error_chain;
 pub mod explain;

@@ -7,14 +7,19 @@
 
 mod fetch;
 mod text;
-mod view;
 
 use std::{net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
-use view::Status;
+use serde::de::IgnoredAny;
 
-use crate::{plain, stdout};
+use crate::{
+    dump::{ConfigDump, StatusDump},
+    plain, stdout,
+};
+
+/// The part of the agent's response that the text shows; of matches that is their number.
+type Status = StatusDump<ConfigDump<IgnoredAny>>;
 
 /// Exit code when the agent is not ready.
 const UNREADY: u8 = 3;

@@ -7,8 +7,9 @@ use http::{Method, Request, Response, StatusCode, header};
 
 use serde::Serialize;
 
-use super::{AdminView, Workers, status::StatusReport};
+use super::{AdminView, Workers};
 use crate::{
+    dump::StatusDump,
     outcome::{CONTENT_TYPE, encode},
     plain,
 };
@@ -82,7 +83,7 @@ async fn metrics(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
 async fn status(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
     let report = workers.report().await;
     let tap = view.agent_metrics().tap;
-    json(&StatusReport::new(view.ready(), view.config(), &report, &tap))
+    json(&StatusDump::new(view.ready(), view.config(), &report, &tap))
 }
 
 fn json(value: &impl Serialize) -> Response<Bytes> {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::ErrorCounter;
@@ -22,7 +21,8 @@ use crate::{
     admin::{self, Admin, AdminError, Hosts, ReportRequest},
     capture::{Capture, State, TapCounters, WorkloadStatus},
     cli::Suppressed,
-    control::config_dump::{ConfigDump, ControlReport},
+    control::config_dump::ControlReport,
+    dump::{ConfigDump, RoutesDump, WatchDump, WorkloadDump},
     kube::Health,
     memory::AgentUsage,
     outcome::{AccessLog, AgentMetrics, WatchMetrics},
@@ -71,22 +71,10 @@ impl RouteSources {
     }
 }
 
-/// How a watch fares.
-#[derive(Serialize)]
-struct WatchView {
-    kind: &'static str,
-    /// Everything was listed once.
-    complete: bool,
-    /// The greatest possible age of what is known, in seconds.
-    age_seconds: Option<f64>,
-    /// Why it does not follow the API server now.
-    trouble: Option<String>,
-}
-
-impl WatchView {
+impl WatchDump {
     fn new((kind, health): &(&'static str, Health)) -> Self {
         Self {
-            kind,
+            kind: (*kind).into(),
             complete: health.is_complete(),
             age_seconds: health.age().map(|age| age.as_secs_f64()),
             trouble: health.trouble(),
@@ -150,21 +138,6 @@ impl AgentView {
     }
 }
 
-/// What is in force: routes, and who is captured.
-#[derive(Serialize)]
-struct Config<'a> {
-    /// Why nothing is captured at all.
-    obstacle: Option<&'a str>,
-    /// How connections are captured: of the flag, or "proxy" where the kernel cannot tap.
-    mode: &'static str,
-    /// Who chooses the endpoint of a request.
-    endpoints: &'static str,
-    workloads: Vec<WorkloadStatus>,
-    watches: Vec<WatchView>,
-    #[serde(flatten)]
-    routes: ConfigDump<'a>,
-}
-
 impl admin::AdminView for AgentView {
     fn heartbeats(&self) -> Vec<Duration> {
         self.workers.iter().map(|stats| stats.heartbeat_age()).collect()
@@ -206,13 +179,15 @@ impl admin::AdminView for AgentView {
 
     fn config(&self) -> serde_json::Value {
         let (snapshot, report) = (self.routes.snapshot.load(), self.routes.report.load());
-        let routes = ConfigDump::new(&snapshot, &report);
-        let watches = self.routes.watches.iter().map(WatchView::new).collect();
-        let obstacle = self.obstacle.as_deref();
-        let endpoints = self.routes.endpoints.label();
-        let workloads = self.workloads();
-        let mode = self.tapping.mode.label();
-        serde_json::to_value(Config { obstacle, mode, endpoints, workloads, watches, routes })
+        let dump = ConfigDump {
+            obstacle: self.obstacle.clone(),
+            mode: self.tapping.mode.label().into(),
+            endpoints: self.routes.endpoints.label().into(),
+            workloads: self.workloads().into_iter().map(WorkloadDump::from).collect(),
+            watches: self.routes.watches.iter().map(WatchDump::new).collect(),
+            routes: RoutesDump::new(&snapshot, &report),
+        };
+        serde_json::to_value(dump)
             .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use crate::dump::{FamilyDump, WorkloadDump};
 
 /// State of a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Its cgroup does not exist, or has no process.
     Waiting,
@@ -21,7 +20,6 @@ pub enum State {
     /// It cannot be captured, or must not be; tried again every second.
     Refused,
     /// Capture of this pod is not requested: a label, or the agent's flag, says so.
-    #[serde(rename = "not_asked")]
     NotRequested,
     /// The agent is ending: new connections go direct, captured ones are still served.
     Draining,
@@ -45,8 +43,7 @@ impl State {
 }
 
 /// The last result of a workload's canary of IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CanaryState {
     /// Not done yet.
     Pending,
@@ -56,9 +53,19 @@ pub enum CanaryState {
     Failed,
 }
 
+impl CanaryState {
+    /// As in `/config`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// State of an address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyState {
     /// Not known yet.
     Starting,
@@ -84,7 +91,7 @@ impl FamilyState {
 }
 
 /// A family of addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyStatus {
     /// Its state.
     pub state: FamilyState,
@@ -93,7 +100,7 @@ pub struct FamilyStatus {
 }
 
 /// One workload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadStatus {
     /// `namespace/name`.
     pub name: String,
@@ -133,6 +140,25 @@ impl WorkloadStatus {
             canary: None,
             ipv6: None,
             predating: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<WorkloadStatus> for WorkloadDump {
+    fn from(status: WorkloadStatus) -> Self {
+        let family =
+            |FamilyStatus { state, reason }| FamilyDump { state: state.label().into(), reason };
+        Self {
+            name: status.name,
+            uid: status.uid,
+            cgroup: status.cgroup,
+            state: status.state.label().into(),
+            reason: status.reason,
+            port: status.port,
+            netns_cookie: status.netns_cookie,
+            canary: status.canary.map(|canary| canary.label().into()),
+            ipv6: status.ipv6.map(family),
+            predating: status.predating,
         }
     }
 }

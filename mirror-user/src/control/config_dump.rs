@@ -1,6 +1,5 @@
-//! The dump for `/config`: what is in force, as a view that serializes. In: a snapshot, the
-//! conditions and the problems. Out: a separate tree, so that what the endpoint promises does
-//! not change with the types of the data path.
+//! The dump for `/config` and `/status`: what is in force. In: a snapshot, the conditions and the problems.
+//! Out: the part of both that is about routes, `RoutesDump`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,6 +13,10 @@ use super::{
     resolve::{Condition, Refusals, RouteStatus, Warning},
 };
 use crate::{
+    dump::{
+        ConditionDump, FrontendDump, ObstacleDump, RefusedAddressesDump, RouteDump, RoutesDump,
+        is_zero,
+    },
     model::{ObjectName, RouteName},
     route::{
         Backend, BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend,
@@ -29,10 +32,10 @@ const ENDPOINTS: usize = 100;
 const MATCHES: usize = 50_000;
 
 /// What the control path last did, beside the snapshot itself.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct ControlReport {
     /// Conditions of each route and parent.
-    pub routes: Vec<RouteDump>,
+    pub routes: Vec<ReportedRoute>,
     /// What to know, and what is not in force because it was refused.
     pub problems: Vec<String>,
     /// What to know, though all of it is in force.
@@ -52,7 +55,7 @@ impl ControlReport {
     ) -> Self {
         let warnings = warnings.iter().map(|w| format!("{}: {}", w.object, w.message));
         Self {
-            routes: conditions.iter().map(RouteDump::new).collect(),
+            routes: conditions.iter().map(ReportedRoute::new).collect(),
             problems: diagnostics.problems.into_iter().chain(unpublished).collect(),
             warnings: warnings.chain(diagnostics.warnings).collect(),
             addresses_refused: Refusals::default(),
@@ -83,33 +86,18 @@ impl ControlReport {
 
     /// Conditions that do not hold, one line each.
     fn unmet(&self) -> impl Iterator<Item = String> {
-        self.routes.iter().flat_map(RouteDump::unmet)
+        self.routes.iter().flat_map(ReportedRoute::unmet)
     }
 }
 
-/// Everything that `/config` shows.
-#[derive(Debug, Serialize)]
-pub struct ConfigDump<'a> {
-    /// Of the snapshot.
-    pub generation: u64,
-    /// Live frontends, by address.
-    pub frontends: BTreeMap<String, FrontendDump>,
-    /// Removed frontends whose id is still known: address by id.
-    pub tombstones: BTreeMap<u32, String>,
-    /// What the control path said last.
-    #[serde(flatten)]
-    pub report: &'a ControlReport,
-}
-
-impl<'a> ConfigDump<'a> {
-    /// A view of this moment.
-    #[must_use]
-    pub fn new(snapshot: &Snapshot, report: &'a ControlReport) -> Self {
+impl RoutesDump<MatchDump> {
+    /// What is in force at this moment.
+    pub(crate) fn new(snapshot: &Snapshot, report: &ControlReport) -> Self {
         Self::bounded(snapshot, report, MATCHES)
     }
 
     /// The same with at most so many matches.
-    pub(super) fn bounded(snapshot: &Snapshot, report: &'a ControlReport, mut left: usize) -> Self {
+    pub(super) fn bounded(snapshot: &Snapshot, report: &ControlReport, mut left: usize) -> Self {
         let mut frontends = BTreeMap::new();
         let mut tombstones = BTreeMap::new();
         for (id, lookup) in &snapshot.frontends {
@@ -125,47 +113,21 @@ impl<'a> ConfigDump<'a> {
                 }
             }
         }
-        Self { generation: snapshot.generation, frontends, tombstones, report }
-    }
-}
-
-/// A frontend.
-#[derive(Debug, Serialize)]
-pub struct FrontendDump {
-    id: u32,
-    service: String,
-    /// Connections that carry the id now.
-    connections: usize,
-    /// Whether its Service is captured ahead of its routes.
-    ahead: bool,
-    /// What becomes of its connections.
-    capture: &'static str,
-    /// Why it is not tapped; absent where it is, or would not be in any case.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_tapped: Option<ObstacleDump>,
-    producer: Option<Vec<MatchDump>>,
-    consumers: BTreeMap<String, Vec<MatchDump>>,
-    /// Matches that are in force and not listed.
-    #[serde(skip_serializing_if = "is_zero")]
-    matches_left_out: usize,
-}
-
-/// Why a frontend is not tapped.
-#[derive(Debug, Serialize)]
-struct ObstacleDump {
-    reason: &'static str,
-    why: String,
-}
-
-impl ObstacleDump {
-    fn new(obstacle: &TapObstacle) -> Self {
-        Self { reason: obstacle.kind.label(), why: obstacle.to_string() }
+        Self {
+            generation: snapshot.generation,
+            frontends,
+            tombstones,
+            routes: report.routes.iter().map(|route| route.dump.clone()).collect(),
+            problems: report.problems.clone(),
+            warnings: report.warnings.clone(),
+            addresses_refused: RefusedAddressesDump::new(&report.addresses_refused),
+        }
     }
 }
 
 /// One match and its rule, in the order in which they are tried.
 #[derive(Debug, Serialize)]
-struct MatchDump {
+pub(crate) struct MatchDump {
     matches: String,
     route: String,
     rule: usize,
@@ -187,35 +149,15 @@ struct BackendDump {
     endpoints_left_out: usize,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-/// The conditions of a route at a parent.
-#[derive(Clone, Debug, Serialize)]
-pub struct RouteDump {
-    #[serde(skip)]
+/// The conditions of a route at a parent, and which those are.
+#[derive(Clone, Debug)]
+pub struct ReportedRoute {
     service: ObjectName,
-    #[serde(skip)]
     name: RouteName,
-    route: String,
-    parent: String,
-    accepted: ConditionDump,
-    resolved_refs: ConditionDump,
-    /// Absent unless it is true.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partially_invalid: Option<ConditionDump>,
+    dump: RouteDump,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct ConditionDump {
-    status: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl FrontendDump {
+impl FrontendDump<MatchDump> {
     /// `left`: how many matches may be listed.
     fn new(frontend: &Frontend, left: &mut usize) -> Self {
         let mut matches_left_out = 0;
@@ -232,12 +174,18 @@ impl FrontendDump {
             // The publisher and the frontend itself hold one each.
             connections: Arc::strong_count(&frontend.connection_ref).saturating_sub(1),
             ahead: frontend.ahead,
-            capture: frontend.capture.label(),
+            capture: frontend.capture.label().into(),
             not_tapped: frontend.capture.obstacle().map(ObstacleDump::new),
             producer: frontend.producer.as_ref().map(&mut table),
             consumers: consumers.map(|(ns, routes)| (ns.clone(), table(routes))).collect(),
             matches_left_out,
         }
+    }
+}
+
+impl ObstacleDump {
+    fn new(obstacle: &TapObstacle) -> Self {
+        Self { reason: obstacle.kind.label().into(), why: obstacle.to_string() }
     }
 }
 
@@ -268,14 +216,47 @@ impl BackendDump {
     }
 }
 
+impl ReportedRoute {
+    fn new(status: &RouteStatus) -> Self {
+        Self {
+            service: status.parent.service.clone(),
+            name: status.route.clone(),
+            dump: RouteDump::new(status),
+        }
+    }
+
+    /// The parent's Service.
+    pub(crate) fn service(&self) -> &ObjectName {
+        &self.service
+    }
+
+    /// Conditions that say that something is not in force, one line each.
+    pub(crate) fn unmet(&self) -> impl Iterator<Item = String> {
+        let Self { name, dump, .. } = self;
+        let conditions = [("Accepted", &dump.accepted), ("ResolvedRefs", &dump.resolved_refs)];
+        let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
+        // With the same reason it says again what ResolvedRefs says.
+        let partial = dump.partially_invalid.iter();
+        let partial = partial.filter(|condition| condition.reason != dump.resolved_refs.reason);
+        let partial = partial.map(|condition| ("PartiallyInvalid", condition));
+        unmet.chain(partial).map(|(kind, condition)| {
+            let ConditionDump { status, reason, message } = condition;
+            let status = if *status { "True" } else { "False" };
+            format!(
+                "{} at {}: {kind} is {status}, {reason}: {message}",
+                name.identity(),
+                dump.parent
+            )
+        })
+    }
+}
+
 impl RouteDump {
     fn new(status: &RouteStatus) -> Self {
         let parent = &status.parent;
         let port = parent.port.map(|port| format!(":{port}")).unwrap_or_default();
         let section = parent.section.as_ref().map(|s| format!("#{s}")).unwrap_or_default();
         Self {
-            service: parent.service.clone(),
-            name: status.route.clone(),
             route: status.route.to_string(),
             parent: format!("{}{port}{section}", parent.service),
             accepted: ConditionDump::new(&status.accepted),
@@ -285,36 +266,16 @@ impl RouteDump {
     }
 }
 
-impl RouteDump {
-    /// The parent's Service.
-    pub(crate) fn service(&self) -> &ObjectName {
-        &self.service
-    }
-
-    /// Conditions that say that something is not in force, one line each.
-    pub(crate) fn unmet(&self) -> impl Iterator<Item = String> {
-        let conditions = [("Accepted", &self.accepted), ("ResolvedRefs", &self.resolved_refs)];
-        let unmet = conditions.into_iter().filter(|(_, condition)| !condition.status);
-        // With the same reason it says again what ResolvedRefs says.
-        let partial = self.partially_invalid.iter();
-        let partial = partial.filter(|condition| condition.reason != self.resolved_refs.reason);
-        let partial = partial.map(|condition| ("PartiallyInvalid", condition));
-        unmet.chain(partial).map(|(kind, condition)| {
-            let ConditionDump { status, reason, message } = condition;
-            let status = if *status { "True" } else { "False" };
-            format!(
-                "{} at {}: {kind} is {status}, {reason}: {message}",
-                self.name.identity(),
-                self.parent
-            )
-        })
-    }
-}
-
 impl ConditionDump {
     fn new(condition: &Condition) -> Self {
         let Condition { holds, reason, message } = condition;
-        Self { status: *holds, reason, message: message.clone() }
+        Self { status: *holds, reason: (*reason).into(), message: message.clone() }
+    }
+}
+
+impl RefusedAddressesDump {
+    fn new(refusals: &Refusals) -> Self {
+        Self { frontends: refusals.frontends.clone(), shadows: refusals.shadows.clone() }
     }
 }
 

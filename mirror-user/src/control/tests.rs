@@ -3,10 +3,7 @@
 use std::{collections::HashMap, convert::Infallible, fs, net::SocketAddr, time::Duration};
 
 use super::*;
-use crate::{
-    control::{config_dump::ConfigDump, publish::MapEntry},
-    route::FrontendId,
-};
+use crate::{control::publish::MapEntry, dump::RoutesDump, route::FrontendId};
 
 #[derive(Debug, Default)]
 pub(super) struct Map(HashMap<SocketAddr, FrontendId>);
@@ -52,7 +49,7 @@ fn the_walkthrough_from_folder_to_dump() {
         let state = states.borrow_and_update().clone();
         control.replace(&state.objects, state.diagnostics(), Instant::now());
         let report = report.load();
-        serde_json::to_value(ConfigDump::new(&snapshot.load(), &report)).unwrap()
+        serde_json::to_value(RoutesDump::new(&snapshot.load(), &report)).unwrap()
     };
     let address: SocketAddr = "10.96.0.10:8000".parse().unwrap();
 
@@ -103,7 +100,7 @@ fn a_dump_says_how_much_it_leaves_out() {
     control.replace(&state.objects, state.diagnostics(), Instant::now());
     let (snapshot, report) = (snapshot.load(), report.load());
     let frontend = |limit| {
-        let dump = serde_json::to_value(ConfigDump::bounded(&snapshot, &report, limit)).unwrap();
+        let dump = serde_json::to_value(RoutesDump::bounded(&snapshot, &report, limit)).unwrap();
         dump["frontends"]["10.96.0.10:8000"].clone()
     };
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     control::{
-        config_dump::{ControlReport, RouteDump},
+        config_dump::{ControlReport, ReportedRoute},
         files::State,
         resolve::{Resolved, ResolvedFrontend},
     },
@@ -51,7 +51,7 @@ pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) ->
     Explanation {
         request,
         verdict,
-        unmet_conditions: routes.flat_map(RouteDump::unmet).collect(),
+        unmet_conditions: routes.flat_map(ReportedRoute::unmet).collect(),
         warnings: service.map(|service| warnings(resolved, &service)).unwrap_or_default(),
         problems: report.problems,
     }

@@ -5,10 +5,16 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-use super::view::{
-    Condition, Copies, Family, Frontend, NotTapped, Responses, Route, Status, Watch, Workload,
+use serde::de::IgnoredAny;
+
+use super::Status;
+use crate::{
+    dump::{
+        ConditionDump, ConfigDump, CopiesDump, FamilyDump, FrontendDump, LabelText, ObstacleDump,
+        PairsDump, RouteDump, WatchDump, WorkloadDump,
+    },
+    plain::Plain,
 };
-use crate::plain::Plain;
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -16,12 +22,13 @@ impl Display for Status {
             None => writeln!(f, "agent      ready")?,
             Some(why) => writeln!(f, "agent      not ready: {}", Plain(why.trim_end()))?,
         }
-        let chooser = if self.endpoints == "mirror" { "mirror" } else { "the cluster" };
+        let ConfigDump { mode, endpoints, workloads, watches, routes, .. } = &self.config;
+        let chooser = if endpoints == "mirror" { "mirror" } else { "the cluster" };
         writeln!(f, "endpoints  chosen by {chooser}")?;
-        if let Some(mode) = self.mode.as_ref().filter(|mode| *mode != "proxy") {
+        if mode != "proxy" {
             writeln!(f, "mode       {}", Plain(mode))?;
         }
-        writeln!(f, "workloads  {}", tally(&self.workloads))?;
+        writeln!(f, "workloads  {}", tally(workloads))?;
         counted(f, "uncopied", "request(s)", &self.uncopied)?;
         counted(f, "refused", "request(s) or connection(s)", &self.refused)?;
         if self.tapped + self.tap_lost_bytes > 0 {
@@ -29,24 +36,27 @@ impl Display for Status {
             writeln!(f, "tapped     {tapped} requests, {tap_lost_bytes} bytes lost")?;
         }
         counted(f, "tap ended", "connection(s) before their end", &self.tap_stopped)?;
-        let troubled: Vec<_> =
-            self.watches.iter().filter(|watch| watch.trouble.is_some()).collect();
+        let troubled: Vec<_> = watches.iter().filter(|watch| watch.trouble.is_some()).collect();
         section(f, "watches that do not follow the API server", &troubled)?;
-        section(f, "workloads", &self.workloads)?;
-        let frontends: Vec<_> = self.frontends.iter().map(FrontendRow).collect();
+        section(f, "workloads", workloads)?;
+        let frontends: Vec<_> = routes.frontends.iter().map(FrontendRow).collect();
         section(f, "frontends", &frontends)?;
-        section(f, "routes", &self.routes)?;
+        section(f, "routes", &routes.routes)?;
         section(f, "copies", &self.copies)?;
         section(
             f,
             "responses of shadows, beside the primary's to the same requests",
             &self.responses,
         )?;
-        let predating: Vec<_> = self.workloads.iter().filter(|w| !w.predating.is_empty()).collect();
+        let predating: Vec<_> = workloads.iter().filter(|w| !w.predating.is_empty()).collect();
         let predating: Vec<_> = predating.into_iter().map(ExistingConnectionCounts).collect();
         section(f, "connections that predate capture, and are direct until reopened", &predating)?;
-        section(f, "problems", &self.problems.iter().map(|text| Plain(text)).collect::<Vec<_>>())?;
-        section(f, "warnings", &self.warnings.iter().map(|text| Plain(text)).collect::<Vec<_>>())
+        section(
+            f,
+            "problems",
+            &routes.problems.iter().map(|text| Plain(text)).collect::<Vec<_>>(),
+        )?;
+        section(f, "warnings", &routes.warnings.iter().map(|text| Plain(text)).collect::<Vec<_>>())
     }
 }
 
@@ -60,10 +70,10 @@ fn section(f: &mut Formatter<'_>, title: &str, lines: &[impl Display]) -> fmt::R
 }
 
 /// How many are in which state.
-fn tally(workloads: &[Workload]) -> String {
+fn tally(workloads: &[WorkloadDump]) -> String {
     let mut states = BTreeMap::new();
     for workload in workloads {
-        *states.entry(workload.state.as_str()).or_insert(0) += 1;
+        *states.entry(&*workload.state).or_insert(0) += 1;
     }
     if states.is_empty() {
         return "none".into();
@@ -77,7 +87,7 @@ fn counted(
     f: &mut Formatter<'_>,
     title: &str,
     what: &str,
-    reasons: &BTreeMap<String, u64>,
+    reasons: &BTreeMap<LabelText, u64>,
 ) -> fmt::Result {
     let sum: u64 = reasons.values().sum();
     if sum == 0 {
@@ -95,7 +105,7 @@ fn words(label: &str) -> String {
     label.replace('_', " ")
 }
 
-impl Display for Watch {
+impl Display for WatchDump {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", Plain(&self.kind))?;
         match self.age_seconds {
@@ -106,14 +116,15 @@ impl Display for Watch {
     }
 }
 
-impl Display for Workload {
+impl Display for WorkloadDump {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let name = Plain(&self.name).to_string();
         let mut line = format!("{name:<40} {:<9}", words(&self.state));
         if let Some(reason) = &self.reason {
             line += &format!(" {}", Plain(reason));
         }
-        if let Some(Family { state, reason }) = self.ipv6.as_ref().filter(|v6| v6.state != "on") {
+        if let Some(FamilyDump { state, reason }) = self.ipv6.as_ref().filter(|v6| v6.state != "on")
+        {
             let reason = reason.as_deref().map(|why| format!(": {}", Plain(why)));
             line += &format!(" (IPv6 {state}{})", reason.unwrap_or_default());
         }
@@ -122,11 +133,12 @@ impl Display for Workload {
 }
 
 /// A frontend at its address.
-struct FrontendRow<'a>((&'a String, &'a Frontend));
+struct FrontendRow<'a>((&'a String, &'a FrontendDump<IgnoredAny>));
 
 impl Display for FrontendRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (address, Frontend { service, connections, ahead, producer, consumers, .. }) = self.0;
+        let (address, FrontendDump { service, connections, ahead, producer, consumers, .. }) =
+            self.0;
         write!(f, "{address:<25} {:<40} {connections} connections", Plain(service).to_string())?;
         if let Some(matches) = producer {
             write!(f, ", {} matches", matches.len())?;
@@ -138,16 +150,16 @@ impl Display for FrontendRow<'_> {
             write!(f, ", captured ahead of its routes")?;
         }
         match (&self.0.1.capture, &self.0.1.not_tapped) {
-            (Some(capture), Some(NotTapped { why })) => {
+            (capture, Some(ObstacleDump { why, .. })) => {
                 write!(f, ", {} because: {}", Plain(capture), Plain(why))
             }
-            (Some(capture), None) if capture != "proxied" => write!(f, ", {}", Plain(capture)),
+            (capture, None) if capture != "proxied" => write!(f, ", {}", Plain(capture)),
             _ => Ok(()),
         }
     }
 }
 
-impl Display for Route {
+impl Display for RouteDump {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { route, parent, accepted, resolved_refs, partially_invalid } = self;
         write!(f, "{} at {}:", Plain(route), Plain(parent))?;
@@ -156,7 +168,7 @@ impl Display for Route {
         condition(f, "ResolvedRefs", resolved_refs)?;
         match partially_invalid {
             // With the same reason it says again what ResolvedRefs says.
-            Some(Condition { reason, message, .. }) if *reason != resolved_refs.reason => {
+            Some(ConditionDump { reason, message, .. }) if *reason != resolved_refs.reason => {
                 write!(f, ", PartiallyInvalid ({reason}: {})", Plain(message))
             }
             _ => Ok(()),
@@ -165,8 +177,8 @@ impl Display for Route {
 }
 
 /// Why, where it does not hold.
-fn condition(f: &mut Formatter<'_>, kind: &str, condition: &Condition) -> fmt::Result {
-    let Condition { status, reason, message } = condition;
+fn condition(f: &mut Formatter<'_>, kind: &str, condition: &ConditionDump) -> fmt::Result {
+    let ConditionDump { status, reason, message } = condition;
     if *status {
         write!(f, " {kind}")
     } else {
@@ -174,7 +186,7 @@ fn condition(f: &mut Formatter<'_>, kind: &str, condition: &Condition) -> fmt::R
     }
 }
 
-impl Display for Copies {
+impl Display for CopiesDump {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { shadow, selected, in_flight, delivered, dropped, unknown, responses } = self;
         write!(f, "to {}: {selected} selected, {delivered} delivered", Plain(shadow))?;
@@ -195,7 +207,7 @@ impl Display for Copies {
     }
 }
 
-impl Display for Responses {
+impl Display for PairsDump {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { route, shadow, responses, differing, .. } = self;
         write!(f, "{} to {}: {responses} responses", Plain(route), Plain(shadow))?;
@@ -222,7 +234,7 @@ impl Display for Responses {
 }
 
 /// What a workload has of them.
-struct ExistingConnectionCounts<'a>(&'a Workload);
+struct ExistingConnectionCounts<'a>(&'a WorkloadDump);
 
 impl Display for ExistingConnectionCounts<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -339,5 +351,31 @@ mod tests {
             String::new(),
         ];
         assert_eq!(full().to_string(), expected.join("\n"));
+    }
+    #[test]
+    fn an_agent_of_another_version_is_understood() {
+        let older: Status = serde_json::from_value(json!({
+            "ready": true, "endpoints": "service", "workloads": [
+                {"name": "a/b", "state": "paused", "predating": {}}],
+            "frontends": {"10.0.0.1:80": {"service": "d/s:80", "connections": 0, "ahead": false,
+                "producer": ["a match"], "consumers": {}}},
+            "routes": [], "copies": [{"shadow": "d/v2:80", "selected": 0, "in_flight": 0,
+                "delivered": 0, "dropped": {}, "unknown": {}}],
+            "uncopied": {}, "refused": {}, "problems": [], "warnings": [],
+            "tombstones": [7], "more": {"of": "it"},
+        }))
+        .unwrap();
+        let expected = [
+            "agent      ready".to_owned(),
+            "endpoints  chosen by the cluster".into(),
+            "workloads  1 paused".into(),
+            "\nworkloads".into(),
+            format!("  {:<40} paused", "a/b"),
+            "\nfrontends".into(),
+            format!("  {:<25} {:<40} 0 connections, 1 matches", "10.0.0.1:80", "d/s:80"),
+            "\ncopies".into(),
+            "  to d/v2:80: 0 selected, 0 delivered, 0 dropped, 0 unknown, 0 in flight\n".into(),
+        ];
+        assert_eq!(older.to_string(), expected.join("\n"));
     }
 }

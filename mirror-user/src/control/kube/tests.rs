@@ -8,11 +8,8 @@ use serde_json::{Value, json};
 use self::server::Server;
 use super::*;
 use crate::{
-    control::{
-        config_dump::{ConfigDump, ControlReport},
-        resolve::AddressPolicy,
-        tests::Map,
-    },
+    control::{config_dump::ControlReport, resolve::AddressPolicy, tests::Map},
+    dump::RoutesDump,
     route::Snapshot,
 };
 
@@ -47,7 +44,7 @@ impl Rig {
 
     fn dump(&self) -> Value {
         let report = self.report.load();
-        serde_json::to_value(ConfigDump::new(&self.snapshot.load(), &report)).unwrap()
+        serde_json::to_value(RoutesDump::new(&self.snapshot.load(), &report)).unwrap()
     }
 
     fn frontends(&self) -> Vec<String> {

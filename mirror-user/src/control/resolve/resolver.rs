@@ -356,7 +356,7 @@ impl Resolver {
 }
 
 /// How many addresses are not used, by why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
     /// Addresses that are no frontends, though a Service claims them.
     pub frontends: BTreeMap<&'static str, u64>,
