@@ -64,7 +64,7 @@ pub struct Caller {
 
 /// What becomes of a connection to a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capture {
+pub enum CaptureDecision {
     /// It goes to a worker, if one takes it.
     Proxy(FrontendId, PodEntry),
     /// It goes where the client wants, and is copied.
@@ -85,7 +85,7 @@ pub fn consider(
     frontend: impl FnOnce() -> Option<FrontendEntry>,
     pod: impl FnOnce() -> Option<PodEntry>,
     caller: impl FnOnce() -> Caller,
-) -> Result<Capture, Reason> {
+) -> Result<CaptureDecision, Reason> {
     if connect.kind != SOCK_STREAM || connect.protocol != IPPROTO_TCP {
         return Err(Reason::NotTcp);
     }
@@ -103,12 +103,12 @@ pub fn consider(
         return Err(Reason::MeshUid);
     }
     if tapped {
-        return Ok(Capture::Tap(frontend.id()));
+        return Ok(CaptureDecision::Tap(frontend.id()));
     }
     if bound_dev_if != 0 {
         return Err(Reason::BoundDevice);
     }
-    Ok(Capture::Proxy(frontend.id(), pod))
+    Ok(CaptureDecision::Proxy(frontend.id(), pod))
 }
 
 /// Whether an address (network byte order) is in 127.0.0.0/8.
@@ -191,13 +191,16 @@ mod tests {
     }
 
     /// To a frontend, from an ordinary process.
-    fn considered(connect: &Connect, pod: Option<PodEntry>) -> Result<Capture, Reason> {
+    fn considered(connect: &Connect, pod: Option<PodEntry>) -> Result<CaptureDecision, Reason> {
         consider(connect, true, proxied, || pod, someone)
     }
 
     #[test]
     fn an_ordinary_connection_is_looked_at() {
-        assert_eq!(considered(&tcp([10, 96, 0, 1]), Some(ON)), Ok(Capture::Proxy(FRONTEND, ON)));
+        assert_eq!(
+            considered(&tcp([10, 96, 0, 1]), Some(ON)),
+            Ok(CaptureDecision::Proxy(FRONTEND, ON))
+        );
     }
 
     #[test]
@@ -242,20 +245,20 @@ mod tests {
         let ends = |taps, flags| consider(&to, taps, tapped, with(flags), someone);
         // Neither a listener nor a canary is needed.
         for flags in [PodFlags::TAP, both] {
-            assert_eq!(ends(true, flags), Ok(Capture::Tap(FRONTEND)));
+            assert_eq!(ends(true, flags), Ok(CaptureDecision::Tap(FRONTEND)));
         }
         for (taps, flags) in [(false, both), (true, PodFlags::CAPTURE_V4)] {
-            let proxied = Capture::Proxy(FRONTEND, PodEntry { flags, ..ON });
+            let proxied = CaptureDecision::Proxy(FRONTEND, PodEntry { flags, ..ON });
             assert_eq!(ends(taps, flags), Ok(proxied));
         }
         assert_eq!(ends(false, PodFlags::TAP), Err(Reason::PodOff));
         let caller = |caller| consider(&to, true, tapped, with(both), || caller);
         assert_eq!(caller(Caller { uid: MESH_UIDS[0], ..someone() }), Err(Reason::MeshUid));
         let bound = Caller { bound_dev_if: 2, ..someone() };
-        assert_eq!(caller(bound), Ok(Capture::Tap(FRONTEND)));
+        assert_eq!(caller(bound), Ok(CaptureDecision::Tap(FRONTEND)));
         let flags = both;
         let ordinary = consider(&to, true, proxied, with(flags), someone);
-        assert_eq!(ordinary, Ok(Capture::Proxy(FRONTEND, PodEntry { flags, ..ON })));
+        assert_eq!(ordinary, Ok(CaptureDecision::Proxy(FRONTEND, PodEntry { flags, ..ON })));
     }
 
     #[test]

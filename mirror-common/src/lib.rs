@@ -14,8 +14,8 @@ mod tap;
 
 pub use codec::{FrontendId, is_loopback_v6, mapped_v4, words};
 pub use decide::{
-    Caller, Capture, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, STALE_NS, WorkerState,
-    consider, is_loopback, socket_index, worker_state,
+    Caller, CaptureDecision, Connect, FUTURE_NS, Family, MAX_SOCKETS, MESH_UIDS, STALE_NS,
+    WorkerState, consider, is_loopback, socket_index, worker_state,
 };
 pub use maps::{
     FrontendEntry, FrontendKey, FrontendKeyV6, Heartbeat, MAX_FRONTENDS, MAX_PODS, MAX_WORKERS,

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
-    Caller, Capture, Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider,
+    Caller, CaptureDecision, Connect, Family, FrontendId, FrontendKey, PodEntry, Reason, consider,
     is_loopback,
 };
 
@@ -54,8 +54,8 @@ fn redirect(ctx: &SockAddrContext) -> Result<Reason, Reason> {
     // SAFETY: the kernel passes a valid context; the verifier checks every field.
     let (address, port) = unsafe { ((*addr).user_ip4, (*addr).user_port as u16) };
     let (id, pod) = match captured_v4(ctx, address, port)? {
-        Capture::Proxy(id, pod) => (id, pod),
-        Capture::Tap(id) => return mark::mark(ctx, id),
+        CaptureDecision::Proxy(id, pod) => (id, pod),
+        CaptureDecision::Tap(id) => return mark::mark(ctx, id),
     };
     // SAFETY: both fields are writable in this hook.
     unsafe {
@@ -71,13 +71,13 @@ pub(crate) fn captured_v4(
     ctx: &SockAddrContext,
     address: u32,
     port: u16,
-) -> Result<Capture, Reason> {
+) -> Result<CaptureDecision, Reason> {
     let key = FrontendKey { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
     let frontend = || unsafe { FRONTENDS.get(&key) }.copied();
     let facts = facts(ctx, Family::V4, is_loopback(address));
     let capture = consider(&facts, mark::TAPS, frontend, || pod(ctx), || caller(ctx))?;
-    let Capture::Proxy(id, pod) = capture else { return Ok(capture) };
+    let CaptureDecision::Proxy(id, pod) = capture else { return Ok(capture) };
     if !worker_takes(ctx, id, &pod) {
         let reason = no_worker_reason();
         debug!(

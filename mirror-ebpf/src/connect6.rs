@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
-    Capture, Family, FrontendId, FrontendKeyV6, PodEntry, Reason, consider, is_loopback_v6,
+    CaptureDecision, Family, FrontendId, FrontendKeyV6, PodEntry, Reason, consider, is_loopback_v6,
     mapped_v4,
 };
 
@@ -43,8 +43,8 @@ fn redirect(ctx: &SockAddrContext) -> Result<Reason, Reason> {
         None => captured_v6(ctx, address, port)?,
     };
     let (id, pod) = match capture {
-        Capture::Proxy(id, pod) => (id, pod),
-        Capture::Tap(id) => return mark::mark(ctx, id),
+        CaptureDecision::Proxy(id, pod) => (id, pod),
+        CaptureDecision::Tap(id) => return mark::mark(ctx, id),
     };
     if mapped.is_some() {
         // SAFETY: the field is writable in this hook.
@@ -58,13 +58,17 @@ fn redirect(ctx: &SockAddrContext) -> Result<Reason, Reason> {
 }
 
 #[inline(always)]
-fn captured_v6(ctx: &SockAddrContext, address: [u32; 4], port: u16) -> Result<Capture, Reason> {
+fn captured_v6(
+    ctx: &SockAddrContext,
+    address: [u32; 4],
+    port: u16,
+) -> Result<CaptureDecision, Reason> {
     let key = FrontendKeyV6 { address, port, zero: 0 };
     // SAFETY: the value is copied at once, and it is one word.
     let frontend = || unsafe { FRONTENDS6.get(&key) }.copied();
     let facts = facts(ctx, Family::V6, is_loopback_v6(address));
     let capture = consider(&facts, mark::TAPS, frontend, || pod(ctx), || caller(ctx))?;
-    let Capture::Proxy(id, pod) = capture else { return Ok(capture) };
+    let CaptureDecision::Proxy(id, pod) = capture else { return Ok(capture) };
     if !worker_takes(ctx, id, &pod) {
         let reason = no_worker_reason();
         debug!(

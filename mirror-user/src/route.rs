@@ -34,6 +34,6 @@ pub use rewrite::{PathModifier, Rewrite};
 pub use scheme::HttpScheme;
 pub use snapshot::{ConnectionRef, Frontend, FrontendId, FrontendState, Snapshot};
 pub use table::{Criterion, Precedence, RouteTable, Rule, RuleEntry, Search};
-pub use tap::{Capture, CaptureMode, ObstacleKind, TapObstacle, TapSubject};
+pub use tap::{CaptureMode, FrontendCapture, ObstacleKind, TapObstacle, TapSubject};
 pub use target::{Target, Verbatim};
 pub use timeouts::Timeouts;

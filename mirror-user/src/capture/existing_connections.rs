@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use mirror_common::Family;
 
 use crate::{
-    route::{Capture, FrontendState, ServicePort, Snapshot},
+    route::{FrontendCapture, FrontendState, ServicePort, Snapshot},
     sockets::{
         NetnsSockets, NetnsTarget,
         diag::{self, SocketConnection},
@@ -84,7 +84,7 @@ impl Frontends {
             let known = KnownFrontend {
                 service: Arc::clone(&frontend.service),
                 since: since.unwrap_or(now),
-                proxied: matches!(frontend.capture, Capture::Proxied(_)),
+                proxied: matches!(frontend.capture, FrontendCapture::Proxied(_)),
             };
             self.known.insert(frontend.address, known);
         }

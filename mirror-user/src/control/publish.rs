@@ -17,8 +17,8 @@ use arc_swap::ArcSwap;
 
 use super::resolve::{FrontendChanges, ResolvedFrontend};
 use crate::route::{
-    Capture, CaptureMode, ConnectionRef, EndpointChoice, Frontend, FrontendId, FrontendState,
-    Snapshot,
+    CaptureMode, ConnectionRef, EndpointChoice, Frontend, FrontendCapture, FrontendId,
+    FrontendState, Snapshot,
 };
 
 pub use self::map::{FrontendMap, MapEntry, PublishError};
@@ -293,9 +293,9 @@ impl KnownFrontend {
     fn wanted(&self) -> Option<MapEntry> {
         let State::Live(frontend) = &self.state else { return None };
         match frontend.capture {
-            Capture::Proxied(_) => Some(MapEntry::Proxied),
-            Capture::Tapped => Some(MapEntry::Tapped),
-            Capture::Direct(_) | Capture::Removed => None,
+            FrontendCapture::Proxied(_) => Some(MapEntry::Proxied),
+            FrontendCapture::Tapped => Some(MapEntry::Tapped),
+            FrontendCapture::Direct(_) | FrontendCapture::Removed => None,
         }
     }
 

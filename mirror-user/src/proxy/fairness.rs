@@ -26,9 +26,9 @@ use crate::{
     model::{ObjectName, RouteKind},
     outcome::{AccessLog, Recorder},
     route::{
-        AppProtocol, Backend, BackendRef, Backends, Capture, EndpointChoice, Frontend, FrontendId,
-        FrontendState, HeaderMatch, Matcher, Pattern, RouteTable, Rule, RuleEntry, ServicePort,
-        Snapshot, Timeouts, ValueMatch,
+        AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Frontend, FrontendCapture,
+        FrontendId, FrontendState, HeaderMatch, Matcher, Pattern, RouteTable, Rule, RuleEntry,
+        ServicePort, Snapshot, Timeouts, ValueMatch,
     },
     sockets::{NetnsTarget, plain::PlainSockets},
     workload::Workload,
@@ -69,7 +69,7 @@ fn context(original: SocketAddr, rules: Vec<RuleEntry>) -> Rc<Context> {
         producer: Some(RouteTable::new(rules)),
         consumers: HashMap::new(),
         ahead: false,
-        capture: Capture::default(),
+        capture: FrontendCapture::default(),
         connection_ref: Arc::default(),
     };
     let frontends = HashMap::from_iter([(FRONTEND, FrontendState::Live(Arc::new(front)))]);

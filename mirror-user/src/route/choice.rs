@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::route::{
-        AppProtocol, Capture, Cors, Filter, PathModifier, Redirect, Rewrite, Rule, Timeouts,
+        AppProtocol, Cors, Filter, FrontendCapture, PathModifier, Redirect, Rewrite, Rule, Timeouts,
     };
 
     fn service(name: &str) -> Arc<ServicePort> {
@@ -188,7 +188,7 @@ mod tests {
                 producer: Some(table),
                 consumers: std::collections::HashMap::new(),
                 ahead: false,
-                capture: Capture::default(),
+                capture: FrontendCapture::default(),
                 connection_ref: Arc::default(),
             };
             frontend.only_mirrors("d", choice)

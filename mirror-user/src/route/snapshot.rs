@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 pub use mirror_common::FrontendId;
 
-use super::{Capture, RouteTable, ServicePort};
+use super::{FrontendCapture, RouteTable, ServicePort};
 use crate::hash::FastHashMap;
 
 /// Everything that the data path knows of routes at one moment.
@@ -47,7 +47,7 @@ pub struct Frontend {
     /// that one that comes acts on them at once.
     pub ahead: bool,
     /// What becomes of connections to it.
-    pub capture: Capture,
+    pub capture: FrontendCapture,
     /// Counts the connections that carry the id.
     pub connection_ref: ConnectionRef,
 }
@@ -70,7 +70,7 @@ impl Frontend {
             producer: None,
             consumers: HashMap::new(),
             ahead: false,
-            capture: Capture::Removed,
+            capture: FrontendCapture::Removed,
             connection_ref: Arc::clone(&self.connection_ref),
         }
     }

@@ -24,7 +24,7 @@ pub enum CaptureMode {
 
 /// What becomes of the connections to one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Capture {
+pub enum FrontendCapture {
     /// They are taken to the agent. The obstacle is known if it would tap them otherwise.
     Proxied(Option<TapObstacle>),
     /// They are left alone, for want of a way to tap them.
@@ -35,13 +35,13 @@ pub enum Capture {
     Removed,
 }
 
-impl Default for Capture {
+impl Default for FrontendCapture {
     fn default() -> Self {
         Self::Proxied(None)
     }
 }
 
-impl Capture {
+impl FrontendCapture {
     /// The name in `/config`; never changes.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -206,11 +206,12 @@ impl CaptureMode {
     }
 
     /// What becomes of connections to a frontend. `obstacle`: to tapping it.
-    pub fn capture(self, obstacle: impl FnOnce() -> Option<TapObstacle>) -> Capture {
+    pub fn capture(self, obstacle: impl FnOnce() -> Option<TapObstacle>) -> FrontendCapture {
         match self {
-            Self::Proxy => Capture::Proxied(None),
-            Self::Tap => obstacle().map_or(Capture::Tapped, Capture::Direct),
-            Self::Auto => obstacle().map_or(Capture::Tapped, |why| Capture::Proxied(Some(why))),
+            Self::Proxy => FrontendCapture::Proxied(None),
+            Self::Tap => obstacle().map_or(FrontendCapture::Tapped, FrontendCapture::Direct),
+            Self::Auto => obstacle()
+                .map_or(FrontendCapture::Tapped, |why| FrontendCapture::Proxied(Some(why))),
         }
     }
 }

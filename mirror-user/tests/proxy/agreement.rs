@@ -8,7 +8,7 @@ use mirror_user::{
         files,
         resolve::{self, AddressPolicy},
     },
-    route::{Capture, Frontend, FrontendState, RouteTable},
+    route::{Frontend, FrontendCapture, FrontendState, RouteTable},
 };
 use serde_json::Value;
 
@@ -81,7 +81,7 @@ fn serve(table: RouteTable, primary: &Server) -> Rig {
     let rig = Setup::to(primary).start();
     let frontend = Frontend {
         ahead: false,
-        capture: Capture::default(),
+        capture: FrontendCapture::default(),
         id: FRONTEND,
         address: primary.address,
         service: service("web"),

@@ -22,9 +22,9 @@ use mirror_user::{
     outcome::{AccessLog, Copies, CopyOutcome, Report},
     proxy::{Budgets, Options, ShadowNetns, ShadowOptions, SharedContext},
     route::{
-        AppProtocol, Backend, BackendRef, Backends, Capture, EndpointChoice, Filter, Fraction,
-        Frontend, FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry, ServicePort,
-        Snapshot, Timeouts,
+        AppProtocol, Backend, BackendRef, Backends, EndpointChoice, Filter, Fraction, Frontend,
+        FrontendCapture, FrontendId, FrontendState, Mirror, RouteTable, Rule, RuleEntry,
+        ServicePort, Snapshot, Timeouts,
     },
     segment::SegmentSource,
     sockets::{Netns, NetnsTarget, SocketFactory, keepalive_left},
@@ -113,7 +113,7 @@ pub(crate) fn frontend(
 ) -> Arc<Frontend> {
     Arc::new(Frontend {
         ahead: false,
-        capture: Capture::default(),
+        capture: FrontendCapture::default(),
         id,
         address: original,
         service: service("front"),
@@ -196,7 +196,7 @@ impl Setup {
         let mut front = frontend(FRONTEND, self.original, Some(self.rules));
         let tapped = self.tap.is_some();
         if tapped {
-            Arc::get_mut(&mut front).expect("new").capture = Capture::Tapped;
+            Arc::get_mut(&mut front).expect("new").capture = FrontendCapture::Tapped;
         }
         let routes = Snapshot {
             generation: 1,

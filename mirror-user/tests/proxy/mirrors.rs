@@ -17,7 +17,7 @@ use mirror_user::{
         resolve::{AddressPolicy, Resolved, resolve},
     },
     outcome::CopyOutcome,
-    route::{Capture, Frontend, FrontendState},
+    route::{Frontend, FrontendCapture, FrontendState},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -226,7 +226,7 @@ fn start(case: &Case, backends: &[(&str, SocketAddr)]) -> Rig {
     let rig = Setup::rules(primary, Vec::new()).start();
     let frontend = Frontend {
         ahead: false,
-        capture: Capture::default(),
+        capture: FrontendCapture::default(),
         id: FRONTEND,
         address: primary,
         service: Arc::clone(&web.service),

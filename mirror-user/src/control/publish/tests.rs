@@ -74,7 +74,7 @@ impl FrontendMap for Fake {
         let Some(FrontendState::Live(frontend)) = snapshot.frontends.get(&id) else {
             panic!("captured and not live");
         };
-        assert_eq!(frontend.capture == Capture::Tapped, entry == MapEntry::Tapped);
+        assert_eq!(frontend.capture == FrontendCapture::Tapped, entry == MapEntry::Tapped);
         self.forward.borrow_mut().insert(address, id);
         self.entries.borrow_mut().insert(address, entry);
         Ok(())

@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::outcome::{DropReason, Ending, RefusalReason, Reports, ResponseSource, UnknownReason};
-use crate::route::{Capture, Frontend, FrontendId};
+use crate::route::{Frontend, FrontendCapture, FrontendId};
 
 pub(in crate::outcome) fn frontend(name: &str) -> Frontend {
     Frontend {
         ahead: false,
-        capture: Capture::default(),
+        capture: FrontendCapture::default(),
         id: FrontendId(7),
         address: ([10, 96, 0, 1], 8000).into(),
         service: service(name),

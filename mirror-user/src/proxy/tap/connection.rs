@@ -15,7 +15,7 @@ use crate::{
         context::Context,
         http1::{Error, HeadError, ReadStep, RequestReader, Unreadable},
     },
-    route::{Capture, ConnectionRef, Frontend, FrontendId, FrontendState},
+    route::{ConnectionRef, Frontend, FrontendCapture, FrontendId, FrontendState},
     workload::Workload,
 };
 
@@ -143,7 +143,7 @@ impl TappedConnection {
 /// The frontend with this id, if it is tapped now.
 pub(super) fn tapped(ctx: &Context, id: FrontendId) -> Option<Arc<Frontend>> {
     match ctx.routes().frontends.get(&id) {
-        Some(FrontendState::Live(frontend)) if frontend.capture == Capture::Tapped => {
+        Some(FrontendState::Live(frontend)) if frontend.capture == FrontendCapture::Tapped => {
             Some(Arc::clone(frontend))
         }
         _ => None,

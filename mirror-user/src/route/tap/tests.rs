@@ -151,9 +151,9 @@ fn the_routes_of_all_clients_decide() {
 fn a_mode_decides_what_becomes_of_a_frontend() {
     let why = || TapObstacle { kind: ObstacleKind::Retry, rule: None };
     for (mode, free, obstructed) in [
-        (CaptureMode::Proxy, Capture::Proxied(None), Capture::Proxied(None)),
-        (CaptureMode::Tap, Capture::Tapped, Capture::Direct(why())),
-        (CaptureMode::Auto, Capture::Tapped, Capture::Proxied(Some(why()))),
+        (CaptureMode::Proxy, FrontendCapture::Proxied(None), FrontendCapture::Proxied(None)),
+        (CaptureMode::Tap, FrontendCapture::Tapped, FrontendCapture::Direct(why())),
+        (CaptureMode::Auto, FrontendCapture::Tapped, FrontendCapture::Proxied(Some(why()))),
     ] {
         assert_eq!(mode.capture(|| None), free, "{mode:?}");
         assert_eq!(mode.capture(|| Some(why())), obstructed, "{mode:?}");
