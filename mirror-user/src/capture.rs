@@ -36,13 +36,13 @@ use arc_swap::ArcSwap;
 pub use cgroup::own_cgroup;
 pub(crate) use cgroup::{is_gone, is_shortage, populated};
 pub use check::{CheckError, Notice, check};
-pub use config::{Origin, WorkloadConfig};
+pub use config::{WorkloadConfig, WorkloadOrigin};
 pub use counters::Counters;
 pub use existing_connections::Existing;
 pub use frontends::{FrontendMapError, KernelFrontends};
 pub use heartbeat::KernelHeartbeat;
 pub use programs::{Programs, ProgramsError};
-pub use status::{CanaryState, FamilyState, FamilyStatus, State, WorkloadStatus};
+pub use status::{CanaryState, FamilyState, FamilyStatus, WorkloadState, WorkloadStatus};
 pub use tap::{TapCounters, TapRing};
 pub use trial::{TrialError, trial, trial_below, trial_connect};
 

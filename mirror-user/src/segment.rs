@@ -8,7 +8,7 @@ use mirror_common::FrontendId;
 
 /// Names a tapped connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Socket {
+pub struct TappedSocket {
     /// Of the socket: no other ever has it.
     pub cookie: u64,
     /// Which of its connections, if it connects more than once.
@@ -19,7 +19,7 @@ pub struct Socket {
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     /// Whose it is.
-    pub socket: Socket,
+    pub socket: TappedSocket,
     /// Cookie of the network namespace that it is in.
     pub netns: u64,
     /// The frontend that it connected to.
@@ -54,7 +54,7 @@ pub trait SegmentSource: Send {
     fn read(&mut self, with: &mut dyn FnMut(Segment<'_>)) -> bool;
 
     /// Asks for nothing more of this connection. Some may come all the same.
-    fn stop(&mut self, socket: Socket);
+    fn stop(&mut self, socket: TappedSocket);
 
     /// Asks for the descriptor to become readable with the next segment.
     fn fall_asleep(&mut self);

@@ -18,7 +18,7 @@ use fixture::{
     pod_config,
 };
 use mirror_user::{
-    capture::{Programs, State, TrialError, trial, trial_below},
+    capture::{Programs, TrialError, WorkloadState, trial, trial_below},
     control::publish::FrontendMap as _,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -32,7 +32,7 @@ fn greeting(name: &str, agent: &Agent) -> String {
 fn a_captured_connection_carries_the_id_and_the_application_sees_what_it_requested() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     let seen = pod.connect(VIP);
     assert_eq!(seen.greeting, greeting("default/web", &agent));
     assert_eq!(seen.peer, VIP);
@@ -44,7 +44,7 @@ fn a_captured_connection_carries_the_id_and_the_application_sees_what_it_request
 fn what_is_no_frontend_goes_direct() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(pod.connect(OTHER).is_direct());
     assert_eq!((agent.count("captured"), agent.count("not_a_frontend")), (0, 1));
 }
@@ -53,7 +53,7 @@ fn what_is_no_frontend_goes_direct() {
 fn what_must_not_be_captured_goes_direct_and_is_counted() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(pod.send("bound", VIP).is_direct());
     assert_eq!(agent.count("bound_device"), 1);
     assert!(pod.send("mesh", VIP).is_direct());
@@ -70,7 +70,7 @@ fn what_must_not_be_captured_goes_direct_and_is_counted() {
 fn a_removed_frontend_goes_direct_and_its_open_connections_keep_their_names() {
     let mut pod = Pod::new();
     let mut agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.send("keep", VIP).is_direct());
     agent.frontends.remove(VIP.parse().unwrap()).unwrap();
     agent.frontends.remove(VIP.parse().unwrap()).expect("twice is no error");
@@ -84,7 +84,7 @@ fn a_removed_frontend_goes_direct_and_its_open_connections_keep_their_names() {
 fn stale_workers_and_full_queues_let_connections_go_direct() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.connect(VIP).is_direct());
 
     agent.beat(Beats::Full);
@@ -109,7 +109,7 @@ fn stale_workers_and_full_queues_let_connections_go_direct() {
 fn connections_spread_over_the_workers_and_avoid_a_silent_one() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     for _ in 0..100 {
         assert!(!pod.connect(VIP).is_direct());
     }
@@ -131,7 +131,7 @@ fn two_pods_never_meet() {
     let mut pods = [Pod::new(), Pod::new()];
     let configs = vec![pods[0].config("default/a"), pods[1].config("other/b")];
     let agent = Agent::new(configs);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     for _ in 0..50 {
         for (pod, name) in pods.iter_mut().zip(["default/a", "other/b"]) {
             assert_eq!(pod.connect(VIP).greeting, greeting(name, &agent));
@@ -143,9 +143,9 @@ fn two_pods_never_meet() {
 fn two_agents_share_a_pod_and_the_second_takes_over() {
     let mut pod = Pod::new();
     let first = Agent::new(vec![pod.config("default/web")]);
-    first.wait_for(State::On);
+    first.wait_for(WorkloadState::On);
     let second = Agent::new(vec![pod.config("default/web")]);
-    second.wait_for(State::On);
+    second.wait_for(WorkloadState::On);
     assert_ne!(first.status()[0].port, second.status()[0].port);
     assert!(!pod.connect(VIP).is_direct());
     assert_eq!(first.count("captured") + second.count("captured"), 1);
@@ -157,12 +157,12 @@ fn two_agents_share_a_pod_and_the_second_takes_over() {
 fn stopping_lets_new_connections_go_direct_and_keeps_the_open_ones() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.send("keep", VIP).is_direct());
     agent.capture.as_ref().unwrap().stop_capturing();
     assert!(pod.connect(VIP).is_direct());
     assert_eq!(pod.send("again", VIP).peer, VIP);
-    agent.wait_for(State::Draining);
+    agent.wait_for(WorkloadState::Draining);
     assert!(!agent.served.lock().unwrap().is_empty(), "the listeners stay");
 }
 
@@ -170,15 +170,15 @@ fn stopping_lets_new_connections_go_direct_and_keeps_the_open_ones() {
 fn the_canary_switches_a_pod_off_and_on_again() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     agent.beat(Beats::None);
-    agent.wait_for(State::Off);
+    agent.wait_for(WorkloadState::Off);
     let reason = agent.status()[0].reason.clone().expect("off with a reason");
     assert!(reason.contains("canary"), "{reason}");
     assert!(pod.connect(VIP).is_direct());
     assert!(agent.count("pod_off") > 0);
     agent.beat(Beats::Fresh);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.connect(VIP).is_direct());
 }
 
@@ -187,15 +187,15 @@ fn a_pod_that_ends_is_let_go_and_its_successor_is_captured() {
     let mut pod = Pod::new();
     let config = pod.config("default/web");
     let agent = Agent::new(vec![config]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     let first = agent.status()[0].netns_cookie;
     pod.end();
-    agent.wait_for(State::Waiting);
+    agent.wait_for(WorkloadState::Waiting);
     assert!(agent.served.lock().unwrap().is_empty(), "the workers were told to leave");
     let mut next = Pod::new();
     // A process of the successor's namespace joins the captured cgroup.
     next.join(&pod.cgroup);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert_ne!(agent.status()[0].netns_cookie, first);
     assert!(!next.connect(VIP).is_direct());
     next.end();
@@ -215,7 +215,7 @@ fn two_cgroups_of_one_namespace_share_listeners_but_not_across_namespaces() {
         ]);
         eventually("two on and one refused", || {
             let states: Vec<_> = agent.status().iter().map(|s| s.state).collect();
-            let wanted = [State::On, State::On, State::Refused];
+            let wanted = [WorkloadState::On, WorkloadState::On, WorkloadState::Refused];
             if states == wanted { Ok(()) } else { Err(format!("{:?}", agent.status())) }
         });
         // Each worker's of both families.
@@ -238,12 +238,12 @@ fn of_two_pods_in_one_namespace_the_older_sandbox_has_it_whoever_came_first() {
     let agent = Agent::new(Vec::new());
     for first in [&of_intruder, &of_victim] {
         agent.select(vec![first.clone()]);
-        agent.wait_for_one(&first.full_name(), State::On);
+        agent.wait_for_one(&first.full_name(), WorkloadState::On);
         for both in [[&of_intruder, &of_victim], [&of_victim, &of_intruder]] {
             agent.select(both.map(Clone::clone).to_vec());
-            let reason = agent.wait_for_one("other/intruder", State::Refused);
+            let reason = agent.wait_for_one("other/intruder", WorkloadState::Refused);
             assert!(reason.contains("shop/victim"), "{reason}");
-            agent.wait_for_one("shop/victim", State::On);
+            agent.wait_for_one("shop/victim", WorkloadState::On);
             // It stays so when the one that is refused is tried again.
             thread::sleep(Duration::from_millis(1500));
             let named = victim.connect(VIP).greeting;
@@ -255,8 +255,8 @@ fn of_two_pods_in_one_namespace_the_older_sandbox_has_it_whoever_came_first() {
     drop(agent);
     let agent = Agent::new(vec![config("ops/flag", &victim.cgroup)]);
     agent.select(vec![of_victim.clone()]);
-    agent.wait_for_one("ops/flag", State::On);
-    agent.wait_for_one("shop/victim", State::Refused);
+    agent.wait_for_one("ops/flag", WorkloadState::On);
+    agent.wait_for_one("shop/victim", WorkloadState::Refused);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn the_namespace_of_a_pod_is_its_sandboxs_and_not_one_that_a_container_has_made(
     container.join(&pod.cgroup);
     let agent = Agent::new(Vec::new());
     agent.select(vec![pod_config("default/web", &pod.cgroup)]);
-    agent.wait_for_one("default/web", State::On);
+    agent.wait_for_one("default/web", WorkloadState::On);
     assert_eq!(pod.connect(VIP).greeting, greeting("default/web", &agent));
     drop((agent, container));
     pod.end();
@@ -283,7 +283,7 @@ fn a_program_on_an_ancestor_that_forbids_attaching_is_named() {
     let pod = Sleeper::new();
     pod.join(&child);
     let agent = Agent::new(vec![config("default/web", &child)]);
-    agent.wait_for(State::Refused);
+    agent.wait_for(WorkloadState::Refused);
     let reason = agent.status()[0].reason.clone().expect("refused with a reason");
     assert!(reason.contains("forbidder"), "{reason}");
     assert!(reason.contains(&format!("on {} was", parent.0.display())), "{reason}");
@@ -300,7 +300,7 @@ fn the_cgroup_of_the_agent_itself_is_refused() {
     let root = mirror_user::capture::check().unwrap().cgroup2;
     let config = format!("default/agent={}", root.join(own).display());
     let agent = Agent::new(vec![config.parse().unwrap()]);
-    agent.wait_for(State::Refused);
+    agent.wait_for(WorkloadState::Refused);
     assert!(agent.status()[0].reason.as_ref().unwrap().contains("agent itself"));
 }
 
@@ -330,7 +330,7 @@ fn the_programs_log_at_debug_level() {
         .init();
     let mut pod = Pod::new();
     let agent = Agent::with_log(vec![pod.config("default/logged")], true);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.connect(VIP).is_direct());
     eventually("the log of the connection", || {
         let text = String::from_utf8_lossy(&sink.0.lock().unwrap()).into_owned();

@@ -6,14 +6,14 @@ mod fixture;
 use std::{thread, time::Duration};
 
 use fixture::{Agent, Pod, VIP};
-use mirror_user::capture::State;
+use mirror_user::capture::WorkloadState;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[test]
 fn an_agent_without_descriptors_lets_go_of_nobody() {
     let mut pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.send("keep", VIP).is_direct());
     let listeners = || agent.served.lock().unwrap().len();
     let before = listeners();
@@ -24,7 +24,7 @@ fn an_agent_without_descriptors_lets_go_of_nobody() {
     let meanwhile = listeners();
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     assert_eq!(meanwhile, before, "{:?}", agent.status());
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(!pod.connect(VIP).is_direct());
     assert_eq!(pod.send("again", VIP).peer, VIP);
 }

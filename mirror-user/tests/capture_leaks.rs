@@ -11,7 +11,7 @@ use std::{
 
 use aya::programs::loaded_links;
 use fixture::{Agent, Sleeper, config, eventually};
-use mirror_user::capture::State;
+use mirror_user::capture::WorkloadState;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const PODS: usize = 100;
@@ -53,7 +53,7 @@ fn a_hundred_captures_ten_times_leave_nothing() {
     let before = descriptors();
     for round in 0..ROUNDS {
         let agent = Agent::new(configs().collect());
-        agent.wait_for(State::On);
+        agent.wait_for(WorkloadState::On);
         let served = agent.served.lock().expect("no panic").len();
         // One for each family.
         assert_eq!(served, 2 * PODS * fixture::WORKERS as usize);
@@ -80,10 +80,10 @@ fn pods_that_end_leave_no_namespace_open_while_the_agent_lives() {
     let configs =
         pods.iter().enumerate().map(|(i, pod)| config(&format!("default/pod-{i}"), &pod.cgroup));
     let agent = Agent::new(configs.collect());
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(namespaces() >= 20, "{:?}", descriptors());
     drop(pods);
-    agent.wait_for(State::Waiting);
+    agent.wait_for(WorkloadState::Waiting);
     assert!(agent.served.lock().expect("no panic").is_empty());
     // The agent's own, which the socket factory returns to.
     assert_eq!(namespaces(), 1, "{:?}", descriptors());

@@ -8,15 +8,15 @@ mod fixture;
 use fixture::{Agent, ID, ID6, OTHER, Pod, VIP, VIP6, eventually};
 use mirror_common::TapCount;
 use mirror_user::{
-    capture::{State, TapCounters, TapRing},
+    capture::{TapCounters, TapRing, WorkloadState},
     control::publish::{FrontendMap as _, MapEntry},
-    segment::{SegmentKind, SegmentSource as _, Socket},
+    segment::{SegmentKind, SegmentSource as _, TappedSocket},
 };
 
 /// A segment that outlives its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Copied {
-    socket: Socket,
+    socket: TappedSocket,
     kind: SegmentKind,
     frontend: u32,
     place: u64,
@@ -80,7 +80,7 @@ fn check(pieces: &[Copied], said: &[u8]) -> usize {
 fn what_a_tapped_pod_sends_is_copied_and_stays_its_own() {
     let mut pod = Pod::new();
     let (agent, mut rings, counters) = Agent::tapping(vec![pod.config("default/web")], 4 << 20);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     let mut connections = 0;
     for (vip, id) in [(VIP, ID), (VIP6, ID6)] {
         for more in [0, 1, 200, 5000, 700_000] {
@@ -109,7 +109,7 @@ fn what_is_not_tapped_is_not_copied() {
     let mut pod = Pod::new();
     let (mut agent, mut rings, counters) =
         Agent::tapping(vec![pod.config("default/web")], 256 << 10);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(pod.send("say+9+GET", OTHER).is_direct());
     assert_eq!(agent.count("not_a_frontend"), 1);
     // Its routes begin to do more.
@@ -129,7 +129,7 @@ fn what_is_not_tapped_is_not_copied() {
 fn what_is_no_http_is_copied_no_further() {
     let mut pod = Pod::new();
     let (agent, mut rings, counters) = Agent::tapping(vec![pod.config("default/web")], 256 << 10);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     for (text, why) in [("\\x16\\x03\\x01\\x00", TapCount::Tls), ("\\x00", TapCount::NotHttp)] {
         assert!(pod.send(&format!("say+90000+{text}"), VIP).is_direct());
         let pieces = until_over(&mut rings);
@@ -144,7 +144,7 @@ fn what_is_no_http_is_copied_no_further() {
 fn a_full_ring_leaves_a_hole_of_the_right_length_and_no_wrong_byte() {
     let mut pod = Pod::new();
     let (agent, mut rings, counters) = Agent::tapping(vec![pod.config("default/web")], 64 << 10);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(pod.send("keep", VIP).is_direct());
     // Nothing is read meanwhile, and the application notices nothing of that.
     assert_eq!(pod.send("fill", VIP).peer, VIP);
@@ -167,7 +167,7 @@ fn a_full_ring_leaves_a_hole_of_the_right_length_and_no_wrong_byte() {
 fn a_connection_that_the_agent_wants_nothing_more_of_is_copied_no_further() {
     let mut pod = Pod::new();
     let (agent, mut rings, counters) = Agent::tapping(vec![pod.config("default/web")], 4 << 20);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     assert!(pod.send("keep", VIP).is_direct());
     let start = drain(&mut rings);
     let [start] = &start[..] else { panic!("{start:?}") };

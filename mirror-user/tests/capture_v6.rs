@@ -13,7 +13,7 @@ use std::{
 
 use fixture::{Agent, Beats, ID, ID6, OTHER6, POD_IP, POD_IP6, Pod, VIP, VIP6, eventually};
 use mirror_user::{
-    capture::{FamilyState, State},
+    capture::{FamilyState, WorkloadState},
     control::publish::FrontendMap as _,
 };
 use socket2::{Domain, Socket, Type};
@@ -26,7 +26,7 @@ const ROUTES: &str = "ip -6 route show table local proto 109";
 fn captured() -> (Pod, Agent) {
     let pod = Pod::new();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     agent.wait_for_v6(FamilyState::On);
     (pod, agent)
 }
@@ -120,7 +120,7 @@ fn stale_workers_and_full_queues_let_connections_go_direct() {
 fn a_pod_without_ipv6_is_captured_for_ipv4_and_says_so() {
     let mut pod = Pod::without_ipv6();
     let agent = Agent::new(vec![pod.config("default/web")]);
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     let reason = agent.wait_for_v6(FamilyState::Absent).expect("with a reason");
     assert!(reason.contains("no IPv6 address"), "{reason}");
     assert!(!pod.connect(VIP).is_direct());
@@ -157,18 +157,18 @@ fn ipv6_is_restored_after_it_was_toggled_and_ipv4_never_notices() {
         assert!(!pod.connect(VIP).is_direct(), "IPv4 goes on");
         println!("{what}: noticed after {noticed:?}, restored after {restored:?}");
     }
-    assert_eq!(agent.status()[0].state, State::On);
+    assert_eq!(agent.status()[0].state, WorkloadState::On);
 }
 
 #[test]
 fn both_families_are_restored_after_lo_was_down() {
     let (mut pod, agent) = captured();
     pod.shell("ip link set lo down");
-    agent.wait_for(State::Off);
+    agent.wait_for(WorkloadState::Off);
     agent.wait_for_v6(FamilyState::Off);
     pod.shell("ip link set lo up");
     let start = Instant::now();
-    agent.wait_for(State::On);
+    agent.wait_for(WorkloadState::On);
     agent.wait_for_v6(FamilyState::On);
     println!("restored {:?} after lo was up", start.elapsed());
     assert!(!pod.connect(VIP).is_direct());
@@ -198,7 +198,7 @@ fn a_policy_that_drops_the_way_switches_ipv6_off_alone() {
     assert!(reason.contains("canary") && reason.contains("fd6d:6972:726f:7200::1"), "{reason}");
     assert!(pod.connect(VIP6).is_direct());
     assert!(!pod.connect(VIP).is_direct());
-    assert_eq!(agent.status()[0].state, State::On);
+    assert_eq!(agent.status()[0].state, WorkloadState::On);
     pod.shell("nft delete table ip6 deny");
     agent.wait_for_v6(FamilyState::On);
     assert!(!pod.connect(VIP6).is_direct());
@@ -234,7 +234,7 @@ fn a_port_that_is_taken_keeps_ipv6_off_alone() {
 fn two_agents_each_have_a_route_and_the_second_takes_over() {
     let (mut pod, first) = captured();
     let second = Agent::new(vec![pod.config("default/web")]);
-    second.wait_for(State::On);
+    second.wait_for(WorkloadState::On);
     second.wait_for_v6(FamilyState::On);
     assert_eq!(pod.shell(ROUTES).lines().count(), 2);
     assert!(!pod.connect(VIP6).is_direct());

@@ -19,7 +19,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::tapping::Tapping;
 use crate::{
     admin::{self, Admin, AdminError, Hosts, ReportRequest},
-    capture::{Capture, State, TapCounters, WorkloadStatus},
+    capture::{Capture, TapCounters, WorkloadState, WorkloadStatus},
     cli::Suppressed,
     control::config_dump::ControlReport,
     dump::{ConfigDump, RoutesDump, WatchDump, WorkloadDump},
@@ -158,12 +158,14 @@ impl admin::AdminView for AgentView {
         };
         let settled = self.settled.load(Relaxed);
         let unready = |workload: &&WorkloadStatus| match workload.state {
-            State::Starting => workload.uid.is_none() || !settled,
-            State::Off => workload.uid.is_none(),
-            State::Draining => true,
-            State::Waiting | State::On | State::Full | State::Refused | State::NotRequested => {
-                false
-            }
+            WorkloadState::Starting => workload.uid.is_none() || !settled,
+            WorkloadState::Off => workload.uid.is_none(),
+            WorkloadState::Draining => true,
+            WorkloadState::Waiting
+            | WorkloadState::On
+            | WorkloadState::Full
+            | WorkloadState::Refused
+            | WorkloadState::NotRequested => false,
         };
         match workloads.iter().find(unready) {
             None => {

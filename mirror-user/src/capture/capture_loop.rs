@@ -17,7 +17,8 @@ use std::{
 use mirror_common::{Family, MAX_PODS};
 
 use super::{
-    CapturePlan, CommandSender, Origin, Programs, ProgramsError, SharedStatus, WorkloadConfig,
+    CapturePlan, CommandSender, Programs, ProgramsError, SharedStatus, WorkloadConfig,
+    WorkloadOrigin,
     attach::Attached,
     cgroup::{self, Agents, NetnsOwner, Sandbox, is_shortage},
     existing_connections::{CountTarget, Existing, ExistingConnections, Frontends},
@@ -134,7 +135,7 @@ impl CaptureLoop {
 
     /// Lets go of pods that are not among these, and takes up those that are new.
     fn select(&mut self, pods: Vec<WorkloadConfig>) {
-        let is_pod = |config: &WorkloadConfig| matches!(config.origin, Origin::Pod { .. });
+        let is_pod = |config: &WorkloadConfig| matches!(config.origin, WorkloadOrigin::Pod { .. });
         for index in (0..self.members.len()).rev() {
             let config = &self.members[index].0;
             if is_pod(config) && !pods.contains(config) {
@@ -246,7 +247,7 @@ impl CaptureLoop {
             }
             Ok(NetnsOwner::Own(_)) => true,
             Ok(NetnsOwner::Host(found)) => {
-                config.origin == Origin::Flag && found.inode != sandbox.inode
+                config.origin == WorkloadOrigin::Flag && found.inode != sandbox.inode
             }
             Ok(NetnsOwner::Nobody) | Err(_) => false,
         }
@@ -269,7 +270,7 @@ impl CaptureLoop {
 
     fn capture(&mut self, index: usize, now: Instant) -> Result<Phase, CaptureRefusal> {
         let config = self.members[index].0.clone();
-        match cgroup::agents(&config.cgroup, config.origin != Origin::Flag) {
+        match cgroup::agents(&config.cgroup, config.origin != WorkloadOrigin::Flag) {
             Agents::None => {}
             Agents::This => return Err(CaptureRefusal::Own),
             Agents::Other => return Err(CaptureRefusal::Agent),
@@ -277,11 +278,13 @@ impl CaptureLoop {
         let netns_owner =
             cgroup::netns_owner(&config.cgroup, &self.host_netns).map_err(CaptureRefusal::Netns)?;
         let sandbox = match (netns_owner, &config.origin) {
-            (NetnsOwner::Own(sandbox), _) | (NetnsOwner::Host(sandbox), Origin::Flag) => sandbox,
+            (NetnsOwner::Own(sandbox), _) | (NetnsOwner::Host(sandbox), WorkloadOrigin::Flag) => {
+                sandbox
+            }
             // The processes ended meanwhile.
             (NetnsOwner::Nobody, _) => return Ok(EMPTY),
             // The runtime starts them there, and gives them the pod's before they run.
-            (NetnsOwner::Host(..), Origin::Pod { .. }) => return Ok(AT_HOST),
+            (NetnsOwner::Host(..), WorkloadOrigin::Pod { .. }) => return Ok(AT_HOST),
         };
         let Some(fd) = sandbox.netns().map_err(CaptureRefusal::Netns)? else { return Ok(EMPTY) };
         let netns = Netns::new(fd, &self.deps.sockets).map_err(CaptureRefusal::Netns)?;

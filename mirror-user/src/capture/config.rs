@@ -12,12 +12,12 @@ pub struct WorkloadConfig {
     /// Its cgroup (v2), as an absolute path; need not exist yet.
     pub cgroup: PathBuf,
     /// Who asked for it.
-    pub origin: Origin,
+    pub origin: WorkloadOrigin,
 }
 
 /// Who asked for a workload to be captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum WorkloadOrigin {
     /// A flag: anything that has a cgroup, in whichever network namespace.
     Flag,
     /// The selection of pods: a pod, which has a separate network namespace.

@@ -6,7 +6,7 @@ use crate::dump::{FamilyDump, WorkloadDump};
 
 /// State of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum WorkloadState {
     /// Its cgroup does not exist, or has no process.
     Waiting,
     /// Attached; the canaries have not come through yet.
@@ -25,7 +25,7 @@ pub enum State {
     Draining,
 }
 
-impl State {
+impl WorkloadState {
     /// As in `/config` and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -109,7 +109,7 @@ pub struct WorkloadStatus {
     /// Its cgroup; None while it is not known.
     pub cgroup: Option<String>,
     /// Its state.
-    pub state: State,
+    pub state: WorkloadState,
     /// Why it is off or refused, or what it waits for.
     pub reason: Option<String>,
     /// The agent's port in its network namespace.
@@ -128,7 +128,7 @@ pub struct WorkloadStatus {
 impl WorkloadStatus {
     /// A status with only these fields known.
     #[must_use]
-    pub fn new(name: String, state: State, reason: Option<String>) -> Self {
+    pub fn new(name: String, state: WorkloadState, reason: Option<String>) -> Self {
         Self {
             name,
             uid: None,

@@ -13,7 +13,7 @@ use mirror_common::{FrontendId, TapCount, TapKind, TapRecord, TapStop, stop_inde
 use super::programs::ProgramsError;
 use crate::{
     error_chain::WithCauses,
-    segment::{Segment, SegmentKind, SegmentSource, Socket},
+    segment::{Segment, SegmentKind, SegmentSource, TappedSocket},
 };
 
 /// The length of what stands before the bytes of a record.
@@ -53,8 +53,8 @@ impl SegmentSource for TapRing {
         true
     }
 
-    fn stop(&mut self, socket: Socket) {
-        let Socket { cookie, generation } = socket;
+    fn stop(&mut self, socket: TappedSocket) {
+        let TappedSocket { cookie, generation } = socket;
         let stop = TapStop { cookie, generation, zero: 0 };
         if let Err(error) = self.stops.set(stop_index(cookie), stop, 0) {
             // It is copied on, in vain.
@@ -87,7 +87,7 @@ fn segment(record: &[u8]) -> Option<Segment<'_>> {
         TapKind::Stopped => SegmentKind::Stopped,
     };
     Some(Segment {
-        socket: Socket { cookie: long(0)?, generation: word(28)? },
+        socket: TappedSocket { cookie: long(0)?, generation: word(28)? },
         netns: long(8)?,
         place: long(16)?,
         frontend: FrontendId(word(24)?),
@@ -145,7 +145,7 @@ mod tests {
         let words = [frontend, generation, len, kind].map(u32::to_ne_bytes).concat();
         let bytes = [&longs[..], &words, b"ab-rest"].concat();
         let segment = segment(&bytes).unwrap();
-        assert_eq!(segment.socket, Socket { cookie, generation });
+        assert_eq!(segment.socket, TappedSocket { cookie, generation });
         assert_eq!((segment.netns, segment.place, segment.frontend), (9, 1 << 40, FrontendId(7)));
         assert_eq!((segment.kind, segment.bytes), (SegmentKind::Data, &b"ab"[..]));
         for cut in [0, HEADER - 1, HEADER, HEADER + 1] {

@@ -33,14 +33,17 @@ pub enum BoundError {
 }
 
 /// A flag and its value.
-pub(super) type Bound = (&'static str, ByteSize);
+pub(super) type SizeFlag = (&'static str, ByteSize);
 
 /// Compares bounds, each of which is for a part of what the next is for, with the least that they may be
 /// and with one another.
 ///
 /// # Errors
 /// One is too small, for the reason given, or a part exceeds the whole.
-pub(super) fn check(bounds: [(Bound, ByteSize); 3], why: &'static str) -> Result<(), BoundError> {
+pub(super) fn check(
+    bounds: [(SizeFlag, ByteSize); 3],
+    why: &'static str,
+) -> Result<(), BoundError> {
     for ((flag, size), least) in bounds {
         if size < least {
             return Err(BoundError::TooSmall { flag, size, least, why });

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::capture::{Origin, WorkloadConfig};
+use crate::capture::{WorkloadConfig, WorkloadOrigin};
 
 /// The Namespace of a workload that names none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -59,7 +59,7 @@ impl FromStr for WorkloadConfig {
             return Err(CaptureArgError::RelativeCgroup(cgroup.into()));
         }
         let (namespace, name, cgroup) = (namespace.into(), name.into(), cgroup.into());
-        Ok(Self { namespace, name, cgroup, origin: Origin::Flag })
+        Ok(Self { namespace, name, cgroup, origin: WorkloadOrigin::Flag })
     }
 }
 

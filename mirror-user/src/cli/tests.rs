@@ -4,7 +4,7 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{capture::Origin, memory::MemoryLimits};
+use crate::{capture::WorkloadOrigin, memory::MemoryLimits};
 
 #[derive(Debug, Parser)]
 struct Command {
@@ -62,7 +62,7 @@ fn values_are_taken() {
         namespace: namespace.into(),
         name: name.into(),
         cgroup: cgroup.into(),
-        origin: Origin::Flag,
+        origin: WorkloadOrigin::Flag,
     };
     let expected = [named("shop", "curl", "/sys/fs/cgroup/a=b"), named("default", "web.1", "/x")];
     assert_eq!(args.capture, expected);

@@ -49,7 +49,7 @@ const RESCAN: Duration = Duration::from_millis(500);
 
 /// What the folder says at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct FolderState {
     /// Objects of all files.
     pub objects: Objects,
     /// What was refused; empty when all is well.
@@ -58,7 +58,7 @@ pub struct State {
     pub passed_over: Vec<String>,
 }
 
-impl State {
+impl FolderState {
     /// What there is to say beside the objects.
     #[must_use]
     pub fn diagnostics(&self) -> Diagnostics {
@@ -136,7 +136,7 @@ impl FilesError {
 ///
 /// # Errors
 /// When the folder cannot be read. A file in it that is refused is a [`Problem`] of the state.
-pub fn read(folder: &Path) -> Result<State, FilesError> {
+pub fn read(folder: &Path) -> Result<FolderState, FilesError> {
     let mut files = Folder::default();
     files.update(first_contents(&mut Scan::new(folder))?);
     Ok(files.state())
@@ -171,7 +171,7 @@ fn first_contents(scan: &mut Scan) -> Result<Contents, FilesError> {
 /// # Errors
 /// When the folder cannot be read now. (If that happens later, it is a [`Problem`], and the last
 /// state stays.)
-pub fn watch(folder: &Path) -> Result<watch::Receiver<State>, FilesError> {
+pub fn watch(folder: &Path) -> Result<watch::Receiver<FolderState>, FilesError> {
     let mut scan = Scan::new(folder);
     let mut files = Folder::default();
     files.update(first_contents(&mut scan)?);
@@ -211,7 +211,7 @@ fn follow(
     scan: &mut Scan,
     files: &mut Folder,
     events: &mpsc::Receiver<()>,
-    sender: &watch::Sender<State>,
+    sender: &watch::Sender<FolderState>,
 ) {
     while !sender.is_closed() {
         match events.recv_timeout(RESCAN) {

@@ -39,7 +39,7 @@ pub const MIN_TOMBSTONE_AGE: Duration = Duration::from_secs(60);
 pub struct Publisher<M> {
     map: M,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    known: BTreeMap<SocketAddr, KnownFrontend>,
+    known: BTreeMap<SocketAddr, PublishedFrontend>,
     /// What is not in force yet: there was no room.
     waiting: BTreeMap<SocketAddr, ResolvedFrontend>,
     issued: HashSet<FrontendId>,
@@ -50,7 +50,7 @@ pub struct Publisher<M> {
 }
 
 #[derive(Debug)]
-struct KnownFrontend {
+struct PublishedFrontend {
     id: FrontendId,
     /// What the map has of it, as far as is known.
     captured: Captured,
@@ -180,7 +180,7 @@ impl<M: FrontendMap> Publisher<M> {
             connection_ref,
         };
         let state = State::Live(Arc::new(frontend));
-        self.known.insert(address, KnownFrontend { id, captured, state });
+        self.known.insert(address, PublishedFrontend { id, captured, state });
         Ok(())
     }
 
@@ -282,7 +282,7 @@ impl<M: FrontendMap> Publisher<M> {
     }
 }
 
-impl KnownFrontend {
+impl PublishedFrontend {
     fn frontend(&self) -> &Frontend {
         match &self.state {
             State::Live(frontend) | State::Removed(frontend, _) => frontend,

@@ -20,14 +20,14 @@ pub enum Source {
 /// A followed folder, and what it last said.
 #[derive(Debug)]
 pub struct Files {
-    states: watch::Receiver<files::State>,
-    state: files::State,
+    states: watch::Receiver<files::FolderState>,
+    state: files::FolderState,
 }
 
 impl Files {
     /// What [`files::watch`] has made.
     #[must_use]
-    pub fn new(mut states: watch::Receiver<files::State>) -> Self {
+    pub fn new(mut states: watch::Receiver<files::FolderState>) -> Self {
         let state = states.borrow_and_update().clone();
         Self { states, state }
     }

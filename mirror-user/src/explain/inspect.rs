@@ -15,7 +15,7 @@ use super::{
 use crate::{
     control::{
         config_dump::{ControlReport, ReportedRoute},
-        files::State,
+        files::FolderState,
         resolve::{Resolved, ResolvedFrontend},
     },
     model::ObjectName,
@@ -23,7 +23,7 @@ use crate::{
     route::{Backend, EndpointChoice, Mismatch, Precedence, RouteTable, Values},
 };
 
-pub(super) fn inspect(args: &ExplainArgs, state: &State, resolved: &Resolved) -> Explanation {
+pub(super) fn inspect(args: &ExplainArgs, state: &FolderState, resolved: &Resolved) -> Explanation {
     let head = args.head();
     let request = RequestView {
         method: head.method.to_string(),

@@ -32,7 +32,7 @@ use super::context::Context;
 use crate::{
     hash::FastHashMap,
     outcome::TapEnd,
-    segment::{Segment, SegmentKind, SegmentSource, Socket},
+    segment::{Segment, SegmentKind, SegmentSource, TappedSocket},
     workload::Workload,
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct Tap {
     ctx: Rc<Context>,
     /// By the cookie of their network namespace.
     workloads: RefCell<FastHashMap<u64, Arc<Workload>>>,
-    connections: RefCell<FastHashMap<Socket, Box<TappedConnection>>>,
+    connections: RefCell<FastHashMap<TappedSocket, Box<TappedConnection>>>,
     /// How often something was read.
     clock: Cell<u64>,
     accounts: RefCell<Accounts>,
@@ -63,9 +63,9 @@ pub(crate) struct Tap {
 enum Taken {
     Nothing,
     /// Its connection has bytes to be read.
-    Read(Socket, Box<TappedConnection>),
+    Read(TappedSocket, Box<TappedConnection>),
     /// Nothing more of its connection is wanted.
-    Unwanted(Socket),
+    Unwanted(TappedSocket),
 }
 
 impl Tap {
@@ -205,7 +205,7 @@ impl Tap {
     }
 
     /// Reads the requests that are there of a connection. False: nothing more of it is wanted.
-    async fn advance(&self, socket: Socket, mut connection: Box<TappedConnection>) -> bool {
+    async fn advance(&self, socket: TappedSocket, mut connection: Box<TappedConnection>) -> bool {
         let key = connection.workload.key;
         let end = match connection.advance(&self.ctx).await {
             Ok(more) => {
@@ -228,7 +228,7 @@ impl Tap {
         wanted
     }
 
-    fn keep(&self, socket: Socket, mut connection: Box<TappedConnection>) {
+    fn keep(&self, socket: TappedSocket, mut connection: Box<TappedConnection>) {
         self.clock.set(self.clock.get() + 1);
         connection.used = self.clock.get();
         self.connections.borrow_mut().insert(socket, connection);

@@ -16,7 +16,7 @@ use super::{
     Decision, NotRequested, PodLogs, Policy, SelectionRefusal, Tree, claims::CgroupClaims, decide,
 };
 use crate::{
-    capture::{Origin, PodSender, State, WorkloadConfig, WorkloadStatus},
+    capture::{PodSender, WorkloadConfig, WorkloadOrigin, WorkloadState, WorkloadStatus},
     control::objects::Objects,
     model::{CaptureLabel, CgroupClaim, ObjectName, PodRow},
 };
@@ -91,7 +91,7 @@ impl Entry {
             namespace: self.row.name.namespace.clone(),
             name: self.row.name.name.clone(),
             cgroup,
-            origin: Origin::Pod { uid: self.row.uid.clone() },
+            origin: WorkloadOrigin::Pod { uid: self.row.uid.clone() },
         })
     }
 
@@ -99,10 +99,10 @@ impl Entry {
     fn status(&self) -> Option<WorkloadStatus> {
         let (state, reason) = match &self.decision {
             Decision::Capture if self.cgroup.is_some() => return None,
-            Decision::Capture => (State::Waiting, "it has no cgroup (v2) yet".to_owned()),
-            Decision::Refused(refusal) => (State::Refused, refusal.to_string()),
+            Decision::Capture => (WorkloadState::Waiting, "it has no cgroup (v2) yet".to_owned()),
+            Decision::Refused(refusal) => (WorkloadState::Refused, refusal.to_string()),
             Decision::NotRequested(not_requested) => {
-                (State::NotRequested, not_requested.to_string())
+                (WorkloadState::NotRequested, not_requested.to_string())
             }
         };
         let mut status = WorkloadStatus::new(self.row.name.to_string(), state, Some(reason));

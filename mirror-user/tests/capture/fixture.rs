@@ -19,8 +19,8 @@ use std::{
 
 use mirror_user::{
     capture::{
-        Capture, CapturePlan, Existing, FamilyState, KernelFrontends, KernelHeartbeat, Origin,
-        Programs, State, TapCounters, TapRing, WorkloadConfig, WorkloadStatus, check,
+        Capture, CapturePlan, Existing, FamilyState, KernelFrontends, KernelHeartbeat, Programs,
+        TapCounters, TapRing, WorkloadConfig, WorkloadOrigin, WorkloadState, WorkloadStatus, check,
     },
     control::publish::{FrontendMap as _, MapEntry},
     heartbeat::HeartbeatSink as _,
@@ -314,7 +314,7 @@ pub(crate) fn config(name: &str, cgroup: &Cgroup) -> WorkloadConfig {
 
 /// The same as the selection of pods hands it over.
 pub(crate) fn pod_config(name: &str, cgroup: &Cgroup) -> WorkloadConfig {
-    WorkloadConfig { origin: Origin::Pod { uid: name.into() }, ..config(name, cgroup) }
+    WorkloadConfig { origin: WorkloadOrigin::Pod { uid: name.into() }, ..config(name, cgroup) }
 }
 
 /// Heartbeats that the agent's loop writes.
@@ -422,7 +422,7 @@ impl Agent {
     }
 
     /// Waits until all workloads are in the state.
-    pub(crate) fn wait_for(&self, state: State) {
+    pub(crate) fn wait_for(&self, state: WorkloadState) {
         let what = format!("all workloads {state:?}");
         eventually(&what, || {
             let status = self.status();
@@ -438,7 +438,7 @@ impl Agent {
     }
 
     /// Waits until the workload is in the state, and returns the reason.
-    pub(crate) fn wait_for_one(&self, name: &str, state: State) -> String {
+    pub(crate) fn wait_for_one(&self, name: &str, state: WorkloadState) -> String {
         eventually(&format!("{name} {state:?}"), || {
             let all = self.status();
             let status = all.iter().find(|s| s.name == name && s.state == state);

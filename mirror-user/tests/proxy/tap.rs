@@ -12,7 +12,7 @@ use std::{
 use mirror_user::{
     outcome::{CopyOutcome, DropReason, TapEnd},
     route::{Fraction, FrontendState},
-    segment::{Segment, SegmentKind, SegmentSource, Socket},
+    segment::{Segment, SegmentKind, SegmentSource, TappedSocket},
 };
 
 use super::{
@@ -56,7 +56,7 @@ impl SegmentSource for Source {
         true
     }
 
-    fn stop(&mut self, socket: Socket) {
+    fn stop(&mut self, socket: TappedSocket) {
         self.ring.stopped.lock().unwrap().push(socket.cookie);
     }
 
@@ -67,8 +67,8 @@ impl SegmentSource for Source {
     }
 }
 
-fn socket(connection: u64) -> Socket {
-    Socket { cookie: connection, generation: 7 }
+fn socket(connection: u64) -> TappedSocket {
+    TappedSocket { cookie: connection, generation: 7 }
 }
 
 impl Ring {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Attached, ExistingConnections, Origin, WorkloadConfig};
+use super::{Attached, ExistingConnections, WorkloadConfig, WorkloadOrigin};
 use crate::capture::cgroup::{Age, Sandbox};
 
 /// Where one workload stands.
@@ -43,8 +43,8 @@ pub(super) enum NetnsClaim {
 impl NetnsClaim {
     pub(super) fn of(config: &WorkloadConfig, sandbox: &Sandbox) -> Self {
         match config.origin {
-            Origin::Flag => Self::Flag,
-            Origin::Pod { .. } => Self::Pod(sandbox.age),
+            WorkloadOrigin::Flag => Self::Flag,
+            WorkloadOrigin::Pod { .. } => Self::Pod(sandbox.age),
         }
     }
 }

@@ -4,20 +4,22 @@
 use mirror_common::Family;
 
 use super::{CaptureLoop, Phase, SharedPod};
-use crate::capture::{CanaryState, FamilyState, Origin, State, WorkloadConfig, WorkloadStatus};
+use crate::capture::{
+    CanaryState, FamilyState, WorkloadConfig, WorkloadOrigin, WorkloadState, WorkloadStatus,
+};
 
 impl CaptureLoop {
     pub(super) fn describe(&self, config: &WorkloadConfig, phase: &Phase) -> WorkloadStatus {
-        let mut status = WorkloadStatus::new(config.full_name(), State::Waiting, None);
+        let mut status = WorkloadStatus::new(config.full_name(), WorkloadState::Waiting, None);
         status.cgroup = Some(config.cgroup.display().to_string());
-        if let Origin::Pod { uid } = &config.origin {
+        if let WorkloadOrigin::Pod { uid } = &config.origin {
             status.uid = Some(uid.to_string());
         }
         match phase {
             Phase::Waiting { why } => status.reason = Some((*why).into()),
             Phase::Short { reason, .. } => status.reason = Some(reason.clone()),
             Phase::Refused { reason, .. } => {
-                status.state = State::Refused;
+                status.state = WorkloadState::Refused;
                 status.reason = Some(reason.clone());
             }
             Phase::Captured { cookie, predating, .. } => {
@@ -27,12 +29,14 @@ impl CaptureLoop {
                 let full = pod.full();
                 let ipv6 = pod.ipv6();
                 status.state = match (self.stopped, pod.is_on(Family::V4), canary) {
-                    (true, ..) => State::Draining,
-                    _ if full.is_some() => State::Full,
-                    (false, true, _) if ipv6.state == FamilyState::Starting => State::Starting,
-                    (false, true, _) => State::On,
-                    (false, false, CanaryState::Pending) => State::Starting,
-                    (false, false, _) => State::Off,
+                    (true, ..) => WorkloadState::Draining,
+                    _ if full.is_some() => WorkloadState::Full,
+                    (false, true, _) if ipv6.state == FamilyState::Starting => {
+                        WorkloadState::Starting
+                    }
+                    (false, true, _) => WorkloadState::On,
+                    (false, false, CanaryState::Pending) => WorkloadState::Starting,
+                    (false, false, _) => WorkloadState::Off,
                 };
                 status.ipv6 = Some(ipv6);
                 status.reason = full.or_else(|| reason.map(str::to_owned));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Problem, State,
+    FolderState, Problem,
     parse::{ParsedObject, parse, problem},
     scan::Contents,
 };
@@ -59,7 +59,7 @@ impl Folder {
     }
 
     /// What is in force now.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> FolderState {
         let mut objects = Objects::default();
         let mut passed_over = Vec::new();
         for (path, file) in &self.files {
@@ -78,7 +78,7 @@ impl Folder {
         }
         let whole = self.files.values().filter_map(|file| file.problem.clone());
         let partial = self.files.iter().flat_map(|(path, file)| file.partial_problems(path));
-        State {
+        FolderState {
             objects,
             problems: self.gone.iter().cloned().chain(whole).chain(partial).collect(),
             passed_over,

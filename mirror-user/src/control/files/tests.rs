@@ -19,7 +19,7 @@ fn contents(files: &[(&str, &str)]) -> scan::Contents {
 }
 
 /// Name and port of all Services in force.
-fn services(state: &State) -> Vec<(String, u16)> {
+fn services(state: &FolderState) -> Vec<(String, u16)> {
     let services = state.objects.services.values();
     services.map(|service| (service.name.name.clone(), service.ports[0].port)).collect()
 }
@@ -168,7 +168,7 @@ fn other_kinds_are_passed_over_by_name() {
 }
 
 /// Waits for a state that holds, and returns how long it took.
-fn wait(receiver: &watch::Receiver<State>, holds: impl Fn(&State) -> bool) -> Duration {
+fn wait(receiver: &watch::Receiver<FolderState>, holds: impl Fn(&FolderState) -> bool) -> Duration {
     let start = Instant::now();
     while !holds(&receiver.borrow()) {
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", receiver.borrow());

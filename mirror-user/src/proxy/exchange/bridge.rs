@@ -11,7 +11,7 @@ use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf};
 
 use super::{
     Abort, ExchangeRecord, ResponseBody, failed, local_reply, primary_response,
-    tunnel::{Reply, request_tunnel},
+    tunnel::{TunnelResponse, request_tunnel},
 };
 use crate::{
     outcome::ResponseSource,
@@ -56,12 +56,14 @@ pub(in crate::proxy) async fn bridge(
     };
     match requested.await {
         Err(failure) => failed(ctx, record, failure),
-        Ok(Reply::Declined(response, upstream)) => Ok(primary_response(record, response, upstream)),
-        Ok(Reply::Unsolicited(endpoint)) => {
+        Ok(TunnelResponse::Declined(response, upstream)) => {
+            Ok(primary_response(record, response, upstream))
+        }
+        Ok(TunnelResponse::Unsolicited(endpoint)) => {
             record.endpoint = Some(endpoint);
             Ok(local_reply::unrequested_upgrade(record))
         }
-        Ok(Reply::Agreed(response, TunnelUpstream { stream, early, .. })) => {
+        Ok(TunnelResponse::Agreed(response, TunnelUpstream { stream, early, .. })) => {
             record.endpoint = Some(endpoint);
             record.responded(ResponseSource::Primary, StatusCode::OK);
             let (mut head, _) = response.into_parts();

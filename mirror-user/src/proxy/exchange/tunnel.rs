@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What the primary said to the request for a tunnel.
-pub(super) enum Reply {
+pub(super) enum TunnelResponse {
     Agreed(Response<IncomingBody>, TunnelUpstream),
     Declined(Response<IncomingBody>, Upstream),
     /// It switched to what nobody asked for.
@@ -48,9 +48,11 @@ pub(super) async fn open(
     };
     match requested.await {
         Err(failure) => failed(ctx, record, failure),
-        Ok(Reply::Declined(response, upstream)) => Ok(primary_response(record, response, upstream)),
-        Ok(Reply::Agreed(response, tunnel)) => Ok(begin(record, response, tunnel)),
-        Ok(Reply::Unsolicited(endpoint)) => {
+        Ok(TunnelResponse::Declined(response, upstream)) => {
+            Ok(primary_response(record, response, upstream))
+        }
+        Ok(TunnelResponse::Agreed(response, tunnel)) => Ok(begin(record, response, tunnel)),
+        Ok(TunnelResponse::Unsolicited(endpoint)) => {
             record.endpoint = Some(endpoint);
             Ok(local_reply::unrequested_upgrade(record))
         }
@@ -101,7 +103,7 @@ pub(super) async fn request_tunnel(
     endpoint: SocketAddr,
     mut lease: ConnectionLease,
     request: PrimaryRequest,
-) -> Result<Reply, Failure> {
+) -> Result<TunnelResponse, Failure> {
     let PrimaryRequest { mut head, body } = request;
     let connect = head.method == Method::CONNECT;
     let offered = upgrade::RequestedProtocols::of(&head.headers);
@@ -119,11 +121,11 @@ pub(super) async fn request_tunnel(
     } else if connect && status.is_success() {
         true
     } else {
-        return Ok(Reply::Declined(response, upstream));
+        return Ok(TunnelResponse::Declined(response, upstream));
     };
     Ok(match tunnel(upstream).filter(|_| agreed) {
-        Some(tunnel) => Reply::Agreed(response, tunnel),
-        None => Reply::Unsolicited(endpoint),
+        Some(tunnel) => TunnelResponse::Agreed(response, tunnel),
+        None => TunnelResponse::Unsolicited(endpoint),
     })
 }
 

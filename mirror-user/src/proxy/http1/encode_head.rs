@@ -9,7 +9,7 @@ use super::{
     encode::BodyEncoder,
     fields::{self, HeadSource, OriginalHead},
     framing::ends_chunked,
-    parse::Reason,
+    parse::ReasonPhrase,
     raw_head::RawHead,
 };
 use crate::route::Verbatim;
@@ -304,8 +304,8 @@ fn status_line(to: &mut Vec<u8>, status: StatusCode, as_it_came: &Extensions, ve
     let old = version == Version::HTTP_10;
     to.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     to.extend_from_slice(status.as_str().as_bytes());
-    match as_it_came.get::<Reason>() {
-        Some(Reason(reason)) => to.extend_from_slice(reason),
+    match as_it_came.get::<ReasonPhrase>() {
+        Some(ReasonPhrase(reason)) => to.extend_from_slice(reason),
         None => {
             to.push(b' ');
             to.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());

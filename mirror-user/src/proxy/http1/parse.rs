@@ -231,7 +231,7 @@ fn repaired(
     let mut parsed_response = well_formed(&mut parsed, to, false)?.ok_or(error)?;
     input.advance(repaired.len);
     let extensions = &mut parsed_response.head.extensions;
-    if let Some(reason) = extensions.get_mut::<Reason>() {
+    if let Some(reason) = extensions.get_mut::<ReasonPhrase>() {
         let (from, to) = locate_reason(&repaired.text);
         reason.0 = Bytes::copy_from_slice(&repaired.text[from..to]);
     }
@@ -405,7 +405,7 @@ fn parsed_response(
         }
     };
     if let Some((from, to)) = line.reason {
-        head.extensions.insert(Reason(raw.slice(from..to)));
+        head.extensions.insert(ReasonPhrase(raw.slice(from..to)));
     }
     head.extensions.insert(OriginalHead::new(raw));
     Ok(ParsedResponse { head, content, persists })
@@ -413,7 +413,7 @@ fn parsed_response(
 
 /// What stood behind the status code, where it is not a space and the usual phrase.
 #[derive(Clone, Debug)]
-pub(super) struct Reason(pub(super) Bytes);
+pub(super) struct ReasonPhrase(pub(super) Bytes);
 
 fn read_fields(
     raw: &Bytes,

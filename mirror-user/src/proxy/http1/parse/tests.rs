@@ -343,7 +343,7 @@ fn folded_lines_of_a_response_are_joined() {
 fn a_reason_phrase_is_kept_where_it_is_unusual() {
     let reason = |head: &[u8]| {
         let extensions = parse_response(head, &Method::GET).head.extensions;
-        extensions.get::<Reason>().map(|reason| reason.0.clone())
+        extensions.get::<ReasonPhrase>().map(|reason| reason.0.clone())
     };
     assert_eq!(reason(b"HTTP/1.1 200 OK\r\n\r\n"), None);
     assert_eq!(reason(b"HTTP/1.1 200 Fine\r\n\r\n").unwrap(), " Fine");

@@ -42,13 +42,13 @@ type ByValue = FastHashMap<Box<[u8]>, Places>;
 
 /// What a match can be looked up by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Condition<'m> {
+enum MatchCondition<'m> {
     Header(&'m HeaderName, &'m str),
     Param(&'m str, &'m str),
     Method(&'m Method),
 }
 
-impl<'m> Condition<'m> {
+impl<'m> MatchCondition<'m> {
     fn all_of(matcher: &'m Matcher) -> impl Iterator<Item = Self> {
         let exact = |value: &'m ValueMatch| match value {
             ValueMatch::Exact(exact) => Some(exact.as_str()),
@@ -82,13 +82,13 @@ impl PlaceList {
 impl ConditionIndex {
     fn new(matches: &[(u32, &Matcher)]) -> Self {
         let mut shared_by = HashMap::<_, usize>::new();
-        for condition in matches.iter().flat_map(|(_, matcher)| Condition::all_of(matcher)) {
+        for condition in matches.iter().flat_map(|(_, matcher)| MatchCondition::all_of(matcher)) {
             *shared_by.entry(condition).or_default() += 1;
         }
         let mut lists = HashMap::<_, Vec<_>>::new();
         for (at, matcher) in matches {
             // Of several the first: values of headers are rarer than methods.
-            let condition = Condition::all_of(matcher).min_by_key(|one| shared_by.get(one));
+            let condition = MatchCondition::all_of(matcher).min_by_key(|one| shared_by.get(one));
             lists.entry(condition).or_default().push(*at);
         }
         let mut index = Self::default();
@@ -98,17 +98,17 @@ impl ConditionIndex {
         index
     }
 
-    fn add(&mut self, condition: Option<Condition<'_>>, places: Places) {
+    fn add(&mut self, condition: Option<MatchCondition<'_>>, places: Places) {
         match condition {
-            Some(Condition::Header(name, value)) => {
+            Some(MatchCondition::Header(name, value)) => {
                 let values = self.headers.entry(name.clone()).or_default();
                 values.insert(value.as_bytes().into(), places);
             }
-            Some(Condition::Param(name, value)) => {
+            Some(MatchCondition::Param(name, value)) => {
                 let values = self.params.entry(name.into()).or_default();
                 values.insert(value.as_bytes().into(), places);
             }
-            Some(Condition::Method(method)) => {
+            Some(MatchCondition::Method(method)) => {
                 self.methods.insert(method.clone(), places);
             }
             None => self.others = places,
