@@ -10,12 +10,13 @@ mod backoff;
 mod connection_task;
 mod copy;
 mod copy_tasks;
+mod endpoint_pool;
 mod head;
 mod host;
+mod http1_pool;
 mod outcome;
 mod pipeline;
-mod pool;
-mod pooled;
+mod pooled_connection;
 mod queue;
 mod streams;
 #[cfg(test)]
@@ -37,8 +38,8 @@ pub(crate) use self::host::shadow as shadow_host;
 use self::{
     accounting::OutcomeGuard,
     copy::Copy,
+    endpoint_pool::{EndpointPool, PoolParts},
     head::CopyHead,
-    pool::{EndpointPool, PoolParts},
 };
 use super::{
     draw::Draw,
@@ -266,12 +267,12 @@ impl Shadows {
         let at = self.draw.below(count);
         let first = self.pool_for(key, netns, endpoints[at], service);
         if count == 1 {
-            return if first.is_resting() { Err(DropReason::Backoff) } else { Ok(first) };
+            return if first.health.is_resting() { Err(DropReason::Backoff) } else { Ok(first) };
         }
         // Another one.
         let at = (at + 1 + self.draw.below(count - 1)) % count;
         let second = self.pool_for(key, netns, endpoints[at], service);
-        match (first.is_resting(), second.is_resting()) {
+        match (first.health.is_resting(), second.health.is_resting()) {
             (true, true) => Err(DropReason::Backoff),
             (true, false) => Ok(second),
             (false, true) => Ok(first),

@@ -1,7 +1,11 @@
 //! Backoff: how long a shadow endpoint that fails is left alone, so that a dead shadow costs no
-//! connect per request. Pure but for the clock that it is given.
+//! connect per request. In: whether connects, responses and connections went well. Out: whether the endpoint
+//! rests.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use crate::backoff::ExponentialBackoff;
 
@@ -13,6 +17,80 @@ const REST: ExponentialBackoff =
 /// Of an endpoint that floods: each connection to it costs the worker more than a failed one does.
 const FLOOD_REST: ExponentialBackoff =
     ExponentialBackoff { first: Duration::from_secs(1), longest: LONGEST };
+
+/// Connections in a row that may break before a response's end: each costs a new one, and a
+/// shadow that breaks them all would cost one per request.
+const BROKEN: u32 = 16;
+
+/// Connections that may be closed for floods; the next sends the endpoint to rest.
+const FLOODED: u32 = 2;
+
+/// How long floods are remembered.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// How an endpoint fares.
+pub(super) struct EndpointHealth {
+    /// Of connects.
+    pub(super) connects: Cell<EndpointBackoff>,
+    /// Of connections that broke before a response's end.
+    responses: Cell<EndpointBackoff>,
+    /// Of connections that were closed for what the endpoint sent unasked.
+    floods: Cell<EndpointBackoff>,
+    /// When that was last.
+    last_flood: Cell<Instant>,
+}
+
+impl EndpointHealth {
+    pub(super) fn new() -> Self {
+        Self {
+            connects: Cell::new(EndpointBackoff::new(0)),
+            responses: Cell::new(EndpointBackoff::new(BROKEN)),
+            floods: Cell::new(EndpointBackoff::of_floods(FLOODED)),
+            last_flood: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Whether the endpoint failed lately and is left alone.
+    pub(super) fn is_resting(&self) -> bool {
+        let rests =
+            |backoff: EndpointBackoff| backoff.has_failed() && backoff.is_resting(Instant::now());
+        [&self.connects, &self.responses, &self.floods]
+            .into_iter()
+            .any(|backoff| rests(backoff.get()))
+    }
+
+    /// Whether a connection could be made.
+    pub(super) fn record_connect(&self, connected: bool) {
+        update(&self.connects, connected);
+    }
+
+    /// Whether a response came to its end, or the shadow ended the connection before that.
+    pub(super) fn record_response(&self, whole: bool) {
+        update(&self.responses, whole);
+    }
+
+    /// So many connections were closed for floods. An endpoint that floods rests: a separate connection for
+    /// each copy would be a flood as well.
+    pub(super) fn record_floods(&self, count: u32, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        if self.last_flood.replace(now) + MEMORY < now {
+            update(&self.floods, true);
+        }
+        (0..count.min(FLOODED + 1)).for_each(|_| update(&self.floods, false));
+    }
+}
+
+fn update(backoff: &Cell<EndpointBackoff>, success: bool) {
+    let mut updated = backoff.get();
+    if success {
+        updated.succeeded();
+    } else {
+        updated.failed(Instant::now());
+    }
+    backoff.set(updated);
+}
 
 /// Failures in a row, and until when the endpoint rests.
 #[derive(Clone, Copy, Debug)]

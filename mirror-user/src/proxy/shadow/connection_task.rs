@@ -14,11 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     copy::Copy,
+    endpoint_pool::{ConnectionPermit, EndpointPool},
     head::Http1Head,
     outcome::{BytesWritten, responded, sent, timed_out},
     pipeline::{Pipeline, PipelineEnd},
-    pool::{ConnectionPermit, EndpointPool},
-    pooled::{NextAction, PooledConnection},
+    pooled_connection::{NextAction, PooledConnection},
 };
 use crate::{
     outcome::{CopyOutcome, DropReason, UnknownReason},
@@ -51,12 +51,12 @@ async fn drive(permit: ConnectionPermit, first: Copy<Http1Head>) {
     let connection = match open(&pool, &limit).await {
         Ok(connected) => connected,
         Err(reason) => {
-            pool.record_connect(false);
+            pool.health.record_connect(false);
             return first.guard.settle(CopyOutcome::Dropped(reason), 0);
         }
     };
-    pool.record_connect(true);
-    let pooled = pool.register(PooledConnection::new(connection, limit));
+    pool.health.record_connect(true);
+    let pooled = pool.http1.register(PooledConnection::new(connection, limit));
     pooled.begin(&first, Instant::now());
     let (mut copy, mut taken) = (first, 0);
     loop {
@@ -74,14 +74,14 @@ async fn drive(permit: ConnectionPermit, first: Copy<Http1Head>) {
         };
         // One that ended before it has proven anything says the opposite.
         if pooled.is_proven() || !matches!(reuse, Reuse::Reusable) {
-            pool.keeps_open(pooled.is_proven());
+            pool.http1.keeps_open(pooled.is_proven());
         }
         match reuse {
-            Reuse::Reusable => pool.record_response(true),
+            Reuse::Reusable => pool.health.record_response(true),
             // That it did not come to its end is our doing.
             Reuse::Broken if pooled.limit.exceeded().is_some() => return,
-            Reuse::Last => return pool.record_response(true),
-            Reuse::Broken => return pool.record_response(false),
+            Reuse::Last => return pool.health.record_response(true),
+            Reuse::Broken => return pool.health.record_response(false),
             Reuse::Ended => return,
         }
         match next(&pool, &pooled).await {
@@ -94,11 +94,11 @@ async fn drive(permit: ConnectionPermit, first: Copy<Http1Head>) {
 /// What an idle connection is to do: a copy that waits goes before one that comes.
 async fn next(pool: &EndpointPool, pooled: &Rc<PooledConnection>) -> NextAction {
     if pool.has_waiting() {
-        if !pooled.is_proven() && !pool.is_known_to_keep_open() {
+        if !pooled.is_proven() && !pool.http1.is_known_to_keep_open() {
             sleep(SETTLING).await;
         }
         if !pooled.connection.is_quiet() {
-            pool.keeps_open(pooled.is_proven());
+            pool.http1.keeps_open(pooled.is_proven());
             return NextAction::Close;
         }
         if let Some(copy) = pool.next() {
@@ -106,11 +106,11 @@ async fn next(pool: &EndpointPool, pooled: &Rc<PooledConnection>) -> NextAction 
             return NextAction::Send(copy);
         }
     }
-    pool.release(pooled);
+    pool.http1.release(pooled);
     poll_fn(|cx| {
         let action = pooled.poll(cx.waker());
         if action.is_pending() && pooled.connection.poll_closed(cx).is_ready() {
-            pool.remove_idle(pooled);
+            pool.http1.remove_idle(pooled);
             return Poll::Ready(NextAction::Close);
         }
         action

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    connection_task::unknown, copy::Copy, head::Http1Head, outcome, pool::EndpointPool,
-    pooled::PooledConnection,
+    connection_task::unknown, copy::Copy, endpoint_pool::EndpointPool, head::Http1Head, outcome,
+    pooled_connection::PooledConnection,
 };
 use crate::{
     outcome::{CopyOutcome, DropReason},
@@ -90,7 +90,7 @@ impl<'a> Pipeline<'a> {
                 Poll::Ready(Ok(persists)) => {
                     self.settle();
                     if !persists {
-                        self.pool.record_response(true);
+                        self.pool.health.record_response(true);
                         self.end(None);
                         return Poll::Ready(PipelineEnd::Closed);
                     }
@@ -98,7 +98,7 @@ impl<'a> Pipeline<'a> {
                 Poll::Ready(Err(error)) => {
                     let unsent = self.pooled.connection.written_of(oldest.span) == Written::Nothing;
                     if !unsent && self.pooled.limit.exceeded().is_none() {
-                        self.pool.record_response(false);
+                        self.pool.health.record_response(false);
                     }
                     self.end(Some(&error));
                     return Poll::Ready(PipelineEnd::Closed);
@@ -182,7 +182,7 @@ impl<'a> Pipeline<'a> {
         let unsent: Vec<_> = unsent.collect();
         // The oldest may have caused a close without a word; what is behind it was lost to it.
         if self.sent.len() > usize::from(error.is_some()) {
-            self.pool.stop_pipelining();
+            self.pool.http1.stop_pipelining();
         }
         let why = unknown(&self.pooled.limit, error.is_some_and(Error::is_malformed));
         self.settle_responding();

@@ -19,9 +19,9 @@ use tokio::time::timeout_at;
 use super::{
     accounting::OutcomeGuard,
     copy::Copy,
+    endpoint_pool::EndpointPool,
     head::Http1Head,
     outcome::{self, BytesWritten, sent, timed_out},
-    pool::EndpointPool,
 };
 use crate::{
     heartbeat::BEAT,
@@ -67,7 +67,7 @@ pub(super) async fn run(pool: Rc<EndpointPool>, slot: Option<Slot>, copy: Copy<r
         }
         Err(OpenError::Io(error)) => {
             tracing::debug!(endpoint = %pool.endpoint, %error, "cannot connect to a shadow");
-            pool.record_connect(false);
+            pool.health.record_connect(false);
             let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
             let reason = if timed_out { DropReason::ConnectTimeout } else { DropReason::Connect };
             copy.guard.settle(CopyOutcome::Dropped(reason), 0);
@@ -90,7 +90,7 @@ pub(super) async fn open(pool: &EndpointPool) -> Result<Rc<MultiplexedConnection
     let limit = Some(ReadLimit::new(&pool.reads, ConnectionMode::Streams));
     let purpose = Purpose { most: Some(SHADOW_STREAMS), limit, ..Purpose::default() };
     let opened = MultiplexedConnection::open(stream, left, purpose).await?;
-    pool.record_connect(true);
+    pool.health.record_connect(true);
     Ok(opened)
 }
 
@@ -137,7 +137,7 @@ async fn send_copy(pool: &Rc<EndpointPool>, slot: Slot, copy: Copy<request::Part
         Ok(Err(error)) => {
             let flood = socket.limit.as_ref().is_some_and(|limit| limit.exceeded().is_some());
             if !flood {
-                pool.record_response(false);
+                pool.health.record_response(false);
             }
             let any = socket.written.get() > before;
             let taken = BytesWritten { any, refused: socket.write_failed() };
@@ -264,7 +264,7 @@ async fn finish(
             // One that was cut off here has answered all the same.
             let cut_off =
                 limit.is_some_and(|limit| limit.is_long(length) || limit.exceeded().is_some());
-            pool.record_response(whole || cut_off);
+            pool.health.record_response(whole || cut_off);
             if whole {
                 stream.finish();
             }

@@ -19,8 +19,8 @@ use super::{
     ShadowNetns, ShadowOptions,
     accounting::OutcomeGuard,
     copy::Copy,
+    endpoint_pool::{EndpointPool, PoolParts},
     head::Http1Head,
-    pool::{EndpointPool, PoolParts},
 };
 use crate::{
     outcome::{AccessLog, CopyOutcome, Recorder},

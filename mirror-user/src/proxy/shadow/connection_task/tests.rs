@@ -29,7 +29,7 @@ async fn a_waiting_copy_is_taken_up_5_ms_after_the_first_response() {
         // The second response proves that it stays open.
         connection.respond(OK);
         connection.has(3).await;
-        assert!(pool.is_known_to_keep_open());
+        assert!(pool.http1.is_known_to_keep_open());
         connection.respond(OK);
         worker.all_ended(Delivered, 3).await;
     })
@@ -41,7 +41,7 @@ async fn a_shadow_that_is_known_to_keep_connections_open_is_not_waited_for() {
     local(async {
         let (worker, shadow) = (Worker::new(), Shadow::new());
         let pool = worker.pool(shadow.address, 1);
-        pool.keeps_open(true);
+        pool.http1.keeps_open(true);
         (0..2).for_each(|_| pool.dispatch_http1(worker.post()));
         let mut connection = shadow.accept().await;
         connection.has(1).await;
@@ -66,7 +66,7 @@ async fn a_shadow_that_closes_after_its_response_loses_no_copy_that_waits() {
             settle().await;
             advance(6 * MILLISECOND).await;
         }
-        assert!(!pool.is_known_to_keep_open());
+        assert!(!pool.http1.is_known_to_keep_open());
         until("all is over", || pool.connections() == 0).await;
     })
     .await;
@@ -84,7 +84,7 @@ async fn the_last_response_of_a_connection_ends_it() {
             connection.respond(CLOSE);
             connection.is_closed().await;
             worker.all_ended(Delivered, 1).await;
-            assert_eq!((pool.connections(), pool.is_resting()), (0, false));
+            assert_eq!((pool.connections(), pool.health.is_resting()), (0, false));
         }
     })
     .await;

@@ -110,7 +110,7 @@ async fn what_a_closed_connection_had_whole_is_unknown() {
         assert_eq!(worker.ended(Unknown(UnknownReason::Closed)), 3);
         assert_eq!(worker.ended(Delivered), 3);
         assert!(shadow.try_accept().is_none(), "none is sent again");
-        assert!(!pool.is_resting(), "one that broke is tolerated");
+        assert!(!pool.health.is_resting(), "one that broke is tolerated");
     })
     .await;
 }

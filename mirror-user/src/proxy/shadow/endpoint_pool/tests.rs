@@ -188,14 +188,14 @@ async fn nothing_is_pipelined_for_a_minute_after_a_close_with_copies_on_their_wa
         let (pool, mut connection) = proven(&worker, &shadow).await;
         pool.dispatch_http1(worker.get());
         let now = Instant::now();
-        assert!(pool.takes_more(worker.now));
-        pool.stop_pipelining();
-        assert!(!pool.takes_more(worker.now));
+        assert!(pool.http1.takes_more(worker.now));
+        pool.http1.stop_pipelining();
+        assert!(!pool.http1.takes_more(worker.now));
         pool.dispatch_http1(worker.get());
         connection.has(3).await;
         assert_eq!(pool.queue.len(), 1);
-        assert!(!pool.pipelines(now + Duration::from_secs(60) - MILLISECOND));
-        assert!(pool.pipelines(Instant::now() + Duration::from_secs(60)));
+        assert!(!pool.http1.pipelines(now + Duration::from_secs(60) - MILLISECOND));
+        assert!(pool.http1.pipelines(Instant::now() + Duration::from_secs(60)));
     })
     .await;
 }
@@ -214,7 +214,7 @@ async fn an_endpoint_that_refuses_rests_and_what_waits_is_dropped() {
         assert_eq!(worker.ended(Dropped(DropReason::Backoff)), 2);
         assert_eq!(pool.connections(), 0);
         // One rest, which began with the failure.
-        let backoff = pool.connect_backoff.get();
+        let backoff = pool.health.connects.get();
         assert!(backoff.has_failed() && !backoff.is_resting(Instant::now() + 100 * MILLISECOND));
     })
     .await;
@@ -238,7 +238,7 @@ async fn a_connect_without_a_reply_ends_after_its_time() {
         assert_eq!((pool.connections(), worker.ended(Dropped(DropReason::ConnectTimeout))), (1, 0));
         advance(2 * MILLISECOND).await;
         worker.all_ended(Dropped(DropReason::ConnectTimeout), 1).await;
-        assert!(pool.is_resting());
+        assert!(pool.health.is_resting());
         until("it is given up", || pool.connections() == 0).await;
     })
     .await;
@@ -249,18 +249,18 @@ fn sixteen_broken_connections_in_a_row_are_tolerated_and_a_response_counts() {
     let worker = Worker::new();
     let pool = worker.pool(([127, 0, 0, 1], 1).into(), 1);
     for _ in 0..2 {
-        (0..16).for_each(|_| pool.record_response(false));
-        assert!(!pool.is_resting());
-        pool.record_response(true);
+        (0..16).for_each(|_| pool.health.record_response(false));
+        assert!(!pool.health.is_resting());
+        pool.health.record_response(true);
     }
-    (0..17).for_each(|_| pool.record_response(false));
-    assert!(pool.is_resting());
-    pool.record_response(true);
-    assert!(!pool.is_resting());
-    pool.record_connect(false);
-    assert!(pool.is_resting(), "one connect that failed is enough");
-    pool.record_connect(true);
-    assert!(!pool.is_resting());
+    (0..17).for_each(|_| pool.health.record_response(false));
+    assert!(pool.health.is_resting());
+    pool.health.record_response(true);
+    assert!(!pool.health.is_resting());
+    pool.health.record_connect(false);
+    assert!(pool.health.is_resting(), "one connect that failed is enough");
+    pool.health.record_connect(true);
+    assert!(!pool.health.is_resting());
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,7 +270,7 @@ async fn a_connection_that_idles_for_more_than_a_second_is_closed() {
         let (pool, mut connection) = proven(&worker, &shadow).await;
         let idles_for = |time| {
             let since = Instant::now().checked_sub(time).expect("the machine runs for longer");
-            pool.idle.borrow()[0].waits_since(since);
+            pool.http1.idle.borrow()[0].waits_since(since);
             pool.sweep(Instant::now());
         };
         idles_for(Duration::from_millis(500));
@@ -299,7 +299,7 @@ async fn a_connection_without_a_response_in_time_is_closed() {
             connection.has(1).await;
             let waits_for = |time| {
                 let since = Instant::now().checked_sub(time).expect("the machine runs for longer");
-                pool.connections.borrow()[0].waits_since(since);
+                pool.http1.open.borrow()[0].waits_since(since);
                 pool.sweep(Instant::now());
             };
             waits_for(pool.options.response_timeout / 2);
@@ -312,7 +312,7 @@ async fn a_connection_without_a_response_in_time_is_closed() {
             }
             worker.all_ended(Unknown(UnknownReason::Timeout), 1).await;
             connection.is_closed().await;
-            assert!(!pool.is_resting(), "a slow shadow is not a broken one");
+            assert!(!pool.health.is_resting(), "a slow shadow is not a broken one");
         }
     })
     .await;

@@ -1,6 +1,7 @@
-//! The queue of a connection of HTTP/1 to a shadow: where the pool puts copies, and what it has
-//! to know of the connection to choose it. Copies without content may follow each other before the
-//! first is answered (RFC 9112, section 9.3.2): one system call then sends and reads many.
+//! One connection of HTTP/1 in a pool. In: copies, which the pool puts into its queue. Out: what its task is to
+//! do next, and what the pool has to know of the connection to choose it. Copies without content may
+//! follow each other before the first has its response (RFC 9112, section 9.3.2): one system call then
+//! sends and reads many.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,14 +18,14 @@ use crate::proxy::read_limit::ReadLimit;
 /// after each is not to lose any.
 const PROOF: u32 = 2;
 
-/// Copies on their way on one connection, at most.
+/// Copies in flight on one connection, at most.
 pub(super) const DEPTH: u32 = 32;
 
 /// None is added while the oldest has waited this long for its response.
 const SLOW: Duration = Duration::from_millis(50);
 
 /// Copies that a connection carries once some were pipelined: servers close after a number of
-/// requests (100 or 1,000 are usual), and what is on its way then is lost.
+/// requests (100 or 1,000 are usual), and what is in flight then is lost.
 pub(super) const LIFE: u32 = 100;
 
 pub(super) struct PooledConnection {
@@ -33,7 +34,7 @@ pub(super) struct PooledConnection {
     pub(super) limit: Rc<ReadLimit>,
     /// Handed over and not yet sent.
     inbox: RefCell<VecDeque<Copy<Http1Head>>>,
-    /// Handed over and not yet answered.
+    /// Handed over, and without a whole response yet.
     outstanding: Cell<u32>,
     /// Handed over so far.
     accepted: Cell<u32>,
@@ -92,7 +93,7 @@ impl PooledConnection {
         self.accepted.set(self.accepted.get() + 1);
     }
 
-    /// Whether another copy may be sent behind those that are on their way.
+    /// Whether another copy may be sent behind those in flight.
     pub(super) fn takes_more(&self, now: Instant) -> bool {
         !self.closed.get()
             && !self.exclusive.get()
@@ -124,7 +125,7 @@ impl PooledConnection {
         self.outstanding.get() == 0
     }
 
-    /// When the oldest copy that is not answered was handed over; when idle, since when.
+    /// When the oldest copy without a whole response was handed over; when idle, since when.
     pub(super) fn since(&self) -> Instant {
         self.since.get()
     }
