@@ -12,7 +12,7 @@ pub(crate) fn shadow(host: &HeaderValue, suffix: &str) -> Option<HeaderValue> {
     if suffix.is_empty() || name.is_empty() || is_address(name) {
         return None;
     }
-    HeaderValue::try_from(format!("{name}{suffix}{port}")).ok()
+    HeaderValue::try_from([name, suffix, port].concat()).ok()
 }
 
 /// The host, and `:port` or nothing. A colon inside brackets belongs to the address.
