@@ -25,8 +25,9 @@ use tokio::{
 /// is over goes on to the end of its poll.
 const SLICE: Duration = Duration::from_micros(250);
 
-/// Tasks that are woken with a new slice. More of them than it is long enough for would be woken for
-/// nothing.
+/// Tasks that are woken with a new slice, more than it is long enough for: some are woken for nothing. But
+/// if they do not use it up, newly ready tasks do, and those that wait starve (a workload under a flood
+/// of connections then fails its own canary).
 const WOKEN: usize = 64;
 
 thread_local! {
@@ -72,7 +73,7 @@ struct SliceQueue {
 pub(crate) struct Sliced<F> {
     slice: Option<Rc<TimeSlice>>,
     /// Its place in the queue of those that wait, which it may have left.
-    netns: Option<u64>,
+    place: Option<u64>,
     future: Pin<Box<F>>,
 }
 
@@ -122,9 +123,9 @@ impl Exhausted {
 
 impl SliceQueue {
     /// Joins the queue, unless it is in it.
-    fn join(&mut self, netns: &mut Option<u64>, waker: &Waker) {
-        if netns.is_none_or(|netns| netns < self.left) {
-            *netns = Some(self.left + self.wakers.len() as u64);
+    fn join(&mut self, place: &mut Option<u64>, waker: &Waker) {
+        if place.is_none_or(|place| place < self.left) {
+            *place = Some(self.left + self.wakers.len() as u64);
             self.wakers.push_back(waker.clone());
         }
     }
@@ -145,7 +146,7 @@ impl TimeSlice {
 
     /// Has this slice pay for a task.
     pub(crate) fn pay<F: Future>(self: &Rc<Self>, future: F) -> Sliced<F> {
-        Sliced { slice: Some(Rc::clone(self)), netns: None, future: Box::pin(future) }
+        Sliced { slice: Some(Rc::clone(self)), place: None, future: Box::pin(future) }
     }
 
     fn spend(self: &Rc<Self>, time: Duration) {
@@ -169,7 +170,7 @@ pub(crate) fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 /// Has the slice pay for it that pays for the caller.
 pub(crate) fn inherit<F: Future>(future: F) -> Sliced<F> {
     let slice = CURRENT.with_borrow(Clone::clone);
-    Sliced { slice, netns: None, future: Box::pin(future) }
+    Sliced { slice, place: None, future: Box::pin(future) }
 }
 
 impl<F: Future> Future for Sliced<F> {
@@ -179,7 +180,7 @@ impl<F: Future> Future for Sliced<F> {
         let this = self.get_mut();
         let Some(slice) = &this.slice else { return this.future.as_mut().poll(cx) };
         if slice.used.get() >= SLICE {
-            slice.waiting.borrow_mut().join(&mut this.netns, cx.waker());
+            slice.waiting.borrow_mut().join(&mut this.place, cx.waker());
             return Poll::Pending;
         }
         let before = CURRENT.replace(this.slice.take());
