@@ -60,12 +60,12 @@ pub(crate) struct Tap {
 }
 
 /// What is to be done about a segment that was taken.
-enum Taken {
-    Nothing,
+enum SegmentAction {
+    None,
     /// Its connection has bytes to be read.
     Read(TappedSocket, Box<TappedConnection>),
     /// Nothing more of its connection is wanted.
-    Unwanted(TappedSocket),
+    Stop(TappedSocket),
 }
 
 impl Tap {
@@ -130,14 +130,14 @@ impl Tap {
     /// Reads a batch of segments. Returns how many there were.
     async fn read(&self, source: &mut dyn SegmentSource) -> u32 {
         for read in 0..BATCH {
-            let mut taken = Taken::Nothing;
-            if !source.read(&mut |segment| taken = self.take(&segment)) {
+            let mut action = SegmentAction::None;
+            if !source.read(&mut |segment| action = self.take(&segment)) {
                 return read;
             }
-            match taken {
-                Taken::Nothing => {}
-                Taken::Unwanted(socket) => source.stop(socket),
-                Taken::Read(socket, connection) => {
+            match action {
+                SegmentAction::None => {}
+                SegmentAction::Stop(socket) => source.stop(socket),
+                SegmentAction::Read(socket, connection) => {
                     if !self.advance(socket, connection).await {
                         source.stop(socket);
                     }
@@ -147,24 +147,24 @@ impl Tap {
         BATCH
     }
 
-    fn take(&self, segment: &Segment<'_>) -> Taken {
+    fn take(&self, segment: &Segment<'_>) -> SegmentAction {
         let socket = segment.socket;
         let known = self.connections.borrow_mut().remove(&socket);
         match (segment.kind, known) {
             (SegmentKind::Start, known) => {
                 self.forget(known);
-                if self.start(segment) { Taken::Nothing } else { Taken::Unwanted(socket) }
+                if self.start(segment) { SegmentAction::None } else { SegmentAction::Stop(socket) }
             }
             (SegmentKind::Data, Some(mut connection)) => {
                 match connection.add(segment.place, segment.bytes) {
-                    Ok(()) => Taken::Read(socket, connection),
+                    Ok(()) => SegmentAction::Read(socket, connection),
                     Err(end) => {
                         self.end(connection, end);
-                        Taken::Unwanted(socket)
+                        SegmentAction::Stop(socket)
                     }
                 }
             }
-            (SegmentKind::Data, None) => Taken::Unwanted(socket),
+            (SegmentKind::Data, None) => SegmentAction::Stop(socket),
             (SegmentKind::End | SegmentKind::Reset, known) => {
                 // Where bytes are missing before the end, the client may have sent all of a request.
                 self.forget(known.map(|mut connection| {
@@ -173,14 +173,14 @@ impl Tap {
                     }
                     connection
                 }));
-                Taken::Nothing
+                SegmentAction::None
             }
             (SegmentKind::Stopped, known) => {
                 self.forget(known.map(|mut connection| {
                     connection.cut();
                     connection
                 }));
-                Taken::Nothing
+                SegmentAction::None
             }
         }
     }
