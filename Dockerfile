@@ -7,7 +7,9 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /mirror
 COPY . .
 # Stable Rust is enough, because the programs for the kernel are committed, with a hash of their sources.
-RUN cargo build --locked --release -p mirror-user
+# jemalloc runs only where pages are no larger than those it was built for; some arm64 kernels have 64 KiB.
+RUN if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
+    cargo build --locked --release -p mirror-user
 
 # The same release as above, for its libc; the binary needs nothing else.
 FROM debian:bookworm-slim
