@@ -129,7 +129,7 @@ pub(crate) struct FamilyDump {
     pub(crate) reason: Option<String>,
 }
 
-/// How a watch fares.
+/// The state of a watch.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct WatchDump {
     pub(crate) kind: LabelText,

@@ -25,9 +25,9 @@ use tokio::{
 /// is over goes on to the end of its poll.
 const SLICE: Duration = Duration::from_micros(250);
 
-/// Tasks that are woken with a new slice, more than it is long enough for: some are woken for nothing. But
-/// if they do not use it up, newly ready tasks do, and those that wait starve (a workload under a flood
-/// of connections then fails its own canary).
+/// Tasks that are woken with a new slice. A slice is not long enough for so many, and some are woken for
+/// nothing; but if those that are woken do not use it up, newly ready tasks do, and the waiting ones
+/// starve, the canary of a flooded workload among them.
 const WOKEN: usize = 64;
 
 thread_local! {

@@ -28,7 +28,7 @@ const FLOODED: u32 = 2;
 /// How long floods are remembered.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// How an endpoint fares.
+/// What is known of an endpoint's failures.
 pub(super) struct EndpointHealth {
     /// Of connects.
     pub(super) connects: Cell<EndpointBackoff>,
