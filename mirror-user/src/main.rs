@@ -1,5 +1,6 @@
 //! The `mirror` program: parses the command line and hands over to the library.
 
+mod allocator;
 #[cfg(test)]
 mod flag_reference;
 
@@ -21,13 +22,7 @@ use mirror_user::{
     plain,
     status::{self, StatusArgs},
 };
-use tikv_jemallocator::Jemalloc;
 use tokio::runtime;
-
-/// jemalloc, because it gives what is free back to the kernel in the background, holes between what is in
-/// use included; its options are in `.cargo/config.toml`.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Transparent traffic shadowing: captures connections with eBPF, proxies their HTTP requests to the
 /// primary, and sends copies of the requests that HTTPRoutes and GRPCRoutes select to a shadow.
