@@ -9,6 +9,7 @@
 //! with files of routes. [`controller`] writes what becomes of routes into the cluster.
 
 pub mod admin;
+mod admin_client;
 pub mod agent;
 mod backoff;
 pub mod capture;
