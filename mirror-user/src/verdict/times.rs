@@ -1,7 +1,7 @@
 //! Times. In: histograms of the primary's and the shadow's. Out: their means and percentiles, and how many times
 //! longer the shadow takes, with an interval. Pure.
 //!
-//! A bucket is up to 2.5 times as wide as its lower bound, so that percentiles cannot show a difference of 20 %.
+//! The upper bound of a bucket is two to three times its lower one, so that percentiles cannot show a difference of 20 %.
 //! Means can: sum and count are exact. What the buckets do not hold is the variance; they bound it, though, and the
 //! interval is the one of the greatest variance that they permit.
 
