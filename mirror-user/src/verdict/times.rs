@@ -124,7 +124,11 @@ mod tests {
     use super::*;
 
     fn histogram(times: &[f64]) -> HistogramDump {
-        let bounds_seconds = vec![0.001, 0.0025, 0.005, 0.01];
+        within(&[0.001, 0.0025, 0.005, 0.01], times)
+    }
+
+    fn within(bounds: &[f64], times: &[f64]) -> HistogramDump {
+        let bounds_seconds = bounds.to_vec();
         let mut counts = vec![0; bounds_seconds.len() + 1];
         for time in times {
             counts[bounds_seconds.partition_point(|bound| bound < time)] += 1;
@@ -161,6 +165,48 @@ mod tests {
         let found = ratio(&primary, &wide).unwrap();
         assert!((found.interval.upper - 4.0 * (Z * 0.015_309_f64).exp()).abs() < 1e-4, "{found:?}");
         assert!((found.interval.lower - 4.0 / (Z * 0.015_309_f64).exp()).abs() < 1e-4, "{found:?}");
+    }
+
+    /// Exponential times with this mean, from a linear congruential generator (Knuth, MMIX).
+    fn exponential(state: &mut u64, mean: f64, count: usize) -> Vec<f64> {
+        let mut next = || {
+            *state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            -mean * (1.0 - (*state >> 11) as f64 / (1_u64 << 53) as f64).ln()
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn the_true_ratio_is_in_the_interval_at_least_as_often_as_is_said() {
+        let bounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05];
+        let of = |primary: &[f64], shadow: &[f64]| {
+            ratio(&within(&bounds, primary), &within(&bounds, shadow)).unwrap().interval
+        };
+        let mut state = 1;
+        let mut trial = || {
+            let primary = exponential(&mut state, 0.002, 200);
+            let noise = exponential(&mut state, 0.0024, 200);
+            // Half of a shadow's time depends on its primary's, or none of it; or the longer the one, the
+            // shorter the other.
+            let half = |(time, noise): (&f64, &f64)| (1.2 * time + noise) / 2.0;
+            let alike: Vec<_> = primary.iter().zip(&noise).map(half).collect();
+            let reverse = |time: &f64| -0.0024 * (1.0 - (-time / 0.002).exp()).ln();
+            let opposed: Vec<_> = primary.iter().map(reverse).collect();
+            [&alike, &noise, &opposed].map(|shadow| of(&primary, shadow))
+        };
+        let trials: Vec<_> = (0..1_000).map(|_| trial()).collect();
+        let contains = |interval: &Interval| interval.lower <= 1.2 && 1.2 <= interval.upper;
+        for kind in 0..3 {
+            let covered = trials.iter().filter(|trial| contains(&trial[kind])).count();
+            assert!(covered >= 950, "{kind}: {covered} of 1,000");
+        }
+        // Of 200 exponential times the relative error of the mean is 1 / sqrt(200), of two of them 0.1: without
+        // the buckets, and if the times did not depend on each other, the half width would be 0.196.
+        let width = |interval: &Interval| (interval.upper / interval.lower).ln() / 2.0;
+        let widths: f64 = trials.iter().map(|trial| width(&trial[1])).sum();
+        assert!((0.196..0.196 * 2.5).contains(&(widths / 1_000.0)), "{}", widths / 1_000.0);
     }
 
     #[test]
