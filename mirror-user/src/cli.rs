@@ -15,7 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
 
-pub(crate) use self::capture::namespace;
+pub(crate) use self::capture::{namespace, object_name};
 pub use self::{
     addresses::AddressArgs,
     bounds::BoundError,
@@ -400,7 +400,7 @@ fn cores() -> u32 {
 }
 
 /// A duration such as `200ms` within bounds given in milliseconds.
-fn duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let value = humantime::parse_duration(text)
         .map_err(|error| format!("{error} (write for example 200ms, 5s or 1m30s)"))?;
     let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));

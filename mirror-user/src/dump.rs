@@ -1,9 +1,12 @@
-//! The JSON of `/config` and `/status`, which the agent serves and `mirror status` reads. In: labels, names and
+//! The JSON of `/config` and `/status`, which the agent serves, and which `mirror status` and `mirror verdict` read. In: labels, names and
 //! counts. Out: a separate tree, so that what the endpoints promise does not change with the types of the
 //! data path. An agent of another version may know other states and reasons, so these are strings here.
 //! Fields that the text of `mirror status` does not show are served only.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,9 @@ pub(crate) struct StatusDump<C> {
     pub(crate) ready: bool,
     /// Why it is not.
     pub(crate) unready: Option<String>,
+    /// Which run of the agent has counted; an older agent does not say.
+    #[serde(default)]
+    pub(crate) run: Option<RunDump>,
     pub(crate) copies: Vec<CopiesDump>,
     /// Responses of primaries and shadows to the same requests, by route and shadow. An older agent has
     /// none.
@@ -37,6 +43,15 @@ pub(crate) struct StatusDump<C> {
     pub(crate) tap_lost_bytes: u64,
     #[serde(flatten)]
     pub(crate) config: C,
+}
+
+/// One run of an agent, from its start to its end: counts of another run begin at zero.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct RunDump {
+    /// Random, so that two runs differ, also those of one node.
+    pub(crate) id: String,
+    /// Since its start.
+    pub(crate) uptime_seconds: f64,
 }
 
 /// Copies for one shadow since the start: selected = delivered + dropped + unknown + in flight.
@@ -66,6 +81,24 @@ pub(crate) struct PairsDump {
     /// Until the heads of the responses were there, on average, in seconds; None without any.
     pub(crate) primary_seconds: Option<f64>,
     pub(crate) shadow_seconds: Option<f64>,
+    /// How many, by the class of the primary's response, then of the shadow's. An older agent has none.
+    #[serde(default)]
+    pub(crate) classes: BTreeMap<LabelText, BTreeMap<LabelText, u64>>,
+    /// How these means come about.
+    #[serde(default)]
+    pub(crate) primary_times: HistogramDump,
+    #[serde(default)]
+    pub(crate) shadow_times: HistogramDump,
+}
+
+/// Durations by bucket. A bucket contains its upper bound, and not its lower one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct HistogramDump {
+    /// The upper bound of each bucket but the last, which has none.
+    pub(crate) bounds_seconds: Vec<f64>,
+    /// One more than bounds.
+    pub(crate) counts: Vec<u64>,
+    pub(crate) sum_seconds: f64,
 }
 
 /// The response of `/config`: what is in force, and who is captured. `M`: a match of a frontend.
@@ -155,6 +188,9 @@ pub(crate) struct RoutesDump<M> {
     pub(crate) tombstones: BTreeMap<u32, String>,
     /// Conditions of each route and parent.
     pub(crate) routes: Vec<RouteDump>,
+    /// Which routes mirror to which shadows.
+    #[serde(default)]
+    pub(crate) mirrors: BTreeSet<MirrorDump>,
     /// What to know, and what is not in force because it was refused.
     pub(crate) problems: Vec<String>,
     /// What to know, though all of it is in force.
@@ -214,6 +250,15 @@ pub(crate) struct RouteDump {
     /// Absent unless some rules are not in force as written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) partially_invalid: Option<ConditionDump>,
+}
+
+/// A route that mirrors to a shadow, at a frontend or at several.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub(crate) struct MirrorDump {
+    pub(crate) route: String,
+    pub(crate) shadow: String,
+    /// Connections are tapped there, so that no response of the primary is seen.
+    pub(crate) tapped: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

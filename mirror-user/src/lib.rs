@@ -5,10 +5,12 @@
 //! workload, with sockets that [`sockets`] makes inside its network namespace. Data path: [`worker`] runs
 //! [`proxy`] (accept -> sniff -> serve -> match -> primary leg and shadow leg), and [`outcome`] records
 //! how each leg ended. [`agent`] is the composition root, [`admin`] its HTTP endpoints; [`status`] shows what a
-//! running agent says there, [`explain`] what it would do with a single request, [`check`] what is wrong
-//! with files of routes. [`controller`] writes what becomes of routes into the cluster.
+//! running agent says there, [`verdict`] judges by it whether a shadow is as good as its primary, [`explain`]
+//! shows what an agent would do with a single request, [`check`] what is wrong with files of routes.
+//! [`controller`] writes what becomes of routes into the cluster.
 
 pub mod admin;
+mod admin_client;
 pub mod agent;
 mod backoff;
 pub mod capture;
@@ -36,6 +38,7 @@ pub mod selection;
 pub mod sockets;
 pub mod status;
 mod stdout;
+pub mod verdict;
 #[cfg(test)]
 mod work;
 pub mod worker;

@@ -5,6 +5,7 @@ mod allocator;
 mod flag_reference;
 
 use std::{
+    env,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -21,6 +22,7 @@ use mirror_user::{
     explain::{self, ExplainArgs},
     plain,
     status::{self, StatusArgs},
+    verdict::{self, VerdictArgs},
 };
 use tokio::runtime;
 
@@ -53,6 +55,8 @@ enum Command {
     /// Show the status of this node's agent: captured pods, pods that are not captured and why,
     /// frontends, routes and copies. The exit code is 3 if the agent is not ready.
     Status(StatusArgs),
+    /// Judge whether a shadow is as good as the primary, by what agents count of the responses of both.
+    Verdict(Box<VerdictArgs>),
     /// Watch an agent from outside. The agent starts this.
     #[command(hide = true)]
     Watchdog(watchdog::WatchdogArgs),
@@ -65,14 +69,35 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let Cli { command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error),
+    };
+    let failure = match command {
+        Command::Verdict(_) => verdict::NO_VERDICT.into(),
+        _ => ExitCode::FAILURE,
+    };
+    match run(command) {
         Ok(code) => code,
         Err(error) => {
             let text = WithCauses(error.as_ref()).to_string();
             // A closed stderr must not end the program with a panic.
             let _ = writeln!(io::stderr(), "mirror: {}", plain::message(&text));
-            ExitCode::FAILURE
+            failure
         }
+    }
+}
+
+/// Help, the version, or what is wrong with the command line. The exit codes of `mirror verdict` mean one
+/// thing each, so that an error there is not clap's 2.
+fn unparsed(error: &clap::Error) -> ExitCode {
+    // A closed stdout or stderr must not end the program with a panic.
+    let _ = error.print();
+    let command = env::args_os().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if command.is_some_and(|name| name == "verdict") => verdict::NO_VERDICT.into(),
+        code => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
 
@@ -93,6 +118,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return check::run(&args),
         Command::Explain(args) => return explain::run(&args),
         Command::Status(args) => return current_thread()?.block_on(status::run(&args)),
+        Command::Verdict(args) => return current_thread()?.block_on(verdict::run(&args)),
         Command::Watchdog(args) => {
             args.log.start();
             watchdog::run(&args)?;

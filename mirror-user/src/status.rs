@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod fetch;
 mod text;
 
 use std::{net::SocketAddr, process::ExitCode};
@@ -14,6 +13,7 @@ use anyhow::Context as _;
 use serde::de::IgnoredAny;
 
 use crate::{
+    admin_client,
     dump::{ConfigDump, StatusDump},
     plain, stdout,
 };
@@ -64,7 +64,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 /// No agent listens there, its response is not a status, or stdout cannot be written. The text says what
 /// to do.
 pub async fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let body = fetch::get(args.admin, "/status").await?;
+    let body = admin_client::get(args.admin, "/status").await?;
     let status: Status = serde_json::from_slice(&body).with_context(|| {
         format!("the response from {} is not the status of an agent of this version", args.admin)
     })?;

@@ -3,7 +3,7 @@
     failing.py PORT LOG
 
 The query says how: id=ID&times=N&with=STATUS, or with=close (the connection ends without a response) or
-with=wait (no response for 30 s). A line of JSON for each request goes to LOG: id, method, and the length and
+with=wait (no response for 30 s). Each response is after=SECONDS late. A line of JSON for each request goes to LOG: id, method, and the length and
 SHA-256 of the body.
 """
 
@@ -33,6 +33,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             attempt = seen[query["id"]]
             log.write(json.dumps(line) + "\n")
         status = 200
+        time.sleep(float(query.get("after", 0)))
         if attempt <= int(query.get("times", 0)):
             if query["with"] == "close":
                 self.close_connection = True

@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::outcome::{Report, Reports};
+use crate::{
+    dump::RunDump,
+    outcome::{Report, Reports},
+};
 
 /// How long a scrape waits for the workers.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -19,11 +22,13 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// report, that is not an error of the worker.
 pub type ReportRequest = oneshot::Sender<Report>;
 
-/// The lines to the workers, and what each said last.
+/// The lines to the workers, what each said last, and since when they count.
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<mpsc::Sender<ReportRequest>>,
     last: Mutex<Reports>,
+    run: String,
+    started: Instant,
 }
 
 impl Workers {
@@ -31,7 +36,13 @@ impl Workers {
     #[must_use]
     pub fn new(workers: Vec<mpsc::Sender<ReportRequest>>) -> Self {
         let last = Mutex::new(Reports::new(workers.len()));
-        Self { workers, last }
+        let run = format!("{:032x}", rand::random::<u128>());
+        Self { workers, last, run, started: Instant::now() }
+    }
+
+    /// Which run of the agent this is; it begins with these lines, before anything is captured.
+    pub(super) fn run(&self) -> RunDump {
+        RunDump { id: self.run.clone(), uptime_seconds: self.started.elapsed().as_secs_f64() }
     }
 
     /// The sum over all workers within 200 ms; a worker that does not respond counts with its last

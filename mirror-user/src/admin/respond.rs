@@ -83,7 +83,7 @@ async fn metrics(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
 async fn status(view: &impl AdminView, workers: &Workers) -> Response<Bytes> {
     let report = workers.report().await;
     let tap = view.agent_metrics().tap;
-    json(&StatusDump::new(view.ready(), view.config(), &report, &tap))
+    json(&StatusDump::new(view.ready(), view.config(), &report, &tap, workers.run()))
 }
 
 fn json(value: &impl Serialize) -> Response<Bytes> {

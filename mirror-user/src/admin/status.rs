@@ -1,4 +1,4 @@
-//! The response of `/status`. In: readiness, the response of `/config`, and the workers' counts. Out:
+//! The response of `/status`. In: readiness, the response of `/config`, the workers' counts, and since when they count. Out:
 //! [`StatusDump`].
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
@@ -7,7 +7,7 @@ use mirror_common::TapCount;
 use serde_json::Value;
 
 use crate::{
-    dump::{CopiesDump, LabelText, PairsDump, StatusDump},
+    dump::{CopiesDump, HistogramDump, LabelText, PairsDump, RunDump, StatusDump},
     model::RouteName,
     outcome::{Copies, CopyOutcome, Histogram, Pairs, RefusalReason, Report, Uncopied, stopped},
     route::ServicePort,
@@ -19,11 +19,13 @@ impl StatusDump<Value> {
         config: Value,
         report: &Report,
         tap: &[(TapCount, u64)],
+        run: RunDump,
     ) -> Self {
         let copies = report.copies.iter().map(|(shadow, copies)| CopiesDump::new(shadow, copies));
         Self {
             ready: ready.is_ok(),
             unready: ready.err(),
+            run: Some(run),
             copies: copies.collect(),
             responses: report.pairs.iter().map(|(key, pairs)| PairsDump::new(key, pairs)).collect(),
             uncopied: counted(Uncopied::ALL.map(Uncopied::label), report.uncopied),
@@ -90,6 +92,25 @@ impl PairsDump {
             differing: pairs.differing().into_iter().collect(),
             primary_seconds: seconds(&pairs.primary),
             shadow_seconds: seconds(&pairs.shadow),
+            classes: classes(pairs),
+            primary_times: HistogramDump::new(&pairs.primary),
+            shadow_times: HistogramDump::new(&pairs.shadow),
         }
+    }
+}
+
+fn classes(pairs: &Pairs) -> BTreeMap<LabelText, BTreeMap<LabelText, u64>> {
+    let mut classes = BTreeMap::<LabelText, BTreeMap<LabelText, u64>>::new();
+    for (primary, shadow, count) in pairs.cells() {
+        classes.entry(primary.into()).or_default().insert(shadow.into(), count);
+    }
+    classes
+}
+
+impl HistogramDump {
+    fn new(times: &Histogram) -> Self {
+        let (bounds, counts): (Vec<_>, Vec<_>) = times.buckets().into_iter().unzip();
+        let bounds_seconds = bounds.into_iter().filter(|bound| bound.is_finite()).collect();
+        Self { bounds_seconds, counts, sum_seconds: times.seconds() }
     }
 }

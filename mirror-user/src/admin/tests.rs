@@ -10,7 +10,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    outcome::{AccessLog, ConnectionKind, Recorder, RefusalEvent, RefusalReason, Uncopied},
+    model::{ObjectName, RouteKind},
+    outcome::{
+        AccessLog, ConnectionKind, Recorder, RefusalEvent, RefusalReason, TimedResponse, Uncopied,
+    },
     route::ServicePort,
 };
 
@@ -104,7 +107,9 @@ async fn config_is_json_and_all_else_is_refused() {
     assert_eq!(value, json!({ "generation": 3 }));
     let status = server.get("/status").await;
     let (_, body) = status.split_once("\r\n\r\n").expect("a head and a body");
-    let value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
+    let mut value: serde_json::Value = serde_json::from_str(body).expect("valid JSON");
+    let run = value.as_object_mut().expect("an object").remove("run").expect("a run");
+    assert!(run["uptime_seconds"].as_f64() > Some(0.0), "{run}");
     let expected = json!({
         "generation": 3, "ready": true, "unready": null, "copies": [], "uncopied": {},
         "refused": {}, "tapped": 0, "tap_stopped": {}, "tap_lost_bytes": 0,
@@ -115,6 +120,53 @@ async fn config_is_json_and_all_else_is_refused() {
     let post = "POST /config HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert!(server.send(post).await.starts_with("HTTP/1.1 405 "));
     assert!(server.send("\0\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+}
+
+#[tokio::test]
+async fn a_status_has_what_two_versions_are_compared_by_and_whose_run_it_is() {
+    let worker = || {
+        let (line, mut questions) = mpsc::channel::<ReportRequest>(1);
+        let recorder = Recorder::new(AccessLog::off());
+        let route = RouteKind::Http.named(ObjectName { namespace: "d".into(), name: "r".into() });
+        let shadow = ServicePort { namespace: "d".into(), name: "v2".into(), port: 80 };
+        let (route, shadow) = (Arc::new(route), Arc::new(shadow));
+        let response = |status, millis| TimedResponse {
+            status,
+            grpc: None,
+            after: Duration::from_millis(millis),
+        };
+        recorder.pair(&route, &shadow, &response(Some(200), 1), &response(Some(503), 20));
+        recorder.pair(&route, &shadow, &response(Some(200), 2), &response(Some(200), 30));
+        recorder.pair(&route, &shadow, &response(None, 0), &response(Some(200), 90_000));
+        let report = recorder.report();
+        tokio::spawn(async move {
+            while let Some(reply) = questions.recv().await {
+                let _ = reply.send(report.clone());
+            }
+        });
+        line
+    };
+    let (server, other) = (serve(vec![worker(), worker()]).await, serve(Vec::new()).await);
+    let status = async |server: &Server| {
+        let status = server.get("/status").await;
+        let (_, body) = status.split_once("\r\n\r\n").expect("a head and a body");
+        serde_json::from_str::<serde_json::Value>(body).expect("valid JSON")
+    };
+    let (first, second) = (status(&server).await, status(&server).await);
+    assert_eq!(first["run"]["id"], second["run"]["id"]);
+    assert_ne!(first["run"]["id"], status(&other).await["run"]["id"]);
+    let pair = &first["responses"][0];
+    assert_eq!(pair["classes"], json!({"2xx": {"2xx": 2, "5xx": 2}, "none": {"2xx": 2}}));
+    let [primary, shadow] = ["primary_times", "shadow_times"].map(|leg| &pair[leg]);
+    let count = |times: &serde_json::Value, bound: f64| {
+        let bounds = times["bounds_seconds"].as_array().expect("bounds");
+        times["counts"][bounds.iter().position(|b| *b == bound).unwrap_or(bounds.len())].clone()
+    };
+    // A bucket contains its upper bound; the last has none.
+    assert_eq!([0.001, 0.0025, f64::INFINITY].map(|bound| count(primary, bound)), [2, 2, 0]);
+    assert_eq!([0.025, 0.05, f64::INFINITY].map(|bound| count(shadow, bound)), [2, 2, 2]);
+    let sums = [primary, shadow].map(|times| times["sum_seconds"].as_f64().expect("a sum"));
+    assert!((sums[0] - 0.006).abs() < 1e-9 && (sums[1] - 180.1).abs() < 1e-9, "{sums:?}");
 }
 
 #[tokio::test]

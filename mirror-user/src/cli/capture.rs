@@ -1,8 +1,11 @@
-//! `--capture [NAMESPACE/]NAME=CGROUP`: which workload, and what it counts as.
+//! `--capture [NAMESPACE/]NAME=CGROUP`: which workload, and what it counts as; names of objects.
 
 use std::str::FromStr;
 
-use crate::capture::{WorkloadConfig, WorkloadOrigin};
+use crate::{
+    capture::{WorkloadConfig, WorkloadOrigin},
+    model::ObjectName,
+};
 
 /// The Namespace of a workload that names none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -66,6 +69,14 @@ impl FromStr for WorkloadConfig {
 /// A Namespace without a name after it.
 pub(crate) fn namespace(text: &str) -> Result<String, CaptureArgError> {
     check("the Namespace", text, 63, false).map(|()| text.to_owned())
+}
+
+/// The name of an object: `[NAMESPACE/]NAME`.
+pub(crate) fn object_name(text: &str) -> Result<ObjectName, CaptureArgError> {
+    let (namespace, name) = text.split_once('/').unwrap_or((DEFAULT_NAMESPACE, text));
+    check("the Namespace", namespace, 63, false)?;
+    check("the name", name, 253, true)?;
+    Ok(ObjectName { namespace: namespace.into(), name: name.into() })
 }
 
 /// RFC 1123 label (Namespace) or subdomain (name), as Kubernetes has them.

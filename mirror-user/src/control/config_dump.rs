@@ -2,7 +2,7 @@
 //! Out: the part of both that is about routes, `RoutesDump`.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     dump::{
-        ConditionDump, FrontendDump, ObstacleDump, RefusedAddressesDump, RouteDump, RoutesDump,
-        is_zero,
+        ConditionDump, FrontendDump, MirrorDump, ObstacleDump, RefusedAddressesDump, RouteDump,
+        RoutesDump, is_zero,
     },
     model::{ObjectName, RouteName},
     route::{
-        Backend, BackendRef, Filter, Frontend, FrontendState, HeaderModifier, InvalidBackend,
-        Matcher, RouteTable, Rule, Snapshot, TapObstacle,
+        Backend, BackendRef, Filter, Frontend, FrontendCapture, FrontendState, HeaderModifier,
+        InvalidBackend, Matcher, RouteTable, Rule, ServicePort, Snapshot, TapObstacle,
     },
 };
 
@@ -118,11 +118,36 @@ impl RoutesDump<MatchDump> {
             frontends,
             tombstones,
             routes: report.routes.iter().map(|route| route.dump.clone()).collect(),
+            mirrors: mirrors(snapshot),
             problems: report.problems.clone(),
             warnings: report.warnings.clone(),
             addresses_refused: RefusedAddressesDump::new(&report.addresses_refused),
         }
     }
+}
+
+/// Which routes mirror to which shadows, with a rule or with a backend of one.
+fn mirrors(snapshot: &Snapshot) -> BTreeSet<MirrorDump> {
+    let mut mirrors: BTreeSet<(&RouteName, &ServicePort, bool)> = BTreeSet::new();
+    for lookup in snapshot.frontends.values() {
+        let FrontendState::Live(frontend) = lookup else { continue };
+        let tapped = frontend.capture == FrontendCapture::Tapped;
+        let tables = frontend.producer.iter().chain(frontend.consumers.values());
+        for (_, rule) in tables.flat_map(|table| table.entries()) {
+            let of_backends = rule.backends.refs().iter().flat_map(|backend| &backend.filters);
+            for filter in rule.filters.iter().chain(of_backends) {
+                let Filter::Mirror(mirror) = filter else { continue };
+                let Ok(backend) = &mirror.target else { continue };
+                mirrors.insert((&rule.route, &backend.service, tapped));
+            }
+        }
+    }
+    let text = mirrors.into_iter().map(|(route, shadow, tapped)| MirrorDump {
+        route: route.to_string(),
+        shadow: shadow.to_string(),
+        tapped,
+    });
+    text.collect()
 }
 
 /// One match and its rule, in the order in which they are tried.

@@ -59,12 +59,16 @@ fn the_walkthrough_from_folder_to_dump() {
     let rule = &dump["frontends"]["10.96.0.10:8000"]["producer"][0];
     assert_eq!(rule["backends"][0]["endpoints"][0], "10.244.1.11:80");
     assert_eq!(rule["filters"].as_array().unwrap().len(), 0);
+    assert_eq!(dump["mirrors"], serde_json::json!([]));
 
     write("route.yaml", include_str!("../../tests/fixtures/route-mirror.yaml"));
     let dump = next(&mut control);
     let rule = &dump["frontends"]["10.96.0.10:8000"]["producer"][0];
     assert_eq!(rule["filters"][0], "mirror 1 of 1 to default/httpbin-v2:80");
     assert_eq!(dump["routes"][0]["accepted"]["reason"], "Accepted");
+    let mirror = serde_json::json!({"route": "default/httpbin", "shadow": "default/httpbin-v2:80",
+        "tapped": false});
+    assert_eq!(dump["mirrors"], serde_json::json!([mirror]));
 
     write("route.yaml", "kind: HTTPRoute");
     let dump = next(&mut control);

@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
-    ConnectionKind, CopyOutcome, Ending, Histogram, Pairs, RefusalReason, Report, ResponseSource,
+    ConnectionKind, CopyOutcome, Ending, Histogram, RefusalReason, Report, ResponseSource,
     RetryReason, RouteRetryReason, ShadowClosed, TapEnd, Uncopied,
     labels::{CLASSES, service},
     report::RouteShadow,
@@ -339,7 +339,7 @@ impl Families<'_> {
         let help = "Requests that a shadow has responded to, by the classes of both responses.";
         self.counter("mirror_mirrored_responses", None, help, |to| {
             pairs().try_for_each(|((route, shadow), pairs)| {
-                cells(pairs).try_for_each(|(primary, of_shadow, count)| {
+                pairs.cells().try_for_each(|(primary, of_shadow, count)| {
                     let labels = [
                         ("route", &*route),
                         ("shadow", &*shadow),
@@ -541,15 +541,6 @@ fn ways() -> impl Iterator<Item = (usize, ResponseSource, Ending)> {
         ResponseSource::ALL.into_iter().flat_map(move |source| {
             Ending::ALL.into_iter().map(move |ending| (class, source, ending))
         })
-    })
-}
-
-/// The classes of a primary's and a shadow's response that occurred together, and how often.
-fn cells(pairs: &Pairs) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-    let rows = RESPONSE_CLASSES.into_iter().zip(&pairs.counts);
-    rows.flat_map(|(primary, row)| {
-        let cells = RESPONSE_CLASSES.into_iter().zip(row).filter(|(_, count)| **count > 0);
-        cells.map(move |(shadow, count)| (primary, shadow, *count))
     })
 }
 

@@ -164,17 +164,22 @@ impl Pairs {
         (alike.sum(), self.counts.as_flattened().iter().sum())
     }
 
+    /// The classes of a primary's and a shadow's response that occurred together, and how often.
+    pub fn cells(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let rows = RESPONSE_CLASSES.into_iter().zip(&self.counts);
+        rows.flat_map(|(primary, row)| {
+            let cells = RESPONSE_CLASSES.into_iter().zip(row).filter(|(_, count)| **count > 0);
+            cells.map(move |(shadow, count)| (primary, shadow, *count))
+        })
+    }
+
     /// The classes that differ, and how often: `primary 2xx, shadow 5xx`; the most frequent first.
     #[must_use]
     pub fn differing(&self) -> Vec<(String, u64)> {
-        let mut found = Vec::new();
-        for (primary, row) in RESPONSE_CLASSES.iter().zip(&self.counts) {
-            for (shadow, count) in RESPONSE_CLASSES.iter().zip(row) {
-                if primary != shadow && *count > 0 {
-                    found.push((format!("primary {primary}, shadow {shadow}"), *count));
-                }
-            }
-        }
+        let differing = self.cells().filter(|(primary, shadow, _)| primary != shadow);
+        let mut found: Vec<_> = differing
+            .map(|(primary, shadow, count)| (format!("primary {primary}, shadow {shadow}"), count))
+            .collect();
         found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         found
     }

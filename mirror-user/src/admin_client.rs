@@ -1,4 +1,4 @@
-//! One GET of the admin server. In: an address and a path. Out: the body of a 200.
+//! One GET of an admin server. In: an address and a path. Out: the body of a 200.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -14,9 +14,9 @@ use crate::error_chain::WithCauses;
 /// For the whole exchange: the agent responds within 200 ms, if need be with the last report.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why there is no status.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error(
         "cannot connect to an agent at {address}: {source}. Does `mirror agent` run on this node, with \
          this --admin address?"
@@ -32,7 +32,7 @@ pub(super) enum FetchError {
     Status { address: SocketAddr, path: &'static str, status: StatusCode },
 }
 
-pub(super) async fn get(address: SocketAddr, path: &'static str) -> Result<Bytes, FetchError> {
+pub(crate) async fn get(address: SocketAddr, path: &'static str) -> Result<Bytes, FetchError> {
     match timeout(PATIENCE, exchange(address, path)).await {
         Ok(response) => response,
         Err(_) => Err(FetchError::Silent { address }),
