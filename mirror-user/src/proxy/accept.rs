@@ -1,11 +1,11 @@
 //! Accepting: one listener of one workload, on this worker. Dropping the task drops the listener
 //! and every connection that came from it, so that nothing keeps the workload's namespace alive.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
-use super::{connection, context::Context, time_slices};
+use super::{connection, context::Context, io::poll_slice, time_slices};
 use crate::workload::Workload;
 
 /// Accepts for ever.
@@ -17,6 +17,8 @@ pub(crate) async fn accept(ctx: Rc<Context>, workload: Arc<Workload>, listener: 
                 Ok((stream, peer)) => {
                     let run = connection::run(Rc::clone(&ctx), Arc::clone(&workload), stream, peer);
                     connections.spawn_local(time_slices::inherit(run));
+                    // A thousand may wait, and each takes some 10 µs.
+                    poll_fn(poll_slice).await;
                 }
                 Err(error) => pause(&ctx, &workload, &error).await,
             },

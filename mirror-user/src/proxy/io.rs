@@ -1,11 +1,13 @@
 //! What all sockets and bodies share: how much is read and written at once, and when others have their turn.
 
 use std::{
+    cell::Cell,
     future::Future,
     io::{self, IoSlice},
     os::fd::AsRawFd,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -20,6 +22,14 @@ use tokio::{
 
 /// What a held frame that shares a read buffer may pin, in bytes.
 pub(super) const READ_BUFFER: usize = 32 * 1024;
+
+/// What a workload's tasks may use of a worker's thread before others have their turn.
+pub(super) const SLICE: Duration = Duration::from_micros(250);
+
+thread_local! {
+    /// When the poll began that is in progress, of a task that a slice pays for.
+    static POLL_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Whether a connection was reset, or the kernel has given its peer up: its client is to find no
 /// proper end.
@@ -45,6 +55,11 @@ pub(super) fn after_others(cx: &mut Context<'_>) {
     let _ = pin!(yield_now()).poll(cx);
 }
 
+/// Has a poll count as begun then; returns what was set before.
+pub(super) fn set_poll_began(began: Option<Instant>) -> Option<Instant> {
+    POLL_BEGAN.replace(began)
+}
+
 /// Has so much work counted for the task that is polled: a unit is some 20 µs. The runtime gives a task
 /// 128 of them for each poll (tokio 1.54, `task::coop`), of which a read or a write of a socket takes one.
 /// Once they are used up, sockets seem not to be ready, and the task is polled again when all others had
@@ -61,6 +76,16 @@ pub(super) fn consume_budget(cx: &mut Context<'_>, units: u32) {
 /// The same of one unit; not ready when there is none.
 pub(super) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
     ready!(coop::poll_proceed(cx)).made_progress();
+    Poll::Ready(())
+}
+
+/// Whether more may be taken up in the poll that is in progress: not once it has taken a [`SLICE`]. The task is
+/// then polled again when all others had their turn.
+pub(super) fn poll_slice(cx: &mut Context<'_>) -> Poll<()> {
+    if POLL_BEGAN.get().is_some_and(|began| began.elapsed() >= SLICE) {
+        after_others(cx);
+        return Poll::Pending;
+    }
     Poll::Ready(())
 }
 
@@ -120,5 +145,25 @@ mod tests {
         assert!(turns_until_heard(after_others) <= 2);
         // What it is for: as long as this is no better, a waker alone will not do.
         assert!(turns_until_heard(|cx| cx.waker().wake_by_ref()) > 10);
+    }
+
+    #[test]
+    fn a_poll_that_has_taken_a_slice_takes_up_no_more() {
+        let runtime = Builder::new_current_thread().build_local(Default::default()).unwrap();
+        let polls_after = |taken: Option<Duration>| {
+            let mut polls = 0;
+            runtime.block_on(poll_fn(|cx| {
+                let taken = taken.filter(|_| polls == 0);
+                let outer = set_poll_began(taken.map(|taken| Instant::now() - taken));
+                let polled = poll_slice(cx);
+                set_poll_began(outer);
+                polls += 1;
+                polled
+            }));
+            polls
+        };
+        assert_eq!(polls_after(None), 1, "no slice pays for it");
+        assert_eq!(polls_after(Some(SLICE / 10)), 1);
+        assert_eq!(polls_after(Some(SLICE)), 2, "it is polled again");
     }
 }

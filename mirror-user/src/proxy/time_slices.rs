@@ -2,6 +2,7 @@
 //! tasks of a workload. Out: the same, which wait once their workload has used up its slice until
 //! every other task that is ready has run and the kernel was asked whose sockets are. It never
 //! makes a task wait while nobody else has anything to do for longer than that question takes.
+//! A task that is under way when its slice is over goes on until it would take up more (`io::poll_slice`).
 //!
 //! Without it, a request of one workload waits for every ready task of another at each of its
 //! steps, however many there are.
@@ -21,9 +22,7 @@ use tokio::{
     task::{JoinHandle, spawn_local, yield_now},
 };
 
-/// What a workload's tasks may use before others have their turn. A task that is under way when it
-/// is over goes on to the end of its poll.
-const SLICE: Duration = Duration::from_micros(250);
+use super::io::{SLICE, set_poll_began};
 
 /// Tasks that are woken with a new slice. A slice is not long enough for so many, and some are woken for
 /// nothing; but if those that are woken do not use it up, newly ready tasks do, and the waiting ones
@@ -184,9 +183,11 @@ impl<F: Future> Future for Sliced<F> {
             return Poll::Pending;
         }
         let before = CURRENT.replace(this.slice.take());
-        let begun = Instant::now();
+        let began = Instant::now();
+        let outer = set_poll_began(Some(began));
         let polled = this.future.as_mut().poll(cx);
-        let spent = begun.elapsed();
+        set_poll_began(outer);
+        let spent = began.elapsed();
         this.slice = CURRENT.replace(before);
         if let Some(slice) = &this.slice {
             slice.spend(spent);
@@ -203,6 +204,7 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
+    use crate::proxy::io::poll_slice;
 
     /// CPU time of this thread: what other processes of a busy machine take does not count.
     fn thread_time() -> Duration {
@@ -291,5 +293,30 @@ mod tests {
                 assert_eq!(task.await.is_ok(), at % 2 == 1, "{at}");
             }
         });
+    }
+
+    #[test]
+    fn a_poll_ends_when_its_slice_does_before_it_takes_up_more() {
+        const UNIT: Duration = Duration::from_micros(20);
+        let (longest, units) = on_a_worker(async |slices| {
+            let (mut longest, mut units) = (Duration::ZERO, 0);
+            spawn_local(slices.of(1).pay(poll_fn(move |cx| {
+                let begun = thread_time();
+                while units < 200 {
+                    let unit = thread_time();
+                    while thread_time() - unit < UNIT {}
+                    units += 1;
+                    if poll_slice(cx).is_pending() {
+                        break;
+                    }
+                }
+                longest = longest.max(thread_time() - begun);
+                if units < 200 { Poll::Pending } else { Poll::Ready((longest, units)) }
+            })))
+            .await
+            .unwrap()
+        });
+        assert_eq!(units, 200);
+        assert!(longest < SLICE * 2, "{longest:?}");
     }
 }

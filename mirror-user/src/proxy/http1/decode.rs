@@ -7,7 +7,7 @@ use hyper::body::Frame;
 
 pub(super) use super::chunked::ChunkStep;
 use super::{Error, buffered_io::BufferedIo, chunked::Chunked};
-use crate::proxy::io::poll_budget;
+use crate::proxy::io::{poll_budget, poll_slice};
 
 /// What was passed over of content that nobody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,11 @@ impl BodyDecoder {
     /// Not ready when others are to have their turn: many small chunks are much work.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self::Chunked(chunked) = self else { return Poll::Ready(()) };
-        if chunked.take_steps() { poll_budget(cx) } else { Poll::Ready(()) }
+        if !chunked.take_steps() {
+            return Poll::Ready(());
+        }
+        ready!(poll_slice(cx));
+        poll_budget(cx)
     }
 
     /// Passes over what is there of content that nobody reads.
