@@ -57,6 +57,7 @@ fn steps(stage: &mut Stage<'_>) -> Result<()> {
     steps::default_route(stage)?;
     steps::mirror(stage)?;
     steps::percent(stage)?;
+    steps::good_verdict(stage)?;
     steps::bad_shadow(stage)?;
     steps::dead_agent(stage)
 }

@@ -4,8 +4,9 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use mirror_tests::{
+    eventually,
     manifest::{Route, Rule},
-    run,
+    mirror_binary, run,
 };
 
 use super::stage::{Stage, URL, check, prompt, settle, show, show_log, title};
@@ -69,18 +70,28 @@ pub(super) fn percent(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// Step 5.
-pub(super) fn bad_shadow(stage: &mut Stage<'_>) -> Result<()> {
-    title("5. The shadow is killed, then stalled: the client sees nothing");
+pub(super) fn good_verdict(stage: &mut Stage<'_>) -> Result<()> {
+    title("5. The verdict: v2 is as good as v1");
     let rule = Rule::to("httpbin-v1", 80).mirror("httpbin-v2", 80);
     stage.apply(&Route::new("httpbin", &stage.httpbin).rule(rule).manifest())?;
     unharmed(stage, "with a healthy shadow")?;
+    stage.requests(200)?;
+    settle();
+    check("exit code 0: v2 passes", verdict(stage)? == 0)
+}
+
+/// Step 6.
+pub(super) fn bad_shadow(stage: &mut Stage<'_>) -> Result<()> {
+    title("6. The shadow is killed, then stalled: the client sees nothing, and v2 fails");
     stage.v2.kill()?;
     unharmed(stage, "with a dead shadow")?;
     stage.v2.restart()?;
+    copied_again(stage)?;
     stage.v2.stall()?;
     unharmed(stage, "with a stalled shadow")?;
     stage.v2.resume()?;
     settle();
+    check("exit code 1: v2 fails", verdict(stage)? == 1)?;
     // The responses above have shown it; the next step looks at its own requests only.
     stage.v1.log(0);
     stage.v2.log(0);
@@ -97,9 +108,39 @@ fn unharmed(stage: &mut Stage<'_>, when: &str) -> Result<()> {
     check(&format!("none took a second {when}"), slowest < Duration::from_secs(1))
 }
 
-/// Step 6.
+/// An endpoint that fails is left alone for up to 5 s; only then does a stalled one get copies.
+fn copied_again(stage: &mut Stage<'_>) -> Result<()> {
+    let command = format!("curl -sS -m 5 -o /dev/null {URL}");
+    prompt("curl", &format!("{command}   # until httpbin-v2 gets a copy"));
+    let mut sent = Ok(());
+    let copied = eventually("v2 gets a copy", Duration::from_secs(15), || {
+        sent = stage.curl.run(&["sh", "-c", &command], Duration::from_secs(10)).map(drop);
+        settle();
+        sent.is_err() || !stage.v2.log(0).is_empty()
+    });
+    sent?;
+    check("v2 gets copies again", copied.is_ok())
+}
+
+/// Has v2 judged by all that the agent has counted; the exit code.
+fn verdict(stage: &Stage<'_>) -> Result<i32> {
+    // Some hundred requests do not show a share below 1 %, nor a small ratio of short times.
+    let flags = "verdict httpbin --for 0s --max-different 1% --max-slower 5";
+    prompt("node", &format!("mirror {flags}; echo $?"));
+    let binary = mirror_binary()?;
+    let binary = binary.to_string_lossy();
+    let argv: Vec<_> = std::iter::once(&*binary).chain(flags.split(' ')).collect();
+    let output = stage.node.run(&argv, Duration::from_secs(30))?;
+    show(&output.stdout);
+    show(&output.stderr);
+    let code = output.status.code().context("a signal ended it")?;
+    show(&code.to_string());
+    Ok(code)
+}
+
+/// Step 7.
 pub(super) fn dead_agent(stage: &mut Stage<'_>) -> Result<()> {
-    title("6. The agent is killed: the client still gets responses");
+    title("7. The agent is killed: the client still gets responses");
     let mut agent = stage.agent.take().context("step 2 started it")?;
     prompt("node", &format!("kill -KILL {}   # mirror agent", agent.pid()));
     agent.kill()?;
@@ -113,9 +154,9 @@ pub(super) fn dead_agent(stage: &mut Stage<'_>) -> Result<()> {
     check(&claim, v1 > 0 && direct > 0 && v1 + direct == 20)
 }
 
-/// Step 7.
+/// Step 8.
 pub(super) fn cleaned_up(names: &str) -> Result<()> {
-    title("7. Cleaning up");
+    title("8. Cleaning up");
     prompt("host", &format!("ip netns list | grep {names}"));
     let namespaces = run(&["ip", "netns", "list"], "")?;
     let left: Vec<_> = namespaces.lines().filter(|line| line.starts_with(names)).collect();
