@@ -3,8 +3,8 @@
     failing.py PORT LOG
 
 The query says how: id=ID&times=N&with=STATUS, or with=close (the connection ends without a response) or
-with=wait (no response for 30 s). Each response is after=SECONDS late. A line of JSON for each request goes to LOG: id, method, and the length and
-SHA-256 of the body.
+with=wait (no response for 30 s). Each response is after=SECONDS late. A line of JSON for each request goes to
+LOG: id, method, and the length and SHA-256 of the body.
 """
 
 import collections

@@ -17,7 +17,7 @@ pub(crate) async fn accept(ctx: Rc<Context>, workload: Arc<Workload>, listener: 
                 Ok((stream, peer)) => {
                     let run = connection::run(Rc::clone(&ctx), Arc::clone(&workload), stream, peer);
                     connections.spawn_local(time_slices::inherit(run));
-                    // A thousand may wait, and each takes some 10 µs.
+                    // A thousand may wait, and each takes some 10 µs: others have their turn in between.
                     poll_fn(poll_slice).await;
                 }
                 Err(error) => pause(&ctx, &workload, &error).await,

@@ -100,10 +100,8 @@ pub(super) struct Judged {
     pub(super) judgements: [Judgement; 4],
     /// By the class of the primary's response, then of the shadow's.
     pub(super) classes: Classes,
-    #[serde(rename = "primary_latency")]
-    pub(super) primary: Latency,
-    #[serde(rename = "shadow_latency")]
-    pub(super) own: Latency,
+    pub(super) primary_latency: Latency,
+    pub(super) shadow_latency: Latency,
     pub(super) copies: EndedCopies,
 }
 
@@ -206,7 +204,7 @@ impl Judged {
             Judgement::share(Subject::Lost, (lost, lost + counts.delivered), limits.lost),
         ];
         let verdict = judgements.iter().map(|judgement| judgement.result).max();
-        let Counts { classes, primary, shadow: own, delivered, dropped, unknown } = counts;
+        let Counts { classes, primary, shadow: times, delivered, dropped, unknown } = counts;
         Self {
             shadow,
             verdict: verdict.expect("there are four"),
@@ -215,8 +213,8 @@ impl Judged {
             tapped,
             judgements,
             classes,
-            primary: Latency::new(&primary),
-            own: Latency::new(&own),
+            primary_latency: Latency::new(&primary),
+            shadow_latency: Latency::new(&times),
             copies: EndedCopies { delivered, dropped, unknown, other_routes },
         }
     }

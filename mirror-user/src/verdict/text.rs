@@ -87,7 +87,7 @@ impl Display for Judged {
             missing(f, judgement)?;
         }
         matrix(f, self)?;
-        latencies(f, &self.primary, &self.own)?;
+        latencies(f, &self.primary_latency, &self.shadow_latency)?;
         copies(f, self)
     }
 }

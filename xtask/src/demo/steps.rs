@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use mirror_tests::{
-    eventually,
+    Output, eventually,
     manifest::{Route, Rule},
     mirror_binary, run,
 };
@@ -114,7 +114,8 @@ fn copied_again(stage: &mut Stage<'_>) -> Result<()> {
     prompt("curl", &format!("{command}   # until httpbin-v2 gets a copy"));
     let mut sent = Ok(());
     let copied = eventually("v2 gets a copy", Duration::from_secs(15), || {
-        sent = stage.curl.run(&["sh", "-c", &command], Duration::from_secs(10)).map(drop);
+        let output = stage.curl.run(&["sh", "-c", &command], Duration::from_secs(10));
+        sent = output.and_then(Output::ok).map(drop);
         settle();
         sent.is_err() || !stage.v2.log(0).is_empty()
     });

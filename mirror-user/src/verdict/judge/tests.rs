@@ -1,3 +1,5 @@
+//! Tests of the judgements: counts in, results and their limits out.
+
 use super::*;
 use crate::verdict::counts::tests::reasons;
 

@@ -1,3 +1,5 @@
+//! Tests of readings: statuses of agents in, counts or errors out.
+
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -1,3 +1,5 @@
+//! Tests of the text of a verdict.
+
 use super::*;
 use crate::verdict::{
     counts::tests::reasons,
